@@ -1,0 +1,114 @@
+import type { ApiKey, CreateApiKeyRequest, CreateApiKeyResponse, Whoami } from './api-keys.ts'
+import { AppError, type ErrorCode, errorSpecs } from './errors.ts'
+import type { ListEventsResponse } from './events.ts'
+import type { ListModelsResponse } from './models.ts'
+import type { Problem } from './problem.ts'
+import type {
+  CreateRunRequest,
+  CreateRunResponse,
+  Execution,
+  ListRunsResponse,
+  Run,
+  SavedWorkspace,
+  Why,
+} from './runs.ts'
+import type { Worker } from './workers.ts'
+
+/** The part of `fetch` that the client needs: `path` begins with `/`. Rejects with an AppError when there is no answer. */
+export type ApiFetch = (path: string, init: RequestInit) => Promise<Response>
+
+/** A server's refusal, with everything that its problem document said. */
+export class ApiError extends Error {
+  readonly problem: Problem
+  constructor(body: Problem) {
+    super(body.detail)
+    this.name = 'ApiError'
+    this.problem = body
+  }
+}
+
+export type ListRunsParams = Record<string, string | number | string[] | undefined>
+export type ApiClient = ReturnType<typeof createApiClient>
+
+/** The typed client of the REST API. Every method rejects with ApiError (refused) or AppError (no readable answer). */
+export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
+  async function call<T>(
+    method: string,
+    path: string,
+    body?: unknown,
+    headers: Record<string, string> = {},
+  ): Promise<T> {
+    const response = await options.fetch(`/api/v1/${path}`, {
+      method,
+      headers: {
+        authorization: `Bearer ${options.apiKey}`,
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...headers,
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    })
+    return readAnswer<T>(response)
+  }
+
+  return {
+    whoami: () => call<Whoami>('GET', 'whoami'),
+    runs: {
+      /** `idempotencyKey` makes a repeated call answer the first one's run. */
+      create: (request: CreateRunRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
+        call<CreateRunResponse>(
+          'POST',
+          'agent/runs',
+          request,
+          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
+        ),
+      get: (runId: string) => call<Run>('GET', `agent/runs/${encodeURIComponent(runId)}`),
+      list: (params: ListRunsParams = {}) => call<ListRunsResponse>('GET', `agent/runs${queryString(params)}`),
+      cancel: (runId: string) => call<string>('POST', `agent/runs/${encodeURIComponent(runId)}/cancel`),
+      events: (runId: string, params: { since?: number; limit?: number } = {}) =>
+        call<ListEventsResponse>('GET', `agent/runs/${encodeURIComponent(runId)}/events${queryString(params)}`),
+      executions: (runId: string) =>
+        call<{ executions: Execution[] }>('GET', `agent/runs/${encodeURIComponent(runId)}/executions`),
+      workspace: (runId: string) => call<SavedWorkspace>('GET', `agent/runs/${encodeURIComponent(runId)}/workspace`),
+      why: (runId: string) => call<Why>('GET', `agent/runs/${encodeURIComponent(runId)}/why`),
+    },
+    models: { list: () => call<ListModelsResponse>('GET', 'agent/models') },
+    workers: { list: () => call<{ workers: Worker[] }>('GET', 'workers') },
+    apiKeys: {
+      list: () => call<{ api_keys: ApiKey[] }>('GET', 'api-keys'),
+      create: (request: CreateApiKeyRequest) => call<CreateApiKeyResponse>('POST', 'api-keys', request),
+      expire: (uidOrName: string) => call<{ uid: string }>('DELETE', `api-keys/${encodeURIComponent(uidOrName)}`),
+    },
+  }
+}
+
+/** Reads a JSON answer, or throws what the problem document says. */
+export async function readAnswer<T>(response: Response): Promise<T> {
+  const text = await response.text()
+  let body: unknown
+  try {
+    body = text === '' ? undefined : JSON.parse(text)
+  } catch {
+    body = undefined
+  }
+  if (response.ok && (body !== undefined || response.status === 204)) return body as T
+  if (isProblem(body)) throw new ApiError(body)
+  throw new AppError('server_answer_unreadable', { url: response.url, status: response.status })
+}
+
+/** Whether the refusal has this code of the registry. */
+export function isApiError(error: unknown, code: ErrorCode): error is ApiError {
+  return error instanceof ApiError && error.problem.code === code && code in errorSpecs
+}
+
+function isProblem(body: unknown): body is Problem {
+  return typeof body === 'object' && body !== null && 'title' in body && 'detail' in body && 'code' in body
+}
+
+function queryString(params: ListRunsParams): string {
+  const query = new URLSearchParams()
+  for (const [name, value] of Object.entries(params)) {
+    for (const item of Array.isArray(value) ? value : [value]) if (item !== undefined) query.append(name, String(item))
+  }
+  const text = query.toString()
+  return text === '' ? '' : `?${text}`
+}

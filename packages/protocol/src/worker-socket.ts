@@ -1,0 +1,106 @@
+import { z } from 'zod'
+import type { AmbientAgentConfig } from './agent-config.ts'
+
+/**
+ * The worker socket `/api/v1/selfhosted/worker/ws?worker_id=…`: JSON text frames `{type, data}`.
+ *
+ * The reference messages come first and mean what they mean there, so that the reference worker can serve our queue. Ours are additions: a
+ * worker that sends the header `x-oz-worker-protocol: 1` begins with `worker_hello`, and both sides then use the fields marked "ours".
+ * From a worker without that header nothing beyond the reference messages is expected, and nothing is sent to it.
+ */
+export const workerSocketPath = '/api/v1/selfhosted/worker/ws'
+export const workerProtocolHeader = 'x-oz-worker-protocol'
+export const workerProtocolVersion = 1
+
+/** Close codes of ours, so that a worker can tell what to do: 4400–4409 do not reconnect, everything else does. */
+export const workerCloseCodes = {
+  protocolViolation: 4400,
+  keyRefused: 4401,
+  draining: 4503,
+} as const
+
+const envelope = <T extends string, D extends z.ZodType>(type: T, data: D) => z.object({ type: z.literal(type), data })
+
+const taskRef = { task_id: z.uuid(), execution_id: z.uuid().optional() }
+
+/** worker → server. Strict in ours, tolerant of additional fields in the reference's own. */
+export const workerMessage = z.discriminatedUnion('type', [
+  envelope(
+    'worker_hello',
+    z.strictObject({
+      protocol: z.int(),
+      version: z.string().max(64),
+      backend: z.string().max(64),
+      platform: z.string().max(64),
+      host: z.string().max(255),
+      /** 0: no limit. */
+      max_concurrent_tasks: z.int().min(0),
+      /** Executions that this worker still runs, from before this connection. */
+      running: z.array(z.strictObject({ task_id: z.uuid(), execution_id: z.uuid() })),
+    }),
+  ),
+  envelope('task_claimed', z.object({ ...taskRef, worker_id: z.string().optional() })),
+  envelope('task_rejected', z.object({ ...taskRef, reason: z.string().max(4096) })),
+  envelope(
+    'task_completed',
+    z.object({ ...taskRef, message: z.string().default(''), task_state: z.string().optional() }),
+  ),
+  envelope(
+    'task_failed',
+    z.object({
+      ...taskRef,
+      message: z.string().default(''),
+      task_state: z.string().optional(),
+      failure_reason: z.string().optional(),
+      exit_code: z.int().optional(),
+    }),
+  ),
+  /** Ours: a fact about a task that is neither its claim nor its end. */
+  envelope(
+    'task_step',
+    z.strictObject({
+      task_id: z.uuid(),
+      execution_id: z.uuid(),
+      step: z.enum(['worker_setup', 'start', 'teardown']),
+      status: z.enum(['started', 'completed', 'failed']),
+      duration_ms: z.number().optional(),
+      detail: z.string().max(65_536).optional(),
+    }),
+  ),
+  /** Ours: slots changed. */
+  envelope('worker_status', z.strictObject({ active: z.int().min(0), draining: z.boolean() })),
+  envelope('heartbeat', z.unknown()),
+])
+export type WorkerMessage = z.infer<typeof workerMessage>
+
+/** What the worker starts. `task` has the reference's shape, capitals included. */
+export const taskAssignment = z.object({
+  task_id: z.uuid(),
+  execution_id: z.uuid(),
+  task: z.object({
+    id: z.uuid(),
+    title: z.string(),
+    task_definition: z.object({ prompt: z.string() }),
+    created_at: z.string(),
+    updated_at: z.string(),
+    owner: z.object({ Type: z.enum(['USER', 'TEAM']), Id: z.int() }),
+    agent_config_snapshot: z.custom<AmbientAgentConfig>().optional(),
+    agent_conversation_id: z.string().optional(),
+  }),
+  docker_image: z.string().optional(),
+  sidecar_image: z.string().optional(),
+  env_vars: z.record(z.string(), z.string()).optional(),
+  additional_oz_args: z.array(z.string()).optional(),
+  /** Ours: the execution's token, to be handed over in a 0600 file. Absent for reference workers, which find it in `env_vars`. */
+  execution_token: z.string().optional(),
+})
+export type TaskAssignment = z.infer<typeof taskAssignment>
+
+/** server → worker */
+export const serverMessage = z.discriminatedUnion('type', [
+  envelope('task_assignment', taskAssignment),
+  envelope('task_cancellation', z.object({ task_id: z.uuid(), execution_id: z.uuid().optional() })),
+  /** Ours: this execution is over in the database. End it and report nothing. */
+  envelope('task_superseded', z.object({ task_id: z.uuid(), execution_id: z.uuid() })),
+])
+export type ServerMessage = z.infer<typeof serverMessage>

@@ -1,0 +1,300 @@
+import {
+  type AgentControlData,
+  AppError,
+  agentControlData,
+  agentProtocolVersion,
+  agentSessionEventTypes,
+  type EventBatchResponse,
+  type HelloRequest,
+  type HelloResponse,
+  isLive,
+  type ModelAccess,
+  type NumberedEvent,
+} from '@openoz/protocol'
+import { v7 as uuidv7 } from 'uuid'
+import { findBlob } from '../store/blobs.ts'
+import { findLastCheckpoint, findLastWorkspace, insertCheckpoint, insertSavedWorkspace } from '../store/checkpoints.ts'
+import { insertCommand } from '../store/commands.ts'
+import type { Tx } from '../store/database.ts'
+import {
+  type ExecutionRecord,
+  findExecutionForUpdate,
+  updateExecutionHello,
+  updateExecutionState,
+} from '../store/executions.ts'
+import { findRun, findRunForUpdate, type RunRecord } from '../store/runs.ts'
+import { appendEvents, type NewEvent, updateAcknowledged } from '../store/session-log.ts'
+import { findOpenTurn, updateTurnStarted } from '../store/turns.ts'
+import type { ExecutionActor } from './actors.ts'
+import { type Ctx, change } from './context.ts'
+import { storableJson, storableTime } from './session-log.ts'
+import { endTurn, type Hint, moveRun, platformCode } from './turns.ts'
+
+/**
+ * What an agent does to its run. Everything it says comes as one numbered stream; a batch is one transaction that takes the contiguous prefix
+ * after what is acknowledged already, so a batch that is sent twice changes nothing. Events that change state (outcome, checkpoint, saved
+ * workspace) are acted on in that same transaction. An execution that is over changes nothing any more; what it says is kept, marked late.
+ */
+
+export async function hello(ctx: Ctx, actor: ExecutionActor, request: HelloRequest): Promise<HelloResponse> {
+  if (request.protocol !== agentProtocolVersion)
+    throw new AppError('agent_protocol_unsupported', { theirs: request.protocol, ours: agentProtocolVersion })
+
+  // Outside of the transaction: the catalogue may have to ask a provider.
+  const planned = await findRun(ctx.db, actor.runId)
+  const model = await modelAccess(ctx, planned?.config.model_id)
+
+  return change(ctx, async (tx, hint) => {
+    const { run, execution } = await lockExecution(tx, actor)
+    const isOther = execution.processNonce !== null && execution.processNonce !== request.process_nonce
+    const turn = await findOpenTurn(tx, run.id)
+    if (!isLive(execution.state) || execution.number !== run.fence || isOther || !turn)
+      throw new AppError('execution_superseded', {
+        executionId: execution.id,
+        runId: run.id,
+        state: isOther ? 'another process said hello first' : execution.state,
+      })
+
+    await updateExecutionHello(tx, execution.id, request.process_nonce)
+    await updateTurnStarted(tx, turn.id, execution.id)
+    if (run.state === 'PENDING')
+      await moveRun(tx, hint, run, {
+        state: 'CLAIMED',
+        message: `Worker ${execution.workerId} is starting the agent.`,
+        executionId: execution.id,
+      })
+    if (run.state !== 'INPROGRESS')
+      await moveRun(
+        tx,
+        hint,
+        { ...run, state: run.state === 'PENDING' ? 'CLAIMED' : run.state },
+        { state: 'INPROGRESS', message: `The agent is at work on ${request.host}.`, executionId: execution.id },
+      )
+    if (run.cancelRequestedAt)
+      await insertCommand(tx, {
+        id: uuidv7(),
+        runId: run.id,
+        executionId: execution.id,
+        type: 'cancel',
+        payload: { reason: 'Cancelled by user.' },
+      })
+
+    const checkpoint = await findLastCheckpoint(tx, run.id)
+    const workspace = await findLastWorkspace(tx, run.id)
+    return {
+      protocol: agentProtocolVersion,
+      run_id: run.id,
+      execution_id: execution.id,
+      conversation_id: run.conversationId,
+      attempt: execution.number,
+      turn: { turn_id: turn.id, number: turn.number, message: turn.message },
+      title: run.title,
+      config: run.config,
+      ...model,
+      checkpoint: checkpoint
+        ? {
+            harness: checkpoint.harness,
+            format: checkpoint.format,
+            step: checkpoint.step,
+            blob_id: checkpoint.blobId,
+          }
+        : null,
+      workspace: workspace ? { repositories: workspace.repositories } : null,
+      limits: limits(ctx),
+      acked_n: execution.ackedN,
+      run_url: `${ctx.publicUrl}/api/v1/agent/runs/${run.id}`,
+    }
+  })
+}
+
+async function modelAccess(
+  ctx: Ctx,
+  modelId: string | undefined,
+): Promise<{ model: ModelAccess | null; model_problem?: string }> {
+  try {
+    return { model: await ctx.models.resolve(modelId) }
+  } catch (error) {
+    if (error instanceof AppError) return { model: null, model_problem: error.message }
+    throw error
+  }
+}
+
+function limits(ctx: Ctx): HelloResponse['limits'] {
+  const { agent, lease } = ctx.config
+  return {
+    // Three renewals fit into the time after which an execution is shown as unreachable.
+    renew_every_ms: Math.max(100, Math.min(5_000, Math.floor(lease.unreachableMs / 3))),
+    stop_after_ms: lease.stopMs,
+    max_steps: agent.maxSteps,
+    max_output_tokens: agent.maxOutputTokens,
+    llm_idle_timeout_ms: agent.llmIdleTimeoutMs,
+    llm_retry_for_ms: agent.llmRetryForMs,
+    setup_command_timeout_ms: agent.setupCommandTimeoutMs,
+    command_timeout_ms: agent.commandTimeoutMs,
+    workspace_max_bytes: agent.workspaceMaxBytes,
+    spool_max_bytes: agent.spoolMaxBytes,
+  }
+}
+
+async function lockExecution(tx: Tx, actor: ExecutionActor): Promise<{ run: RunRecord; execution: ExecutionRecord }> {
+  const run = await findRunForUpdate(tx, actor.runId)
+  const execution = await findExecutionForUpdate(tx, actor.executionId)
+  if (!run || !execution) throw new AppError('run_not_found', { runId: actor.runId })
+  return { run, execution }
+}
+
+const controlTypes = Object.keys(agentControlData)
+const knownTypes: readonly string[] = [...agentSessionEventTypes, ...controlTypes]
+
+/** Takes a batch and answers up to where the stream is stored. Never refuses a batch for what is in it. */
+export async function appendBatch(
+  ctx: Ctx,
+  actor: ExecutionActor,
+  events: NumberedEvent[],
+): Promise<EventBatchResponse> {
+  // Only batches that may move the run take its lock; the others go past each other.
+  const mayMoveRun = events.some((event) => controlTypes.includes(event.type))
+  return change(ctx, async (tx, hint) => {
+    const run = mayMoveRun ? await findRunForUpdate(tx, actor.runId) : undefined
+    const execution = await findExecutionForUpdate(tx, actor.executionId)
+    if (!execution) throw new AppError('run_not_found', { runId: actor.runId })
+    const isOver = !isLive(execution.state)
+
+    const fresh = contiguousAfter(execution.ackedN, events)
+    const stored: NewEvent[] = []
+    const flush = async () => {
+      if (stored.length > 0) await appendEvents(tx, execution.runId, stored.splice(0))
+    }
+    for (const event of fresh) {
+      const effect = isOver || !run ? undefined : effectOf(event)
+      if (effect) {
+        // What came before it in the stream comes before it in the log.
+        await flush()
+        stored.push(...(await applyEffect({ tx, hint, run: run as RunRecord, execution, event, effect })))
+      } else {
+        stored.push(toStored(event, execution.id, isOver))
+      }
+    }
+    await flush()
+    const ackedN = fresh.at(-1)?.n ?? execution.ackedN
+    await updateAcknowledged(tx, execution.id, ackedN, !isOver)
+    if (fresh.length > 0) hint(`run ${execution.runId}`)
+
+    const newest = events.at(-1)?.n ?? 0
+    return {
+      acked_n: ackedN,
+      ...(newest > ackedN ? { resend_from: ackedN + 1 } : {}),
+      ...(isOver ? { superseded: true } : {}),
+    }
+  })
+}
+
+/** What follows the acknowledged events without a hole; duplicates are skipped. */
+function contiguousAfter(ackedN: number, events: NumberedEvent[]): NumberedEvent[] {
+  const fresh: NumberedEvent[] = []
+  let next = ackedN + 1
+  for (const event of [...events].sort((a, b) => a.n - b.n)) {
+    if (event.n < next) continue
+    if (event.n > next) break
+    fresh.push(event)
+    next++
+  }
+  return fresh
+}
+
+type Effect = { [T in keyof AgentControlData]: { type: T; data: AgentControlData[T] } }[keyof AgentControlData]
+
+/** The event as a change of state, if it is one and fits its schema. */
+function effectOf(event: NumberedEvent): Effect | undefined {
+  const schema = agentControlData[event.type as keyof typeof agentControlData]
+  const parsed = schema?.safeParse(event.data)
+  return parsed?.success ? ({ type: event.type, data: parsed.data } as Effect) : undefined
+}
+
+interface Application {
+  tx: Tx
+  hint: Hint
+  run: RunRecord
+  execution: ExecutionRecord
+  event: NumberedEvent
+  effect: Effect
+}
+
+/** Acts on a control event and answers what the log keeps of it. Every event keeps one row, so that `n` stays traceable. */
+async function applyEffect({ tx, hint, run, execution, event, effect }: Application): Promise<NewEvent[]> {
+  switch (effect.type) {
+    case 'turn_outcome': {
+      const { outcome, message, error_code } = effect.data
+      const open = await findOpenTurn(tx, run.id)
+      const ended =
+        open?.id === effect.data.turn_id &&
+        (await endTurn(tx, hint, run, execution, { outcome, message, errorCode: platformCode(error_code) }))
+      // The outcome's own event is the run_state that endTurn wrote; a second word on the same turn is kept as what it is.
+      return ended ? [] : [toStored(event, execution.id, true)]
+    }
+    case 'checkpoint': {
+      const { harness, format, step, blob_id } = effect.data
+      if (!(await isOwnBlob(tx, run.id, blob_id))) return [invalid(event, execution.id, 'its blob is not of this run')]
+      await insertCheckpoint(tx, {
+        id: uuidv7(),
+        conversationId: run.conversationId,
+        runId: run.id,
+        executionId: execution.id,
+        harness,
+        format,
+        step,
+        blobId: blob_id,
+      })
+      return [{ ...toStored(event, execution.id, false), data: storableJson({ step }) }]
+    }
+    case 'workspace_saved': {
+      const { repositories, left_out } = effect.data
+      for (const repository of repositories)
+        for (const blobId of [repository.bundle_blob_id, repository.diff_blob_id])
+          if (blobId !== null && !(await isOwnBlob(tx, run.id, blobId)))
+            return [invalid(event, execution.id, 'one of its blobs is not of this run')]
+      await insertSavedWorkspace(tx, {
+        id: uuidv7(),
+        runId: run.id,
+        executionId: execution.id,
+        repositories,
+        leftOut: left_out,
+      })
+      return [toStored(event, execution.id, false)]
+    }
+    case 'execution_state':
+      await updateExecutionState(tx, execution.id, effect.data.state)
+      return [toStored(event, execution.id, false)]
+    default:
+      return effect satisfies never
+  }
+}
+
+async function isOwnBlob(tx: Tx, runId: string, blobId: string): Promise<boolean> {
+  return (await findBlob(tx, blobId))?.runId === runId
+}
+
+function toStored(event: NumberedEvent, executionId: string, isLate: boolean): NewEvent {
+  const isObject = typeof event.data === 'object' && event.data !== null && !Array.isArray(event.data)
+  if (!isObject) return invalid(event, executionId, 'its data is no object')
+  if (!knownTypes.includes(event.type)) return invalid(event, executionId, 'its type is not in the protocol')
+  const isUnfit = controlTypes.includes(event.type) && effectOf(event) === undefined
+  if (isUnfit) return invalid(event, executionId, 'its data does not fit its type')
+  return {
+    type: event.type,
+    data: storableJson(isLate ? { ...event.data, late: true } : event.data),
+    at: storableTime(event.at),
+    n: event.n,
+    executionId,
+  }
+}
+
+function invalid(event: NumberedEvent, executionId: string, reason: string): NewEvent {
+  return {
+    type: 'event_invalid',
+    data: storableJson({ original_type: event.type, reason, data: event.data }),
+    at: storableTime(event.at),
+    n: event.n,
+    executionId,
+  }
+}

@@ -1,0 +1,223 @@
+import { randomBytes } from 'node:crypto'
+import { failureReasonOf, isLive, type TaskAssignment, type WorkerMessage } from '@openoz/protocol'
+import { v7 as uuidv7 } from 'uuid'
+import {
+  findExecution,
+  findExecutionForUpdate,
+  findExecutionOfWorker,
+  updateExecutionClaimed,
+  updateExecutionEnded,
+  updateExecutionStarted,
+  updateExecutionsConnection,
+} from '../store/executions.ts'
+import { claimNextRun } from '../store/queue.ts'
+import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
+import { findOpenTurn } from '../store/turns.ts'
+import { executionTokenPrefix, hashSecret } from './actors.ts'
+import { type Ctx, change } from './context.ts'
+import { appendServerEvents } from './session-log.ts'
+import { endTurn, endWithoutOutcome, moveRun } from './turns.ts'
+
+/**
+ * An execution from the offer to the worker's last word. The worker reports facts (claimed, rejected, started, ended); what they mean for the run
+ * is decided here. An execution that is over takes no more facts: whoever reports one is told to end it (`superseded`).
+ */
+
+/** A worker's socket, as far as rules need it. */
+export interface WorkerConnection {
+  id: string
+  teamId: string
+  workerId: string
+  /** It speaks our additions, not only the reference messages. */
+  speaksOurs: boolean
+}
+
+export interface Offer {
+  runId: string
+  executionId: string
+  assignment: TaskAssignment
+}
+
+/** Gives this connection the next run it may take; the token exists in the assignment only, the database has its hash. */
+export async function offerNextRun(ctx: Ctx, connection: WorkerConnection): Promise<Offer | undefined> {
+  const executionId = uuidv7()
+  const token = executionTokenPrefix + randomBytes(32).toString('base64url')
+  const run = await claimNextRun(ctx.db, {
+    teamId: connection.teamId,
+    workerId: connection.workerId,
+    connectionId: connection.id,
+    executionId,
+    tokenHash: hashSecret(token),
+  })
+  if (!run) return undefined
+  ctx.hints.publish(`run ${run.runId}`)
+  return {
+    runId: run.runId,
+    executionId,
+    assignment: {
+      task_id: run.runId,
+      execution_id: executionId,
+      task: {
+        id: run.runId,
+        title: run.title,
+        // Our agent fetches its prompt with its token; the wire's field stays short for large prompts.
+        task_definition: { prompt: connection.speaksOurs ? '' : run.prompt },
+        created_at: run.createdAt.toISOString(),
+        updated_at: run.updatedAt.toISOString(),
+        owner:
+          run.scope === 'team' || run.userWireId === null
+            ? { Type: 'TEAM', Id: run.teamWireId }
+            : { Type: 'USER', Id: run.userWireId },
+        agent_config_snapshot: run.config,
+        agent_conversation_id: run.conversationId,
+      },
+      ...(run.config.environment?.docker_image === undefined
+        ? {}
+        : { docker_image: run.config.environment.docker_image }),
+      // A worker that knows only the reference messages can hand a token over in no other way than by environment.
+      ...(connection.speaksOurs ? { execution_token: token } : { env_vars: { WARP_API_KEY: token } }),
+    },
+  }
+}
+
+type Ref = { task_id: string; execution_id?: string | undefined }
+
+/** Whether the execution that a message names still counts: `superseded` asks the worker to end it and say nothing. */
+export type Verdict = { verdict: 'taken' | 'superseded' | 'ignored'; executionId?: string }
+
+/** The execution that a message means, if it was offered to this worker. Messages of the reference name the run only. */
+async function executionIdOf(ctx: Ctx, connection: WorkerConnection, ref: Ref): Promise<string | undefined> {
+  const execution =
+    ref.execution_id === undefined
+      ? await findExecutionOfWorker(ctx.db, ref.task_id, connection.workerId)
+      : await findExecution(ctx.db, ref.execution_id)
+  const isTheirs = execution?.runId === ref.task_id && execution.workerId === connection.workerId
+  return isTheirs ? execution.id : undefined
+}
+
+/** Runs `work` with run and execution locked, in this order, if the execution is live; says `superseded` if it is over. */
+async function withLiveExecution(
+  ctx: Ctx,
+  connection: WorkerConnection,
+  ref: Ref,
+  work: (locked: Locked) => Promise<void>,
+): Promise<Verdict> {
+  const executionId = await executionIdOf(ctx, connection, ref)
+  if (executionId === undefined) return { verdict: 'ignored' }
+  return change(ctx, async (tx, hint) => {
+    const run = await findRunForUpdate(tx, ref.task_id)
+    const execution = await findExecutionForUpdate(tx, executionId)
+    if (!run || !execution) return { verdict: 'ignored' }
+    if (!isLive(execution.state) || execution.number !== run.fence) return { verdict: 'superseded', executionId }
+    await work({ tx, hint, run, execution })
+    return { verdict: 'taken', executionId }
+  })
+}
+
+interface Locked {
+  tx: Parameters<Parameters<typeof change>[1]>[0]
+  hint: Parameters<Parameters<typeof change>[1]>[1]
+  run: RunRecord
+  execution: NonNullable<Awaited<ReturnType<typeof findExecutionForUpdate>>>
+}
+
+export async function claimAssignment(ctx: Ctx, connection: WorkerConnection, ref: Ref): Promise<Verdict> {
+  return withLiveExecution(ctx, connection, ref, async ({ tx, hint, run, execution }) => {
+    if (execution.state !== 'offered') return
+    await updateExecutionClaimed(tx, execution.id)
+    await moveRun(tx, hint, run, {
+      state: 'CLAIMED',
+      message: `Worker ${execution.workerId} is starting the agent.`,
+      executionId: execution.id,
+    })
+    if (run.cancelRequestedAt) hint('cancellations')
+  })
+}
+
+/** Back to the queue, at its old place. */
+export async function rejectAssignment(
+  ctx: Ctx,
+  connection: WorkerConnection,
+  ref: Ref,
+  reason: string,
+): Promise<Verdict> {
+  return withLiveExecution(ctx, connection, ref, async (locked) => {
+    if (locked.execution.state !== 'offered') return
+    await withdrawOffer(locked, `Worker ${locked.execution.workerId} did not take it: ${reason}`)
+  })
+}
+
+/** An offer that nobody took ends its execution; the run waits again. */
+export async function withdrawOffer({ tx, hint, run, execution }: Locked, message: string): Promise<void> {
+  await updateExecutionEnded(tx, execution.id, { state: 'ended', outcome: 'rejected', message })
+  if (run.cancelRequestedAt)
+    await endTurn(tx, hint, run, execution, { outcome: 'CANCELLED', message: 'Cancelled by user.' })
+  else await moveRun(tx, hint, run, { state: 'QUEUED', message: `Waiting for a worker. ${message}` })
+}
+
+export async function reportStep(
+  ctx: Ctx,
+  connection: WorkerConnection,
+  step: Extract<WorkerMessage, { type: 'task_step' }>['data'],
+): Promise<Verdict> {
+  return withLiveExecution(ctx, connection, step, async ({ tx, hint, run, execution }) => {
+    if (step.step === 'start' && step.status === 'completed') await updateExecutionStarted(tx, execution.id)
+    await appendServerEvents(tx, run.id, [
+      {
+        type: 'setup_step',
+        executionId: execution.id,
+        data: {
+          step: step.step,
+          status: step.status,
+          ...(step.duration_ms === undefined ? {} : { duration_ms: step.duration_ms }),
+          ...(step.detail === undefined ? {} : { detail: step.detail }),
+        },
+      },
+    ])
+    hint(`run ${run.id}`)
+  })
+}
+
+type End = Extract<WorkerMessage, { type: 'task_completed' | 'task_failed' }>
+
+/** The process is gone. If the agent gave no outcome, the worker's report decides. */
+export async function reportEnd(ctx: Ctx, connection: WorkerConnection, end: End): Promise<Verdict> {
+  const { data } = end
+  return withLiveExecution(ctx, connection, data, async ({ tx, hint, run, execution }) => {
+    const failure = end.type === 'task_failed' ? end.data : undefined
+    const reason = failure ? failureReasonOf(failure.failure_reason) : undefined
+    await updateExecutionEnded(tx, execution.id, {
+      state: 'ended',
+      failureReason: reason ?? null,
+      exitCode: failure?.exit_code ?? null,
+      message: data.message,
+    })
+    hint(`run ${run.id}`)
+    const turn = await findOpenTurn(tx, run.id)
+    if (!turn) return
+    if (data.task_state === 'CANCELLED' || reason === 'task_cancelled' || run.cancelRequestedAt) {
+      await endTurn(tx, hint, run, execution, { outcome: 'CANCELLED', message: 'Cancelled by user.' })
+    } else if (!failure || !reason) {
+      await endTurn(tx, hint, run, execution, {
+        outcome: 'SUCCEEDED',
+        message: data.message || 'The agent ended without a word.',
+      })
+    } else {
+      // Only a killed agent is tried again: one that ended by itself would do the same once more.
+      const mayRetry = reason !== 'agent_invocation' || (failure.exit_code ?? 0) > 128
+      await endWithoutOutcome(tx, hint, run, execution, { reason, detail: data.message, mayRetry })
+    }
+  })
+}
+
+/** A worker came back with what it still runs. Answers what it should end because it is over. */
+export async function resumeExecutions(
+  ctx: Ctx,
+  connection: WorkerConnection,
+  running: { task_id: string; execution_id: string }[],
+): Promise<{ task_id: string; execution_id: string }[]> {
+  if (running.length === 0) return []
+  const ids = running.map(({ execution_id }) => execution_id)
+  const live = await updateExecutionsConnection(ctx.db, connection.id, connection.workerId, ids)
+  return running.filter(({ execution_id }) => !live.includes(execution_id))
+}

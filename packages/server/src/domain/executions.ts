@@ -1,0 +1,78 @@
+import { type Execution, isLive, type WaterfallStep } from '@openoz/protocol'
+import { type ExecutionRecord, listExecutions as listExecutionRecords } from '../store/executions.ts'
+import { listSetupSteps } from '../store/session-log.ts'
+import type { Ctx } from './context.ts'
+
+/** Every attempt at a run, with the waterfall of each. */
+export async function listExecutions(ctx: Ctx, runId: string): Promise<Execution[]> {
+  const [executions, steps, now] = await Promise.all([
+    listExecutionRecords(ctx.db, runId),
+    listSetupSteps(ctx.db, runId),
+    databaseNow(ctx),
+  ])
+  return executions.map((execution) => ({
+    execution_id: execution.id,
+    worker: execution.workerId,
+    state: execution.state,
+    unreachable: isLive(execution.state) && now - execution.leaseRenewedAt.getTime() > ctx.config.lease.unreachableMs,
+    created_at: execution.createdAt.toISOString(),
+    claimed_at: execution.claimedAt?.toISOString() ?? null,
+    started_at: execution.startedAt?.toISOString() ?? null,
+    ended_at: execution.endedAt?.toISOString() ?? null,
+    outcome: execution.outcome,
+    failure_reason: execution.failureReason,
+    exit_code: execution.exitCode,
+    message: execution.message,
+    waterfall: [
+      ...serverSteps(execution),
+      ...agentSteps(steps.filter((step) => step.executionId === execution.id)),
+    ].sort((a, b) => a.started_at.localeCompare(b.started_at)),
+  }))
+}
+
+async function databaseNow(ctx: Ctx): Promise<number> {
+  const { rows } = await ctx.db.query<{ now: Date }>('select db_now() as now')
+  return rows[0]?.now.getTime() ?? 0
+}
+
+/** What the server itself saw: the offer until it was claimed, and the start of the process until its hello. */
+function serverSteps(execution: ExecutionRecord): WaterfallStep[] {
+  const step = (name: string, from: Date | null, to: Date | null): WaterfallStep[] =>
+    from
+      ? [
+          {
+            step: name,
+            started_at: from.toISOString(),
+            duration_ms: to ? to.getTime() - from.getTime() : null,
+            status: to ? 'completed' : 'started',
+          },
+        ]
+      : []
+  return [
+    ...step('offer', execution.createdAt, execution.claimedAt),
+    ...step('hello', execution.claimedAt, execution.helloAt),
+  ]
+}
+
+/** Steps that worker and agent reported: a `started` and its end are one row. */
+function agentSteps(events: { at: Date; data: Record<string, unknown> }[]): WaterfallStep[] {
+  const rows: WaterfallStep[] = []
+  for (const { at, data } of events) {
+    const name = String(data.title ?? data.step)
+    const status = String(data.status)
+    const duration = typeof data.duration_ms === 'number' ? data.duration_ms : null
+    const open = rows.findLast((row) => row.step === name && row.duration_ms === null)
+    // The server writes `hello` from its own clock; the agent's view of it would be a second row.
+    if (data.step === 'hello') continue
+    if (status === 'started') rows.push({ step: name, started_at: at.toISOString(), duration_ms: null, status })
+    else if (open) Object.assign(open, { duration_ms: duration, status })
+    else
+      rows.push({
+        step: name,
+        started_at: new Date(at.getTime() - (duration ?? 0)).toISOString(),
+        duration_ms: duration,
+        status,
+      })
+  }
+  return rows
+}

@@ -1,0 +1,79 @@
+import { isLive } from '@openoz/protocol'
+import { beat } from '../store/control-plane.ts'
+import {
+  extendLeases,
+  findExecutionForUpdate,
+  listExpiredExecutions,
+  listOrphanedOffers,
+  updateExecutionEnded,
+} from '../store/executions.ts'
+import { findRunForUpdate } from '../store/runs.ts'
+import { withdrawOffer } from './assignments.ts'
+import { type Ctx, change } from './context.ts'
+import { endWithoutOutcome } from './turns.ts'
+
+/** A worker answers an offer within milliseconds; one that has not within this long never will. */
+const offerSeconds = 30
+
+/** The heartbeat runs every second: a larger gap means that no server was alive. */
+const outageSeconds = 10
+
+/**
+ * Beats, and after an outage of the whole control plane gives that time back to every deadline: agents that could not renew because there was
+ * nobody to renew with must not pay for it. Called before any sweep, on every server.
+ */
+export async function beatAndExtend(ctx: Ctx): Promise<void> {
+  const gapSeconds = await ctx.db.transaction(async (tx) => {
+    const gap = await beat(tx)
+    if (gap > outageSeconds) await extendLeases(tx, gap)
+    return gap
+  })
+  if (gapSeconds > outageSeconds)
+    ctx.log.warn({ gapSeconds }, 'the control plane was away; all leases were extended by that time')
+}
+
+/** Ends what nobody is responsible for any more. Several servers may sweep at once: each end is decided under the run's lock. */
+export async function sweepLeases(ctx: Ctx): Promise<void> {
+  const expired = await listExpiredExecutions(ctx.db, {
+    offerSeconds,
+    lostSeconds: ctx.config.lease.lostMs / 1000,
+  })
+  for (const { runId, executionId } of await listOrphanedOffers(ctx.db))
+    await withdraw(ctx, runId, executionId, 'its connection closed before it answered')
+  for (const { runId, executionId, state } of expired) {
+    if (state === 'offered') await withdraw(ctx, runId, executionId, 'it did not answer')
+    else await loseExecution(ctx, runId, executionId)
+  }
+}
+
+/** Takes back an offer that was not answered, at its old place in the queue. */
+export async function withdraw(ctx: Ctx, runId: string, executionId: string, reason: string): Promise<void> {
+  await change(ctx, async (tx, hint) => {
+    const run = await findRunForUpdate(tx, runId)
+    const execution = await findExecutionForUpdate(tx, executionId)
+    if (!run || execution?.state !== 'offered') return
+    await withdrawOffer({ tx, hint, run, execution }, `Worker ${execution.workerId} did not take it: ${reason}.`)
+  })
+}
+
+async function loseExecution(ctx: Ctx, runId: string, executionId: string): Promise<void> {
+  await change(ctx, async (tx, hint) => {
+    const run = await findRunForUpdate(tx, runId)
+    const execution = await findExecutionForUpdate(tx, executionId)
+    if (!run || !execution || !isLive(execution.state)) return
+    const leaseOverSince = Date.now() - execution.leaseRenewedAt.getTime()
+    ctx.log.warn({ runId, executionId, workerId: execution.workerId, leaseOverSince }, 'execution lost')
+    await updateExecutionEnded(tx, executionId, {
+      state: 'lost',
+      failureReason: 'lost',
+      message: 'Nobody renewed its lease.',
+    })
+    hint(`commands ${executionId}`)
+    hint(`run ${runId}`)
+    await endWithoutOutcome(tx, hint, run, execution, {
+      reason: 'lost',
+      detail: `Worker ${execution.workerId} was last heard of at ${execution.leaseRenewedAt.toISOString()}.`,
+      mayRetry: true,
+    })
+  })
+}

@@ -1,0 +1,81 @@
+import { AppError } from '@openoz/protocol'
+import type { Role } from '../store/people.ts'
+import type { Actor } from './actors.ts'
+
+/**
+ * The one permission table: which action takes which kind of actor. Every route names its action, and a test walks all routes × actors. Which
+ * objects an actor sees (its team's runs, its own personal ones) is decided where the object is read, so that what may not be seen is "not found".
+ */
+interface Permission {
+  /** Least role of a person; null: people may not. */
+  user: Role | null
+  team: boolean
+  worker: boolean
+  /** A live execution's token, for its own run only. */
+  execution: boolean
+  /** For messages: "{actor} may not …". */
+  words: string
+}
+
+const people = { worker: false, execution: false } as const
+
+export const permissions = {
+  'run.create': { ...people, user: 'member', team: true, words: 'start runs' },
+  'run.read': { ...people, user: 'member', team: true, words: 'read runs' },
+  'run.cancel': { ...people, user: 'member', team: true, words: 'cancel runs' },
+  'model.read': { ...people, user: 'member', team: true, words: 'list models' },
+  'worker.read': { ...people, user: 'member', team: true, words: 'list workers' },
+  'worker.connect': { user: 'member', team: true, worker: true, execution: false, words: 'connect as a worker' },
+  'api-key.read': { ...people, user: 'member', team: true, words: 'list API keys' },
+  'api-key.create': { ...people, user: 'member', team: false, words: 'make API keys' },
+  'api-key.expire': { ...people, user: 'member', team: false, words: 'expire API keys' },
+  'self.read': { user: 'member', team: true, worker: true, execution: true, words: 'ask who it is' },
+  'agent.channel': { user: null, team: false, worker: false, execution: true, words: 'use the agent channel' },
+  'model.call': { user: null, team: false, worker: false, execution: true, words: 'call models' },
+} as const satisfies Record<string, Permission>
+
+export type Action = keyof typeof permissions
+
+const rank: Record<Role, number> = { member: 1, admin: 2, owner: 3 }
+
+export function may(actor: Actor, action: Action): boolean {
+  const permission: Permission = permissions[action]
+  switch (actor.kind) {
+    case 'user':
+      return permission.user !== null && rank[actor.role] >= rank[permission.user]
+    case 'team':
+      return permission.team
+    case 'worker':
+      return permission.worker
+    case 'execution':
+      return permission.execution
+    default:
+      return actor satisfies never
+  }
+}
+
+/** Throws `not_authorized` when the actor may not. */
+export function assertMay(actor: Actor, action: Action): void {
+  if (may(actor, action)) return
+  throw new AppError('not_authorized', { actor: actorInWords(actor), action: permissions[action].words })
+}
+
+function actorInWords(actor: Actor): string {
+  switch (actor.kind) {
+    case 'user':
+      return `The ${actor.role}’s key ${actor.keyName}`
+    case 'team':
+      return `The team key ${actor.keyName}`
+    case 'worker':
+      return `The worker key ${actor.keyName}`
+    case 'execution':
+      return `The token of execution ${actor.executionId}`
+    default:
+      return actor satisfies never
+  }
+}
+
+/** Admins and owners see and end the whole team's keys, others their own. */
+export function seesAllKeys(actor: Actor): boolean {
+  return actor.kind === 'team' || (actor.kind === 'user' && rank[actor.role] >= rank.admin)
+}

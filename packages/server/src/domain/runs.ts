@@ -1,0 +1,303 @@
+import {
+  type AmbientAgentConfig,
+  AppError,
+  type CreateRunRequest,
+  type CreateRunResponse,
+  isTerminal,
+  type ListRunsQuery,
+  type ListRunsResponse,
+  maxPromptBytes,
+  type Run,
+  type RunSource,
+  runCan,
+} from '@openoz/protocol'
+import { v7 as uuidv7 } from 'uuid'
+import { insertAuditEvent } from '../store/audit-events.ts'
+import { insertCommand } from '../store/commands.ts'
+import type { Tx } from '../store/database.ts'
+import { findCurrentExecutionForUpdate, updateExecutionEnded } from '../store/executions.ts'
+import {
+  findRun,
+  findRunForUpdate,
+  findRunWithFacts,
+  insertRun,
+  listRuns as listRunRecords,
+  type RunCursor,
+  type RunFacts,
+  type RunRecord,
+  updateRunCancelRequested,
+} from '../store/runs.ts'
+import { listWorkerConnections } from '../store/workers.ts'
+import { type Actor, actorLabel } from './actors.ts'
+import { type Ctx, change } from './context.ts'
+import { appendServerEvents, storableText } from './session-log.ts'
+import { endTurn, type Hint } from './turns.ts'
+import { waitingSentence } from './why.ts'
+
+/** Minutes that a managed run's agent waits for a follow-up when nobody said otherwise. */
+const defaultIdleMinutes = 10
+
+/** Everything about a new run that can be decided, and refused, before the transaction. */
+export interface PlannedRun {
+  request: CreateRunRequest
+  config: AmbientAgentConfig
+  workerHost: string | null
+  statusMessage: string
+  atCapacity: boolean
+}
+
+export async function planRun(ctx: Ctx, request: CreateRunRequest, actor: Actor): Promise<PlannedRun> {
+  const bytes = Buffer.byteLength(request.prompt)
+  if (request.prompt.trim() === '') throw new AppError('prompt_empty')
+  if (bytes > maxPromptBytes) throw new AppError('prompt_too_large', { bytes, maxBytes: maxPromptBytes })
+  const wanted = request.config ?? {}
+  refuseUnsupported(wanted)
+
+  if (request.parent_run_id !== undefined) await requireRun(ctx, request.parent_run_id, actor)
+  // `warp` and '' mean "the vendor's machines" in the reference: here, any worker of the team.
+  const workerHost = wanted.worker_host && wanted.worker_host !== 'warp' ? wanted.worker_host : null
+  const modelId = await resolveModelId(ctx, wanted.model_id)
+  const workers = await listWorkerConnections(ctx.db, actor.teamId)
+  const candidates = workers.filter((worker) => workerHost === null || worker.workerId === workerHost)
+  const hasFreeSlot = candidates.some(
+    (worker) => !worker.draining && (worker.maxConcurrentTasks === 0 || worker.active < worker.maxConcurrentTasks),
+  )
+  return {
+    request,
+    workerHost,
+    atCapacity: !hasFreeSlot,
+    statusMessage: waitingSentence(workerHost, [...new Set(workers.map((worker) => worker.workerId))]),
+    config: {
+      ...wanted,
+      ...(modelId === undefined ? {} : { model_id: modelId }),
+      idle_timeout_minutes: wanted.idle_timeout_minutes ?? defaultIdleMinutes,
+      harness: { type: wanted.harness?.type ?? 'oz' },
+    },
+  }
+}
+
+/** One transaction: the run, its config snapshot, its first turn and its first events. */
+export async function createRun(
+  tx: Tx,
+  hint: Hint,
+  plan: PlannedRun,
+  actor: Actor,
+  source: RunSource,
+): Promise<CreateRunResponse> {
+  if (actor.kind !== 'user' && actor.kind !== 'team')
+    throw new AppError('not_authorized', { actor: actorLabel(actor), action: 'start runs' })
+  const { request } = plan
+  const prompt = storableText(request.prompt)
+  const run = await insertRun(
+    tx,
+    {
+      id: uuidv7(),
+      teamId: actor.teamId,
+      // A team's key has no person, so its runs are the team's.
+      scope: actor.kind === 'team' || request.team !== false ? 'team' : 'user',
+      createdByUser: actor.userId,
+      createdByKey: actor.keyId,
+      conversationId: uuidv7(),
+      parentRunId: request.parent_run_id ?? null,
+      title: storableText(request.title ?? titleOf(prompt)),
+      prompt,
+      source,
+      executionLocation: 'REMOTE',
+      config: plan.config,
+      modelId: plan.config.model_id ?? null,
+      workerHost: plan.workerHost,
+      statusMessage: plan.statusMessage,
+    },
+    { id: uuidv7(), author: actorLabel(actor) },
+  )
+  await appendServerEvents(tx, run.id, [
+    { type: 'run_state', data: { state: 'QUEUED', message: plan.statusMessage } },
+    { type: 'user_message', data: { text: prompt, turn: 1 } },
+  ])
+  await insertAuditEvent(tx, {
+    teamId: run.teamId,
+    actor: actorLabel(actor),
+    action: 'run.create',
+    target: `run:${run.id}`,
+  })
+  hint(`run ${run.id}`)
+  hint(`queue ${run.teamId} ${run.workerHost ?? ''}`)
+  return { run_id: run.id, task_id: run.id, state: run.state, at_capacity: plan.atCapacity }
+}
+
+/** Features of the reference's config that this server does not have are refused by name instead of being dropped silently. */
+function refuseUnsupported(config: AmbientAgentConfig): void {
+  if (config.environment_id !== undefined)
+    throw new AppError('environment_not_found', { environmentId: config.environment_id })
+  if (config.harness?.type !== undefined && config.harness.type !== 'oz')
+    throw new AppError('harness_unknown', { harness: config.harness.type, known: 'oz' })
+  const unsupported = (['skill_spec', 'mcp_servers', 'harness_auth_secrets'] as const).find(
+    (key) => config[key] !== undefined,
+  )
+  if (unsupported) throw new AppError('operation_not_supported', { what: `config.${unsupported}` })
+  if (config.computer_use_enabled === true)
+    throw new AppError('operation_not_supported', { what: 'config.computer_use_enabled' })
+}
+
+/** Without any provider a run is still taken: its agent ends it with the sentence that says where to set one. */
+async function resolveModelId(ctx: Ctx, modelId: string | undefined): Promise<string | undefined> {
+  try {
+    return (await ctx.models.resolve(modelId)).id
+  } catch (error) {
+    if (error instanceof AppError && error.code === 'model_provider_missing') return modelId
+    throw error
+  }
+}
+
+function titleOf(prompt: string): string {
+  const line = prompt.trim().split('\n', 1)[0] ?? ''
+  return line.length <= 80 ? line : `${line.slice(0, 79).trimEnd()}…`
+}
+
+/** The run, if the actor may see it; else `run_not_found`, whether it exists or not. */
+export async function requireRun(ctx: Ctx, runId: string, actor: Actor): Promise<RunRecord> {
+  const run = isUuid(runId) ? await findRun(ctx.db, runId) : undefined
+  if (!run || !maySee(run, actor)) throw new AppError('run_not_found', { runId })
+  return run
+}
+
+function maySee(run: RunRecord, actor: Actor): boolean {
+  if (actor.kind === 'execution') return run.id === actor.runId
+  return run.teamId === actor.teamId && (run.scope === 'team' || run.createdByUser === actor.userId)
+}
+
+function isUuid(text: string): boolean {
+  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)
+}
+
+export async function getRun(ctx: Ctx, runId: string, actor: Actor): Promise<Run> {
+  await requireRun(ctx, runId, actor)
+  const run = await findRunWithFacts(ctx.db, runId)
+  if (!run) throw new AppError('run_not_found', { runId })
+  return toRunItem(run)
+}
+
+export async function listRuns(ctx: Ctx, query: ListRunsQuery, actor: Actor): Promise<ListRunsResponse> {
+  if (query.ancestor_run_id !== undefined) await requireRun(ctx, query.ancestor_run_id, actor)
+  const sort = `${query.sort_by} ${query.sort_order}`
+  const found = await listRunRecords(ctx.db, actor, query, readCursor(query.cursor, sort))
+  const page = found.slice(0, query.limit)
+  const last = page.at(-1)
+  const hasNextPage = found.length > page.length
+  return {
+    runs: page.map(({ run }) => toRunItem(run)),
+    page_info: {
+      has_next_page: hasNextPage,
+      ...(hasNextPage && last ? { next_cursor: writeCursor(sort, { value: last.sortValue, id: last.run.id }) } : {}),
+    },
+  }
+}
+
+function writeCursor(sort: string, cursor: RunCursor): string {
+  return Buffer.from(JSON.stringify([sort, cursor.value, cursor.id])).toString('base64url')
+}
+
+function readCursor(cursor: string | undefined, sort: string): RunCursor | null {
+  if (cursor === undefined || cursor === '') return null
+  try {
+    const [madeFor, value, id] = JSON.parse(Buffer.from(cursor, 'base64url').toString()) as [string, string, string]
+    if (madeFor === sort && typeof value === 'string' && isUuid(id)) return { value, id }
+  } catch {
+    // Falls through to the one answer for all unusable cursors.
+  }
+  throw new AppError('cursor_invalid')
+}
+
+/**
+ * Stores the wish at once; the state follows when the execution has ended or is fenced. Cancelling twice is fine, cancelling what ended otherwise
+ * is refused, and a finished outcome is never undone.
+ */
+export async function cancelRun(ctx: Ctx, runId: string, actor: Actor): Promise<void> {
+  await requireRun(ctx, runId, actor)
+  await change(ctx, async (tx, hint) => {
+    const run = await findRunForUpdate(tx, runId)
+    if (!run) throw new AppError('run_not_found', { runId })
+    if (run.state === 'CANCELLED' || run.cancelRequestedAt !== null) {
+      if (isTerminal(run.state) && run.state !== 'CANCELLED')
+        throw new AppError('run_not_cancellable', { runId, state: run.state })
+      return
+    }
+    if (!runCan('cancel', run)) throw new AppError('run_not_cancellable', { runId, state: run.state })
+
+    await updateRunCancelRequested(tx, runId, actorLabel(actor))
+    await insertAuditEvent(tx, {
+      teamId: run.teamId,
+      actor: actorLabel(actor),
+      action: 'run.cancel',
+      target: `run:${runId}`,
+    })
+    const execution = await findCurrentExecutionForUpdate(tx, runId)
+    const isNobodyAtWork = !execution || execution.state === 'ended' || execution.state === 'lost'
+    if (isNobodyAtWork || execution.state === 'offered') {
+      // Nobody has begun: an offer is simply withdrawn; a worker that claims it now is told that it is superseded.
+      if (execution?.state === 'offered')
+        await updateExecutionEnded(tx, execution.id, { state: 'ended', message: 'The run was cancelled.' })
+      await endTurn(tx, hint, run, undefined, { outcome: 'CANCELLED', message: 'Cancelled by user.' })
+      return
+    }
+    await insertCommand(tx, {
+      id: uuidv7(),
+      runId,
+      executionId: execution.id,
+      type: 'cancel',
+      payload: { reason: 'Cancelled by user.' },
+    })
+    hint(`commands ${execution.id}`)
+    hint('cancellations')
+    hint(`run ${runId}`)
+  })
+}
+
+export function toRunItem(run: RunRecord & { facts: RunFacts }): Run {
+  const { facts } = run
+  return {
+    run_id: run.id,
+    task_id: run.id,
+    title: run.title,
+    state: run.state,
+    execution_location: run.executionLocation,
+    prompt: run.prompt,
+    created_at: run.createdAt.toISOString(),
+    updated_at: run.updatedAt.toISOString(),
+    started_at: run.startedAt?.toISOString() ?? null,
+    finished_at: run.endedAt?.toISOString() ?? null,
+    ...(run.statusMessage === null
+      ? {}
+      : {
+          status_message: {
+            message: run.statusMessage,
+            ...(run.errorCode === null ? {} : { error_code: run.errorCode }),
+          },
+        }),
+    source: run.source,
+    creator:
+      run.createdByUser === null
+        ? { type: 'service_account', uid: run.createdByKey ?? run.teamId, display_name: facts.keyName ?? 'team key' }
+        : {
+            type: 'user',
+            uid: run.createdByUser,
+            display_name: facts.creatorName ?? '',
+            ...(facts.creatorEmail === null ? {} : { email: facts.creatorEmail }),
+          },
+    scope:
+      run.scope === 'team' ? { type: 'Team', uid: run.teamId } : { type: 'User', uid: run.createdByUser ?? run.teamId },
+    request_usage: {
+      total_tokens: facts.inputTokens + facts.outputTokens,
+      input_tokens: facts.inputTokens,
+      output_tokens: facts.outputTokens,
+      requests: facts.requests,
+    },
+    agent_config: run.config,
+    conversation_id: run.conversationId,
+    ...(run.parentRunId === null ? {} : { parent_run_id: run.parentRunId }),
+    is_sandbox_running: facts.hasLiveExecution,
+    is_run_type_cancellable: true,
+    artifacts: [],
+    last_event_sequence: facts.lastSeq,
+  }
+}

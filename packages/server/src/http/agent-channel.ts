@@ -1,0 +1,91 @@
+import { AppError, ackCommandsRequest, eventBatch, helloRequest } from '@openoz/protocol'
+import { bodyLimit } from 'hono/body-limit'
+import { v7 as uuidv7 } from 'uuid'
+import type { ExecutionActor } from '../domain/actors.ts'
+import { appendBatch, hello } from '../domain/agent-channel.ts'
+import type { Ctx } from '../domain/context.ts'
+import { viewCommands } from '../sockets/agent-commands.ts'
+import { BlobTooLarge, findBlob, insertBlob, readBlob } from '../store/blobs.ts'
+import { updateCommandsAcked } from '../store/commands.ts'
+import { eventStream } from './event-stream.ts'
+import { type AppEnv, allow, createRouter } from './router.ts'
+
+/** Four times what an agent puts into a batch: escapes make JSON longer, and a batch must never be refused for its size. */
+const maxBatchBytes = 16 * 1024 * 1024
+
+/** Bundles are limited by the workspace limit, output and conversations by this. */
+const minBlobBytes = 256 * 1024 * 1024
+
+type AgentContext = { get(key: 'actor'): AppEnv['Variables']['actor'] }
+
+/** For agents, not for people: described in the protocol package instead of the OpenAPI document. */
+export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
+  const router = createRouter(ctx)
+  const agentOnly = allow(ctx, 'agent.channel')
+  const limit = bodyLimit({
+    maxSize: maxBatchBytes,
+    onError: () => {
+      throw new AppError('body_too_large', { maxBytes: maxBatchBytes })
+    },
+  })
+
+  router.post('/agent-channel/hello', limit, agentOnly, async (c) =>
+    c.json(await hello(ctx, executionOf(c), helloRequest.parse(await c.req.json()))),
+  )
+
+  router.post('/agent-channel/events', limit, agentOnly, async (c) => {
+    const { events } = eventBatch.parse(await c.req.json())
+    const numbered = events.map((event) => ({ ...event, data: event.data as Record<string, unknown> }))
+    return c.json(await appendBatch(ctx, executionOf(c), numbered))
+  })
+
+  router.get('/agent-channel/commands', agentOnly, (c) => {
+    const { executionId } = executionOf(c)
+    return eventStream(c, stopping, (signal) => viewCommands(ctx, executionId, signal))
+  })
+
+  router.post('/agent-channel/commands/ack', limit, agentOnly, async (c) => {
+    const { ids } = ackCommandsRequest.parse(await c.req.json())
+    await updateCommandsAcked(ctx.db, executionOf(c).executionId, ids)
+    return c.json({ acked: ids.length })
+  })
+
+  router.post('/agent-channel/blobs', agentOnly, async (c) => {
+    const { runId, executionId } = executionOf(c)
+    const maxBytes = Math.max(minBlobBytes, ctx.config.agent.workspaceMaxBytes)
+    try {
+      const blob = await insertBlob(
+        ctx.db,
+        {
+          id: uuidv7(),
+          runId,
+          executionId,
+          contentType: c.req.header('content-type') ?? 'application/octet-stream',
+          maxBytes,
+        },
+        c.req.raw.body ?? ReadableStream.from([]),
+      )
+      return c.json({ blob_id: blob.id, size_bytes: blob.sizeBytes }, 201)
+    } catch (error) {
+      if (error instanceof BlobTooLarge) throw new AppError('body_too_large', { maxBytes }, { cause: error })
+      throw error
+    }
+  })
+
+  router.get('/agent-channel/blobs/:blobId', agentOnly, async (c) => {
+    const blobId = c.req.param('blobId')
+    const blob = /^[0-9a-f-]{36}$/i.test(blobId) ? await findBlob(ctx.db, blobId) : undefined
+    if (!blob || blob.runId !== executionOf(c).runId) throw new AppError('blob_not_found', { blobId })
+    return new Response(ReadableStream.from(readBlob(ctx.db, blob.id)), {
+      headers: { 'content-type': blob.contentType, 'content-length': String(blob.sizeBytes) },
+    })
+  })
+
+  return router
+}
+
+function executionOf(c: AgentContext): ExecutionActor {
+  const actor = c.get('actor')
+  if (actor.kind !== 'execution') throw new AppError('not_authorized', { actor: 'This key', action: 'act as an agent' })
+  return actor
+}

@@ -1,0 +1,71 @@
+import { z } from '@hono/zod-openapi'
+import { createApiKeyRequest, createApiKeyResponse, listApiKeysResponse, whoami } from '@openoz/protocol'
+import { createApiKey, expireApiKey, listApiKeys } from '../domain/api-keys.ts'
+import { type Ctx, change } from '../domain/context.ts'
+import { describeActor } from '../domain/whoami.ts'
+import { createRouter, describe } from './router.ts'
+
+export function apiKeyRoutes(ctx: Ctx) {
+  const router = createRouter(ctx)
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/whoami',
+      operationId: 'whoami',
+      action: 'self.read',
+      summary: 'Who the caller is',
+      success: { status: 200, body: whoami },
+      errors: [],
+    }),
+    async (c) => c.json(await describeActor(ctx, c.get('actor')), 200),
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/api-keys',
+      operationId: 'listApiKeys',
+      action: 'api-key.read',
+      summary: 'List API keys',
+      success: { status: 200, body: listApiKeysResponse },
+      errors: [],
+    }),
+    async (c) => c.json({ api_keys: await listApiKeys(ctx, c.get('actor')) }, 200),
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'post',
+      path: '/api-keys',
+      operationId: 'createApiKey',
+      action: 'api-key.create',
+      summary: 'Make an API key; it is shown this once',
+      request: { body: { required: true, content: { 'application/json': { schema: createApiKeyRequest } } } },
+      success: { status: 201, body: createApiKeyResponse },
+      errors: [400, 409],
+    }),
+    async (c) => {
+      const actor = c.get('actor')
+      // Not repeatable by an idempotency key: the stored answer would keep the raw key.
+      const created = await change(ctx, (tx) => createApiKey(tx, c.req.valid('json'), actor))
+      return c.json(created, 201)
+    },
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'delete',
+      path: '/api-keys/{uidOrName}',
+      operationId: 'expireApiKey',
+      action: 'api-key.expire',
+      summary: 'End an API key at once',
+      request: { params: z.object({ uidOrName: z.string() }) },
+      success: { status: 200, body: z.object({ uid: z.uuid() }) },
+      errors: [404],
+    }),
+    async (c) => c.json({ uid: await expireApiKey(ctx, c.req.valid('param').uidOrName, c.get('actor')) }, 200),
+  )
+
+  return router
+}

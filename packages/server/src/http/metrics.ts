@@ -1,0 +1,49 @@
+import type { PrometheusExporter } from '@opentelemetry/exporter-prometheus'
+import type { Ctx } from '../domain/context.ts'
+
+/** Numbers of this server; counts of runs come from the database, so every replica tells the same. */
+export interface ServerMetrics {
+  /** Prometheus text. */
+  render(): Promise<string>
+  shutdown(): Promise<void>
+}
+
+/** Loaded after the server is ready: nobody scrapes before, and the start is quicker without it. */
+export async function createServerMetrics(
+  ctx: Ctx,
+  gauges: { workerConnections: () => number; version: string },
+): Promise<ServerMetrics> {
+  const { PrometheusExporter, PrometheusSerializer } = await import('@opentelemetry/exporter-prometheus')
+  const { MeterProvider } = await import('@opentelemetry/sdk-metrics')
+  const exporter: PrometheusExporter = new PrometheusExporter({ preventServerStart: true })
+  const provider = new MeterProvider({ readers: [exporter] })
+  const meter = provider.getMeter('openoz')
+
+  meter
+    .createObservableGauge('oz_server_info', { description: 'Always 1; the version is a label.' })
+    .addCallback((result) => result.observe(1, { version: gauges.version }))
+  meter
+    .createObservableGauge('oz_server_worker_connections', { description: 'Open worker sockets of this server.' })
+    .addCallback((result) => result.observe(gauges.workerConnections()))
+  meter
+    .createObservableGauge('oz_server_resident_memory_bytes', { description: 'Resident memory of this process.' })
+    .addCallback((result) => result.observe(process.memoryUsage.rss()))
+  meter
+    .createObservableGauge('oz_runs', { description: 'Runs by state, over the whole installation.' })
+    .addCallback(async (result) => {
+      const { rows } = await ctx.db.query<{ state: string; count: number }>(
+        `select state, count(*) as count from runs
+          where state not in ('SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED') group by state`,
+      )
+      for (const { state, count } of rows) result.observe(count, { state })
+    })
+
+  const serializer = new PrometheusSerializer()
+  return {
+    async render() {
+      const { resourceMetrics } = await exporter.collect()
+      return serializer.serialize(resourceMetrics)
+    },
+    shutdown: () => provider.shutdown(),
+  }
+}

@@ -1,0 +1,53 @@
+import { randomUUID } from 'node:crypto'
+import { AppError, type ErrorDetails, type Problem } from '@openoz/protocol'
+import { HTTPException } from 'hono/http-exception'
+import type { Logger } from 'pino'
+import { ZodError } from 'zod'
+import { databaseUnreachable, isDatabaseAway } from '../store/database.ts'
+
+/** The one place where an error becomes an answer: RFC 7807 with the reference's extensions. */
+export function toProblem(log: Logger, error: unknown, publicUrl: string, path: string): Problem {
+  const traceId = randomUUID()
+  const known = toAppError(error, traceId)
+  if (known.code === 'internal_error') log.error({ error, traceId, path }, 'unexpected error')
+  const { status, title, platform, retryable } = known.spec
+  return {
+    type: `${publicUrl}/errors/${known.code}`,
+    title,
+    status,
+    detail: known.message,
+    instance: path,
+    error: platform,
+    code: known.code,
+    message: known.message,
+    retryable,
+    trace_id: traceId,
+    ...(known.issues ? { issues: known.issues } : {}),
+  }
+}
+
+type WithIssues = AppError & { issues?: Problem['issues'] }
+
+function toAppError(error: unknown, traceId: string): WithIssues {
+  if (error instanceof AppError) return error
+  if (error instanceof ZodError) return invalidRequest(error)
+  if (error instanceof HTTPException) return httpException(error)
+  if (isDatabaseAway(error)) return databaseUnreachable(error)
+  return new AppError('internal_error', { traceId }, { cause: error })
+}
+
+/** What hono itself refuses: a body that is no JSON, or one that is too large. */
+function httpException(error: HTTPException): AppError {
+  if (error.status === 413) return new AppError('body_too_large', {}, { cause: error })
+  return new AppError('json_malformed', { problem: error.message }, { cause: error })
+}
+
+/** Where the request did not fit, in words that name the field: unknown keys by their name. */
+export function invalidRequest(error: ZodError): WithIssues {
+  const issues = error.issues.map((issue) => ({ path: issue.path.join('.'), message: issue.message }))
+  const first = issues[0]
+  const details: ErrorDetails = {
+    problem: first ? `${first.path === '' ? 'The request' : first.path}: ${first.message}.` : 'It does not fit.',
+  }
+  return Object.assign(new AppError('invalid_request', details, { cause: error }), { issues })
+}

@@ -1,0 +1,198 @@
+import { z } from '@hono/zod-openapi'
+import {
+  AppError,
+  createRunRequest,
+  createRunResponse,
+  listExecutionsResponse,
+  listRunsQuery,
+  listRunsResponse,
+  type RunSource,
+  runItem,
+  runSources,
+  whyResponse,
+  workspaceResponse,
+} from '@openoz/protocol'
+import { actorLabel } from '../domain/actors.ts'
+import type { Ctx } from '../domain/context.ts'
+import { listExecutions } from '../domain/executions.ts'
+import { doOnce } from '../domain/idempotency.ts'
+import { cancelRun, createRun, getRun, listRuns, planRun, requireRun } from '../domain/runs.ts'
+import { explainRun } from '../domain/why.ts'
+import { readBlob } from '../store/blobs.ts'
+import { findLastWorkspace } from '../store/checkpoints.ts'
+import { requestIdentity } from './request-identity.ts'
+import { allow, createRouter, describe } from './router.ts'
+
+const runId = z.object({ runId: z.string() })
+
+export function runRoutes(ctx: Ctx) {
+  const router = createRouter(ctx)
+
+  // The reference has both spellings; its own client uses the older one.
+  for (const [path, operationId] of [
+    ['/agent/run', 'runAgent'],
+    ['/agent/runs', 'createRun'],
+  ] as const) {
+    router.openapi(
+      describe(ctx, {
+        method: 'post',
+        path,
+        operationId,
+        action: 'run.create',
+        summary: 'Start a run',
+        request: { body: { required: true, content: { 'application/json': { schema: createRunRequest } } } },
+        success: { status: 200, body: createRunResponse },
+        errors: [400, 404, 409, 413, 422],
+      }),
+      async (c) => {
+        const actor = c.get('actor')
+        const identity = await requestIdentity(c)
+        const plan = await planRun(ctx, c.req.valid('json'), actor)
+        const source = sourceOf(c.req.header('x-oz-api-source'))
+        const answer = await doOnce(
+          ctx,
+          { ...identity, owner: actorLabel(actor), route: 'run.create' },
+          async (tx, hint) => ({ status: 200, body: await createRun(tx, hint, plan, actor, source) }),
+        )
+        return c.json(answer.body as z.infer<typeof createRunResponse>, 200)
+      },
+    )
+  }
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/agent/runs',
+      operationId: 'listRuns',
+      action: 'run.read',
+      summary: 'List runs',
+      request: { query: listRunsQuery },
+      success: { status: 200, body: listRunsResponse },
+      errors: [400, 404],
+    }),
+    async (c) => c.json(await listRuns(ctx, c.req.valid('query'), c.get('actor')), 200),
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/agent/runs/{runId}',
+      operationId: 'getRun',
+      action: 'run.read',
+      summary: 'Get a run',
+      request: { params: runId },
+      success: { status: 200, body: runItem },
+      errors: [404],
+    }),
+    async (c) => c.json(await getRun(ctx, c.req.valid('param').runId, c.get('actor')), 200),
+  )
+
+  for (const [path, operationId] of [
+    ['/agent/runs/{runId}/cancel', 'cancelRun'],
+    ['/agent/tasks/{runId}/cancel', 'cancelTask'],
+  ] as const) {
+    router.openapi(
+      describe(ctx, {
+        method: 'post',
+        path,
+        operationId,
+        action: 'run.cancel',
+        summary: 'Cancel a run, in any state that has not ended',
+        request: { params: runId },
+        success: { status: 200, body: z.string().describe('The run’s id.') },
+        errors: [400, 404],
+      }),
+      async (c) => {
+        const { runId } = c.req.valid('param')
+        await cancelRun(ctx, runId, c.get('actor'))
+        return c.json(runId, 200)
+      },
+    )
+  }
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/agent/runs/{runId}/executions',
+      operationId: 'listExecutions',
+      action: 'run.read',
+      summary: 'Every attempt at a run, with its waterfall',
+      request: { params: runId },
+      success: { status: 200, body: listExecutionsResponse },
+      errors: [404],
+    }),
+    async (c) => {
+      const run = await requireRun(ctx, c.req.valid('param').runId, c.get('actor'))
+      return c.json({ executions: await listExecutions(ctx, run.id) }, 200)
+    },
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/agent/runs/{runId}/why',
+      operationId: 'explainRun',
+      action: 'run.read',
+      summary: 'Why a run waits, or why it ended',
+      request: { params: runId },
+      success: { status: 200, body: whyResponse },
+      errors: [404],
+    }),
+    async (c) => {
+      const run = await requireRun(ctx, c.req.valid('param').runId, c.get('actor'))
+      return c.json(await explainRun(ctx, run), 200)
+    },
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/agent/runs/{runId}/workspace',
+      operationId: 'getWorkspace',
+      action: 'run.read',
+      summary: 'What a run changed, as last saved',
+      request: { params: runId },
+      success: { status: 200, body: workspaceResponse },
+      errors: [404],
+    }),
+    async (c) => {
+      const run = await requireRun(ctx, c.req.valid('param').runId, c.get('actor'))
+      const saved = await findLastWorkspace(ctx.db, run.id)
+      if (!saved) throw new AppError('workspace_not_saved', { runId: run.id })
+      return c.json(
+        {
+          run_id: run.id,
+          saved_at: saved.createdAt.toISOString(),
+          repositories: saved.repositories.map(({ bundle_blob_id, diff_blob_id, url, ...repository }) => ({
+            ...repository,
+            url: url ?? null,
+            has_bundle: bundle_blob_id !== null,
+            has_diff: diff_blob_id !== null,
+          })),
+          left_out: saved.leftOut,
+        },
+        200,
+      )
+    },
+  )
+
+  // Raw bytes: no schema to check, so plain routes; the document has them from `http/openapi.ts`.
+  router.get('/agent/runs/:runId/workspace/:number/:part{bundle|diff}', allow(ctx, 'run.read'), async (c) => {
+    const run = await requireRun(ctx, c.req.param('runId'), c.get('actor'))
+    const saved = await findLastWorkspace(ctx.db, run.id)
+    const repository = saved?.repositories[Number(c.req.param('number'))]
+    const isDiff = c.req.param('part') === 'diff'
+    const blobId = isDiff ? repository?.diff_blob_id : repository?.bundle_blob_id
+    if (!blobId) throw new AppError('workspace_not_saved', { runId: run.id })
+    return new Response(ReadableStream.from(readBlob(ctx.db, blobId)), {
+      headers: { 'content-type': isDiff ? 'text/plain; charset=utf-8' : 'application/octet-stream' },
+    })
+  })
+
+  return router
+}
+
+/** The client says where it stands; anything unknown is the plain API. */
+function sourceOf(header: string | undefined): RunSource {
+  return (runSources as readonly string[]).includes(header ?? '') ? (header as RunSource) : 'API'
+}

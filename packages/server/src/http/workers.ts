@@ -1,0 +1,66 @@
+import { connectedWorkersResponse, listWorkersResponse } from '@openoz/protocol'
+import type { Ctx } from '../domain/context.ts'
+import { listWorkerConnections } from '../store/workers.ts'
+import { createRouter, describe } from './router.ts'
+
+export function workerRoutes(ctx: Ctx) {
+  const router = createRouter(ctx)
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/workers',
+      operationId: 'listWorkers',
+      action: 'worker.read',
+      summary: 'Connected workers, one row per connection',
+      success: { status: 200, body: listWorkersResponse },
+      errors: [],
+    }),
+    async (c) => {
+      const workers = await listWorkerConnections(ctx.db, c.get('actor').teamId)
+      return c.json(
+        {
+          workers: workers.map((worker) => ({
+            worker_id: worker.workerId,
+            connection_id: worker.id,
+            backend: worker.backend,
+            platform: worker.platform,
+            version: worker.version,
+            host: worker.host,
+            active: worker.active,
+            max_concurrent_tasks: worker.maxConcurrentTasks,
+            draining: worker.draining,
+            connected_at: worker.connectedAt.toISOString(),
+            last_seen_at: worker.lastSeenAt.toISOString(),
+          })),
+        },
+        200,
+      )
+    },
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/agent/connected-self-hosted-workers',
+      operationId: 'listConnectedWorkers',
+      action: 'worker.read',
+      summary: 'Connected worker ids, as the reference lists them',
+      success: { status: 200, body: connectedWorkersResponse },
+      errors: [],
+    }),
+    async (c) => {
+      const connections = await listWorkerConnections(ctx.db, c.get('actor').teamId)
+      const byId = Map.groupBy(connections, (connection) => connection.workerId)
+      const workers = [...byId].map(([workerHost, group]) => ({
+        worker_host: workerHost,
+        connection_count: group.length,
+        connected_at: new Date(Math.min(...group.map((one) => one.connectedAt.getTime()))).toISOString(),
+        last_seen_at: new Date(Math.max(...group.map((one) => one.lastSeenAt.getTime()))).toISOString(),
+      }))
+      return c.json({ workers }, 200)
+    },
+  )
+
+  return router
+}

@@ -1,0 +1,46 @@
+import type { Ctx } from '../domain/context.ts'
+import { beatAndExtend, sweepLeases } from '../domain/leases.ts'
+import { waitingSentence } from '../domain/why.ts'
+import { deleteOldIdempotencyKeys } from '../store/idempotency-keys.ts'
+import { listWaitingHosts } from '../store/queue.ts'
+import { updateQueuedStatusMessages } from '../store/runs.ts'
+import { deleteStaleWorkerConnections } from '../store/workers.ts'
+import { type Loop, startLoop } from './loop.ts'
+
+/** Connections are touched every 5 s: three misses, and their server is gone. */
+export const staleConnectionSeconds = 20
+
+const idempotencyKeySeconds = 24 * 3600
+
+/** The control plane's heartbeat and what must happen although nobody asks: leases, stale rows, sentences of waiting runs. */
+export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
+  let round = 0
+  const heartbeat = startLoop({
+    name: 'heartbeat',
+    everyMs: 1_000,
+    log: ctx.log,
+    signal,
+    async work() {
+      await beatAndExtend(ctx)
+      await sweepLeases(ctx)
+    },
+  })
+  const tidying = startLoop({
+    name: 'tidying',
+    everyMs: 5_000,
+    log: ctx.log,
+    signal,
+    async work() {
+      await deleteStaleWorkerConnections(ctx.db, staleConnectionSeconds)
+      for (const { teamId, workerHost, connected } of await listWaitingHosts(ctx.db))
+        await updateQueuedStatusMessages(
+          ctx.db,
+          workerHost,
+          teamId,
+          waitingSentence(workerHost === '' ? null : workerHost, connected),
+        )
+      if (round++ % 120 === 0) await deleteOldIdempotencyKeys(ctx.db, idempotencyKeySeconds)
+    },
+  })
+  return [heartbeat, tidying]
+}

@@ -1,0 +1,85 @@
+import { AppError } from '@openoz/protocol'
+import pg from 'pg'
+
+/**
+ * The pool and transactions. Everything that store functions need is `query`, so they take a `Queryable`: the pool or a transaction.
+ * Statements are text that can be pasted into psql.
+ */
+export interface Queryable {
+  query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<pg.QueryResult<Row>>
+}
+
+/** A transaction; store functions that must not run outside of one ask for it by this type. */
+export interface Tx extends Queryable {
+  readonly isTransaction: true
+}
+
+export interface Database extends Queryable {
+  /** Commits what `work` did, or rolls back when it rejects. Serialisation failures and deadlocks are tried again, so `work` may run twice. */
+  transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>
+  /** A connection of its own, outside the pool, for LISTEN. The caller ends it. */
+  connectAlone(): Promise<pg.Client>
+  close(): Promise<void>
+}
+
+// bigint columns are counters far below 2^53: numbers are easier to live with than strings.
+pg.types.setTypeParser(pg.types.builtins.INT8, Number)
+
+const retryableCodes = new Set(['40001', '40P01'])
+const maxAttempts = 5
+
+export function openDatabase(config: pg.PoolConfig, onError: (error: Error) => void): Database {
+  // 10 connections: more only makes two cores switch; node waits for the disk, not for a free connection.
+  const pool = new pg.Pool({ max: 10, connectionTimeoutMillis: 10_000, application_name: 'openoz', ...config })
+  // A database that stops breaks idle connections; unhandled, that would end the process.
+  pool.on('error', onError)
+
+  return {
+    query: (text, values) => pool.query(text, values),
+    async transaction(work) {
+      for (let attempt = 1; ; attempt++) {
+        const client = await pool.connect()
+        let broken: Error | undefined
+        try {
+          await client.query('begin')
+          const result = await work({ isTransaction: true, query: (text, values) => client.query(text, values) })
+          await client.query('commit')
+          return result
+        } catch (error) {
+          await client.query('rollback').catch((rollbackError: Error) => {
+            broken = rollbackError
+          })
+          if (attempt >= maxAttempts || !retryableCodes.has((error as pg.DatabaseError).code ?? '')) throw error
+        } finally {
+          client.release(broken)
+        }
+      }
+    },
+    async connectAlone() {
+      const client = new pg.Client({ application_name: 'openoz hints', ...config })
+      await client.connect()
+      return client
+    },
+    close: () => pool.end(),
+  }
+}
+
+/** Whether the statement failed because the database was away, not because it was wrong: the same request may succeed later. */
+export function isDatabaseAway(error: unknown): boolean {
+  const { code, message } = error as { code?: string; message?: string }
+  if (code?.startsWith('08') || code?.startsWith('57P')) return true
+  if (code === 'ECONNREFUSED' || code === 'ECONNRESET' || code === 'ENOENT' || code === 'EPIPE') return true
+  return /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error/.test(
+    message ?? '',
+  )
+}
+
+/** PostgreSQL's own unique violation, by constraint. */
+export function isUniqueViolation(error: unknown, constraint: string): boolean {
+  const { code, constraint: name } = error as { code?: string; constraint?: string }
+  return code === '23505' && name === constraint
+}
+
+export function databaseUnreachable(error: unknown): AppError {
+  return new AppError('database_unreachable', { problem: (error as Error).message || 'no answer' }, { cause: error })
+}

@@ -1,0 +1,90 @@
+import type { Queryable, Tx } from './database.ts'
+
+/** One event to append. `n` is the agent's number; the server's own events have none. */
+export interface NewEvent {
+  type: string
+  /** JSON text, already cleaned of what PostgreSQL cannot store. */
+  data: string
+  /** RFC 3339; null: now. */
+  at: string | null
+  n: number | null
+  executionId: string | null
+}
+
+/**
+ * Appends in order and answers the last `seq`. The counter row is locked until commit, so numbers have no holes and no two transactions
+ * interleave. Callers that also change the run or an execution lock those first.
+ */
+export async function appendEvents(tx: Tx, runId: string, events: NewEvent[]): Promise<number> {
+  const { rows } = await tx.query<{ last_seq: number }>(
+    `with log as (
+       update session_logs set last_seq = last_seq + $2 where run_id = $1 returning last_seq
+     ), inserted as (
+       insert into session_events (run_id, seq, execution_id, n, type, at, data)
+       select $1, log.last_seq - $2 + event.ordinality, event.execution_id, event.n, event.type,
+              coalesce(event.at, db_now()), event.data
+         from log, unnest($3::uuid[], $4::bigint[], $5::text[], $6::timestamptz[], $7::jsonb[])
+              with ordinality as event (execution_id, n, type, at, data)
+     )
+     select last_seq from log`,
+    [
+      runId,
+      events.length,
+      events.map((event) => event.executionId),
+      events.map((event) => event.n),
+      events.map((event) => event.type),
+      events.map((event) => event.at),
+      events.map((event) => event.data),
+    ],
+  )
+  return rows[0]?.last_seq ?? 0
+}
+
+/** Stored events of an execution up to `ackedN`, and its sign of life. */
+export async function updateAcknowledged(tx: Tx, executionId: string, ackedN: number, renew: boolean): Promise<void> {
+  await tx.query(
+    `update executions set acked_n = $2,
+            lease_renewed_at = case when $3 then db_now() else lease_renewed_at end
+      where id = $1`,
+    [executionId, ackedN, renew],
+  )
+}
+
+export interface StoredEvent {
+  seq: number
+  type: string
+  /** The whole event as viewers get it, serialised by the database: nobody parses it again on its way out. */
+  json: string
+}
+
+export async function listEvents(db: Queryable, runId: string, since: number, limit: number): Promise<StoredEvent[]> {
+  const { rows } = await db.query<{ seq: number; type: string; head: string; data: string }>(
+    `select seq, type, json_strip_nulls(json_build_object('seq', seq, 'type', type, 'execution_id', execution_id,
+              'at', to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')))::text as head, data::text as data
+       from session_events where run_id = $1 and seq > $2 order by seq limit $3`,
+    [runId, since, limit],
+  )
+  // `data` is put in as it is: stripping nulls must not reach into it.
+  return rows.map((row) => ({
+    seq: row.seq,
+    type: row.type,
+    json: `${row.head.slice(0, -1)},"data":${row.data}}`,
+  }))
+}
+
+export async function findLastSeq(db: Queryable, runId: string): Promise<number> {
+  const { rows } = await db.query<{ last_seq: number }>('select last_seq from session_logs where run_id = $1', [runId])
+  return rows[0]?.last_seq ?? 0
+}
+
+/** The steps of the cold-start waterfall, in order. */
+export async function listSetupSteps(
+  db: Queryable,
+  runId: string,
+): Promise<{ executionId: string; at: Date; data: Record<string, unknown> }[]> {
+  const { rows } = await db.query<{ execution_id: string; at: Date; data: Record<string, unknown> }>(
+    `select execution_id, at, data from session_events where run_id = $1 and type = 'setup_step' order by seq`,
+    [runId],
+  )
+  return rows.map((row) => ({ executionId: row.execution_id, at: row.at, data: row.data }))
+}
