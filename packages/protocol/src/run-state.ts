@@ -25,11 +25,14 @@ export type TurnOutcome = (typeof turnOutcomes)[number]
 export const executionStates = ['offered', 'claimed', 'running', 'idle', 'ended', 'lost'] as const
 export type ExecutionState = (typeof executionStates)[number]
 
-/** Which state may follow which. Back to QUEUED: an offer was rejected, an execution is retried, or a follow-up came. */
+/**
+ * Which state may follow which. Back to QUEUED: an offer was rejected, an execution is retried, or a follow-up came. SUCCEEDED straight from
+ * PENDING or CLAIMED: a worker reported the end of an agent that never spoke on the channel.
+ */
 const nextStates: Record<RunState, readonly RunState[]> = {
   QUEUED: ['PENDING', 'FAILED', 'ERROR', 'CANCELLED'],
-  PENDING: ['QUEUED', 'CLAIMED', 'FAILED', 'ERROR', 'CANCELLED'],
-  CLAIMED: ['QUEUED', 'INPROGRESS', 'FAILED', 'ERROR', 'CANCELLED'],
+  PENDING: ['QUEUED', 'CLAIMED', 'SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED'],
+  CLAIMED: ['QUEUED', 'INPROGRESS', 'SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED'],
   INPROGRESS: ['QUEUED', 'SUCCEEDED', 'FAILED', 'ERROR', 'BLOCKED', 'CANCELLED'],
   BLOCKED: ['QUEUED', 'INPROGRESS', 'CANCELLED'],
   SUCCEEDED: ['QUEUED', 'INPROGRESS'],

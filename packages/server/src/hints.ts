@@ -46,9 +46,13 @@ export function createHints(options: { serverId: string; log: Logger; useNotify?
         if (from !== options.serverId) for (const topic of topics) wakeLocal(topic as Topic)
       })
       await client.query(`listen ${channel}`)
+      // One statement at a time on this connection.
+      let sending: Promise<unknown> = Promise.resolve()
       send = (topics) => {
         for (const payload of payloads(options.serverId, topics))
-          client.query('select pg_notify($1, $2)', [channel, payload]).catch(() => closed.resolve())
+          sending = sending
+            .then(() => client.query('select pg_notify($1, $2)', [channel, payload]))
+            .catch(() => closed.resolve())
       }
       await closed.promise
     } finally {

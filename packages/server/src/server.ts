@@ -151,6 +151,7 @@ async function start(
     stopping.abort()
     await Promise.all([...loops.map((loop) => loop.ended), hintsEnded])
     await gateway.recorded()
+    connections.close()
     await (await metrics)?.shutdown()
   })
   if (options.metricsListen) {

@@ -37,7 +37,7 @@ export type Topic =
 
 /** What rules need to know of the model gateway. */
 export interface Models {
-  /** Throws `model_unknown`, `model_ambiguous`, or `model_provider_missing`. */
+  /** Throws `model_unknown`, `model_ambiguous`, `model_provider_missing` or `model_default_missing`. */
   resolve(modelId: string | undefined): Promise<ModelAccess>
 }
 

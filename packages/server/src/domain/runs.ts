@@ -139,12 +139,13 @@ function refuseUnsupported(config: AmbientAgentConfig): void {
     throw new AppError('operation_not_supported', { what: 'config.computer_use_enabled' })
 }
 
-/** Without any provider a run is still taken: its agent ends it with the sentence that says where to set one. */
+/** Without a provider, or with none that lists a model, a run is still taken: its agent ends it with the sentence that says what to set. */
 async function resolveModelId(ctx: Ctx, modelId: string | undefined): Promise<string | undefined> {
   try {
     return (await ctx.models.resolve(modelId)).id
   } catch (error) {
-    if (error instanceof AppError && error.code === 'model_provider_missing') return modelId
+    if (error instanceof AppError && (error.code === 'model_provider_missing' || error.code === 'model_default_missing'))
+      return modelId
     throw error
   }
 }

@@ -9,7 +9,7 @@
 import http, { type IncomingMessage } from 'node:http'
 import https from 'node:https'
 
-export interface ProviderRequest {
+interface ProviderRequest {
   method: 'GET' | 'POST'
   url: URL
   headers: Record<string, string>

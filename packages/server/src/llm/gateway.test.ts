@@ -50,8 +50,8 @@ test('a chat stream is asked for its usage, which only a client that asked for i
   const usage = event({ choices: [], usage: { prompt_tokens: 12, completion_tokens: 3 } })
   await using provider = await startTestProvider(
     withModel((response) => {
-      beginEvents(response)
-      response.end(`${chatChunk('hi')}${usage}data: [DONE]\n\n`)
+      const text = `${chatChunk('hi')}${usage}data: [DONE]\n\n`
+      response.writeHead(200, { 'content-type': 'text/event-stream', 'content-length': text.length }).end(text)
     }),
   )
   await using gateway = await startTestGateway(openAi(provider.url))

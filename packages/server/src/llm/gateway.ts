@@ -5,15 +5,15 @@
  * Nothing of what is said to a model or by it, and no key, goes into a log at any level: ids, names, status, time and counts do.
  */
 
-import { randomUUID } from 'node:crypto'
+import type { ServerResponse } from 'node:http'
 import { AppError } from '@openoz/protocol'
 import { type Context, Hono } from 'hono'
 import type { Logger } from 'pino'
+import { toProblem } from '../http/problems.ts'
 import type { ModelCatalog, ResolvedModel } from './catalog.ts'
 import { type ProviderConnections, ProviderUnreachable } from './connections.ts'
 import { CallRefused, callModel } from './model-call.ts'
 import { type ModelRequest, readBody, readModelRequest } from './model-request.ts'
-import { problemResponse } from './problem-response.ts'
 import type { ModelWire, ProviderName } from './providers.ts'
 import type { Usage } from './usage-meter.ts'
 
@@ -23,14 +23,14 @@ export interface GatewayDeps {
   /** Throws an `AppError` for a token that opens nothing. */
   authenticate(token: string): Promise<GatewayCaller>
   recordUsage(usage: UsageRecord): Promise<void>
-  log: Pick<Logger, 'debug' | 'warn' | 'error'>
+  log: Logger
   /** Of a request; default 64 MiB. */
   maxBodyBytes?: number
   /** How long a provider may take to begin a streamed answer. Default: 60 s for the vendors' services, 5 min for servers of one's own. */
   headersTimeoutMs?: number
 }
 
-export interface GatewayCaller {
+interface GatewayCaller {
   executionId: string
   runId: string
 }
@@ -51,7 +51,7 @@ export interface Gateway {
 
 interface GatewayEnv {
   // What @hono/node-server adds; absent in tests that call the app without a server.
-  Bindings: { outgoing?: import('node:http').ServerResponse }
+  Bindings: { outgoing?: ServerResponse }
 }
 
 interface Route {
@@ -95,7 +95,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
   function record(usage: UsageRecord): void {
     const done = deps.recordUsage(usage).catch((error: unknown) => {
       const { runId, executionId, inputTokens, outputTokens } = usage
-      log.error({ err: error, runId, executionId, inputTokens, outputTokens }, 'model usage not recorded')
+      log.error({ error, runId, executionId, inputTokens, outputTokens }, 'model usage not recorded')
     })
     recording.add(done)
     void done.finally(() => recording.delete(done))
@@ -103,11 +103,11 @@ export function createGateway(deps: GatewayDeps): Gateway {
 
   async function answerCall(c: Context<GatewayEnv>, route: Route): Promise<Response> {
     const startedAt = performance.now()
-    const caller = await authenticate(readToken(c.req.raw.headers))
+    const { executionId, runId } = await authenticate(readToken(c.req.raw.headers))
     const request = readModelRequest(await readBody(c.req.raw, maxBodyBytes))
     const model = await catalog.resolve(request.model)
     checkWire(model, route)
-    const about = { ...caller, provider: model.provider.name, model: model.upstreamModel }
+    const about = { executionId, runId, provider: model.provider.name, model: model.upstreamModel }
     try {
       return await callModel(
         {
@@ -161,7 +161,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
   for (const [path, route] of Object.entries(routes)) app.post(path, (c) => answerCall(c, route))
   app.get('/openai/v1/models', answerModels)
   app.get('/anthropic/v1/models', answerModels)
-  app.onError((error) => answerError(error, log))
+  app.onError((error, c) => answerError(error, c.req.path, log))
   return {
     routes: app,
     async recorded() {
@@ -207,25 +207,23 @@ async function nameUsable(catalog: ModelCatalog): Promise<string> {
   )
 }
 
-/** An error's message may quote what was sent to the model; the log gets its code. */
-function answerError(error: Error, log: GatewayDeps['log']): Response {
-  if (error instanceof CallRefused) {
-    log.warn({ code: error.error.code, ...loggable(error.error) }, 'model call refused')
-    return problemResponse(error.error, error.refusal)
+/** The same problem as everywhere, with what the provider said to its client libraries. An error's message may quote the prompt: the log gets its code. */
+function answerError(error: Error, path: string, log: Logger): Response {
+  const refusal = error instanceof CallRefused ? error.refusal : undefined
+  const cause = refusal?.error ?? error
+  if (cause instanceof AppError && (refusal || cause.code === 'model_provider_unreachable')) {
+    const { provider, status, problem } = cause.details
+    log.warn({ code: cause.code, provider, status, problem: refusal ? undefined : problem }, 'model call failed')
   }
-  if (error instanceof AppError) {
-    if (error.code === 'model_provider_unreachable')
-      log.warn(
-        { code: error.code, provider: error.details.provider, problem: error.details.problem },
-        'model call failed',
-      )
-    return problemResponse(error)
-  }
-  const traceId = randomUUID()
-  log.error({ err: error, traceId }, 'model call failed')
-  return problemResponse(new AppError('internal_error', { traceId }))
-}
-
-function loggable({ details }: AppError): Record<string, unknown> {
-  return { provider: details.provider, status: details.status }
+  // A `type` without a host is read against the address of the request.
+  const body = toProblem(log, cause, '', path)
+  const status = refusal?.status ?? body.status
+  return new Response(JSON.stringify({ ...body, status }), {
+    status,
+    headers: {
+      ...refusal?.headers,
+      'content-type': 'application/problem+json',
+      'x-should-retry': String(body.retryable),
+    },
+  })
 }

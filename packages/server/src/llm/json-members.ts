@@ -7,7 +7,7 @@
  * quotes pair up; the provider judges it.
  */
 
-export interface JsonMember {
+interface JsonMember {
   value: unknown
   /** Offsets of the value's bytes; `end` is exclusive. */
   start: number

@@ -22,9 +22,9 @@ import type { ModelWire, ProviderName } from './providers.ts'
 import { readRefusal, type UpstreamRefusal } from './upstream-refusal.ts'
 import { createUsageMeter, type Usage, type UsageMeter } from './usage-meter.ts'
 
-export type CallEnd = 'ended' | 'left' | 'cut'
+type CallEnd = 'ended' | 'left' | 'cut'
 
-export interface ModelCall {
+interface ModelCall {
   model: ResolvedModel
   request: ModelRequest
   wire: ModelWire

@@ -31,8 +31,12 @@ export function headersToClient(provider: IncomingHttpHeaders): Record<string, s
   const headers: Record<string, string> = {}
   for (const [name, value] of Object.entries(provider))
     if (typeof value === 'string' && towardsClient.test(name)) headers[name] = value
-  // Reverse proxies in front of us would otherwise collect a stream before they pass it on.
-  if (isEventStream(provider)) headers['x-accel-buffering'] = 'no'
+  if (isEventStream(provider)) {
+    // A chunk may be left out of it.
+    delete headers['content-length']
+    // Reverse proxies in front of us would otherwise collect a stream before they pass it on.
+    headers['x-accel-buffering'] = 'no'
+  }
   return headers
 }
 

@@ -12,7 +12,7 @@ import { createProviderConnections } from './connections.ts'
 import { createGateway, type GatewayDeps, type UsageRecord } from './gateway.ts'
 import { findProviders } from './providers.ts'
 
-export interface SeenRequest {
+interface SeenRequest {
   method: string
   path: string
   headers: IncomingHttpHeaders

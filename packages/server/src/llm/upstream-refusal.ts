@@ -17,6 +17,7 @@ export interface UpstreamRefusal {
 /** Providers explain themselves in a line; some quote the whole request back. */
 const maxProblemBytes = 2048
 const maxBodyBytes = 64 * 1024
+const maxBodyMs = 5_000
 
 /** Reads the body of the answer. Never rejects: one that breaks off explains less. */
 export async function readRefusal(
@@ -63,6 +64,7 @@ const redirects = 'it redirects elsewhere, where its key must not go; set its ba
 async function readHead(response: IncomingMessage): Promise<string> {
   const chunks: Buffer[] = []
   let bytes = 0
+  const timer = setTimeout(() => response.destroy(), maxBodyMs)
   try {
     for await (const chunk of response) {
       chunks.push(chunk as Buffer)
@@ -71,6 +73,8 @@ async function readHead(response: IncomingMessage): Promise<string> {
     }
   } catch {
     // What has come is enough.
+  } finally {
+    clearTimeout(timer)
   }
   return Buffer.concat(chunks).toString('utf8')
 }

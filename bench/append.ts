@@ -1,0 +1,130 @@
+import type { TaskAssignment } from '@openoz/protocol'
+import { type BenchControlPlane, connectBenchWorker, startBenchControlPlane } from './control-plane.ts'
+import { type Benchmark, compared, type Measurement, percentile } from './measurement.ts'
+
+const agents = 20
+const eventsPerBatch = 10
+const eventsPerSecond = 2_000
+const seconds = 10
+
+/**
+ * From sending a batch to its durable acknowledgement, at 2,000 events a second from 20 agents. Control: inserting a batch of the same rows in a
+ * transaction, by the same driver into the same database, at the same rate.
+ */
+export const appendBenchmark: Benchmark = {
+  name: 'append',
+  async run(): Promise<Measurement[]> {
+    const controlPlane = await startBenchControlPlane()
+    try {
+      const tokens = await startAgents(controlPlane)
+      const ours = await atRate((agent, n) => postBatch(controlPlane, tokens[agent] ?? '', n))
+      const control = await measureInsert(controlPlane)
+      const throughput = await atFullSpeed(controlPlane, tokens)
+      const name = 'plain insert of the same rows'
+      return [
+        compared(
+          'event append → acknowledgement at 2,000 events/s, p99',
+          'ms',
+          { value: percentile(ours, 99), control: { name, value: percentile(control, 99) } },
+          { words: '≤ 25 ms', isMet: (value) => value <= 25 },
+        ),
+        compared(
+          'event append → acknowledgement at 2,000 events/s, p50',
+          'ms',
+          { value: percentile(ours, 50), control: { name, value: percentile(control, 50) } },
+          { words: 'with its control', isMet: () => true },
+        ),
+        {
+          name: 'events appended at the limit, 100 a batch',
+          value: Math.round(throughput),
+          unit: 'events/s',
+          target: '≥ 5,000 events/s',
+          control: null,
+          ratio: null,
+          ok: throughput >= 5_000,
+        },
+      ]
+    } finally {
+      await controlPlane.pool.end()
+      await controlPlane.stop()
+    }
+  },
+}
+
+/** Runs whose agents have said hello; answers their tokens. */
+async function startAgents(controlPlane: BenchControlPlane): Promise<string[]> {
+  const assignments: TaskAssignment[] = []
+  const all = Promise.withResolvers<void>()
+  await connectBenchWorker(controlPlane, 'bench', (assignment) => {
+    if (assignments.push(assignment) === agents) all.resolve()
+  })
+  for (let i = 0; i < agents; i++) await controlPlane.post('/api/v1/agent/runs', { prompt: 'bench' })
+  await all.promise
+  const tokens = assignments.map((assignment) => assignment.execution_token ?? '')
+  for (const token of tokens)
+    await controlPlane.post(
+      '/api/v1/agent-channel/hello',
+      { protocol: 1, agent_version: 'bench', process_nonce: 'bench-process', host: 'bench', pid: 1 },
+      token,
+    )
+  return tokens
+}
+
+const sent = new Map<string, number>()
+
+async function postBatch(controlPlane: BenchControlPlane, token: string, size: number): Promise<void> {
+  const from = (sent.get(token) ?? 0) + 1
+  sent.set(token, from + size - 1)
+  const at = new Date().toISOString()
+  const events = Array.from({ length: size }, (_, i) => ({ n: from + i, type: 'agent_message_chunk', at, data: chunk }))
+  await controlPlane.post('/api/v1/agent-channel/events', { events }, token)
+}
+
+const chunk = { messageId: 'bench', content: { type: 'text', text: 'x'.repeat(120) } }
+
+/** Each agent sends a batch every so often, the next one only after its acknowledgement. */
+async function atRate(send: (agent: number, size: number) => Promise<void>): Promise<number[]> {
+  const latencies: number[] = []
+  const everyMs = (agents * eventsPerBatch * 1000) / eventsPerSecond
+  const until = performance.now() + seconds * 1000
+  await Promise.all(
+    Array.from({ length: agents }, async (_, agent) => {
+      let due = performance.now() + (agent * everyMs) / agents
+      while (due < until) {
+        await new Promise((resolve) => setTimeout(resolve, Math.max(0, due - performance.now())))
+        const from = performance.now()
+        await send(agent, eventsPerBatch)
+        latencies.push(performance.now() - from)
+        due += everyMs
+      }
+    }),
+  )
+  return latencies.slice(agents)
+}
+
+async function measureInsert({ pool }: BenchControlPlane): Promise<number[]> {
+  await pool.query('create table bench_events (id bigserial primary key, data jsonb not null)')
+  const rows = JSON.stringify(Array.from({ length: eventsPerBatch }, () => chunk))
+  return atRate(async () => {
+    const client = await pool.connect()
+    await client.query('begin')
+    await client.query('insert into bench_events (data) select value from jsonb_array_elements($1)', [rows])
+    await client.query('commit')
+    client.release()
+  })
+}
+
+async function atFullSpeed(controlPlane: BenchControlPlane, tokens: string[]): Promise<number> {
+  const until = performance.now() + 5_000
+  const from = performance.now()
+  let count = 0
+  await Promise.all(
+    tokens.map(async (token) => {
+      while (performance.now() < until) {
+        await postBatch(controlPlane, token, 100)
+        count += 100
+      }
+    }),
+  )
+  return (count * 1000) / (performance.now() - from)
+}

@@ -1,0 +1,98 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+
+/** The built programs, started as a user starts them. */
+export const dist = (program: 'oz' | 'oz-agent-worker') => resolve(import.meta.dirname, `../dist/${program}.mjs`)
+
+/** A private home for whatever is started: nothing of the user's is touched. */
+export function scratchHome() {
+  const folder = mkdtempSync(join(tmpdir(), 'oz-bench-'))
+  chmodSync(folder, 0o711)
+  const dataDir = join(folder, 'data')
+  mkdirSync(join(folder, 'config'))
+  return {
+    dataDir,
+    env: {
+      PATH: process.env.PATH ?? '',
+      HOME: folder,
+      XDG_CONFIG_HOME: join(folder, 'config'),
+      XDG_STATE_HOME: join(folder, 'state'),
+      OZ_DATA_DIR: dataDir,
+      OZ_LISTEN: '127.0.0.1:0',
+    } as Record<string, string>,
+    remove: () => rmSync(folder, { recursive: true, force: true }),
+  }
+}
+
+/** Runs to its end and answers the milliseconds from spawn to exit. */
+export async function timeToExit(args: string[]): Promise<number> {
+  const from = performance.now()
+  const child = spawn(process.execPath, args, { stdio: 'ignore' })
+  await new Promise((done) => child.once('exit', done))
+  return performance.now() - from
+}
+
+/** Starts `oz server` or `oz up` and waits for what it prints as JSON lines. */
+export async function startProgram(args: string[], env: Record<string, string>, until: string) {
+  const from = performance.now()
+  const child = spawn(process.execPath, [dist('oz'), ...args, '--output-format', 'ndjson'], {
+    env,
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  const lines: Record<string, unknown>[] = []
+  const ready = Promise.withResolvers<void>()
+  child.once('exit', (code) => ready.reject(new Error(`oz ${args.join(' ')} ended with ${code}`)))
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    const object = JSON.parse(line) as Record<string, unknown>
+    lines.push(object)
+    if (object.type === until) ready.resolve()
+  })
+  await ready.promise
+  const url = String(lines.find((line) => line.type === 'server_ready')?.url)
+  return { child, url, readyMs: performance.now() - from, stop: () => stop(child) }
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = new Promise((done) => child.once('exit', done))
+  child.kill('SIGTERM')
+  await exited
+}
+
+/** The process and everything below it, and the database, which stands on its own feet. */
+export function processesOf(rootPid: number, dataDir: string): number[] {
+  const parents = new Map<number, number>()
+  const found: number[] = []
+  for (const name of readdirSync('/proc').filter((entry) => /^\d+$/.test(entry))) {
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, 'utf8')
+      parents.set(Number(name), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]))
+    } catch {
+      // It ended while we looked.
+    }
+  }
+  const postmaster = Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n', 1)[0])
+  for (const pid of parents.keys())
+    for (let at: number | undefined = pid; at; at = parents.get(at))
+      if (at === rootPid || at === postmaster) {
+        found.push(pid)
+        break
+      }
+  return found
+}
+
+/** `Rss` or `Pss` in MB. */
+export function memoryMb(pid: number, kind: 'Rss' | 'Pss'): number {
+  const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8')
+  return Number(new RegExp(`^${kind}:\\s+(\\d+)`, 'm').exec(rollup)?.[1]) / 1024
+}
+
+/** User and system time so far, in clock ticks (100 a second on Linux). */
+export function cpuTicks(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return Number(fields[11]) + Number(fields[12])
+}

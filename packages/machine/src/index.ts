@@ -1,0 +1,27 @@
+export { fullJitterMs, sleep } from './backoff.ts'
+export { bootClockMs } from './boot-clock.ts'
+export { type ChunkMerger, type ChunkMergerOptions, createChunkMerger } from './chunk-merger.ts'
+export { type DialFailureReason, dialFailureReason, dialFailureReasons, toDialError } from './dial-failure.ts'
+export { createDialer, type Dialer, type DialerOptions } from './dialer.ts'
+export { createEventPost, type EventPost } from './event-post.ts'
+export {
+  drainSpool,
+  type EventSender,
+  type EventSenderOptions,
+  type SenderEnd,
+  startEventSender,
+} from './event-sender.ts'
+export type { EventStreamOptions, StreamEvent } from './event-stream.ts'
+export { createMasker, type Masker, type MaskingStream, maskText } from './masking.ts'
+export { readPrivateFile, writePrivateFile } from './private-file.ts'
+export { identifyProcess, isSameProcess, type ProcessIdentity } from './process-identity.ts'
+export type { ProcessInfo } from './process-list.ts'
+export {
+  endProcessTree,
+  executionIdVariable,
+  findProcesses,
+  type ProcessEnd,
+  type ProcessSelection,
+} from './process-tree.ts'
+export { openSpool, type PendingLimits, type Spool, type SpoolOptions, type UnnumberedEvent } from './spool.ts'
+export type { WebSocketOptions } from './web-socket.ts'

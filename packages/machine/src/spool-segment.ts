@@ -1,0 +1,130 @@
+import { closeSync, fstatSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+
+/**
+ * One file of a spool: events `first`, `first + 1`, … as lines of JSON. What number a line has is known from its place, so that even a line
+ * that cannot be read keeps its number.
+ */
+export interface Segment {
+  readonly first: number
+  readonly file: string
+  readonly descriptor: number
+  /** `starts[i]` is where line `first + i` begins; the last entry is the end of the file. */
+  readonly starts: number[]
+}
+
+const newline = 0x0a
+const name = /^events-(\d+)\.jsonl$/
+
+export function segmentFirst(fileName: string): number | undefined {
+  const [, first] = name.exec(fileName) ?? []
+  return first === undefined ? undefined : Number(first)
+}
+
+export function createSegment(folder: string, first: number): Segment {
+  const file = join(folder, `events-${String(first).padStart(12, '0')}.jsonl`)
+  return { first, file, descriptor: openSync(file, 'wx+', 0o600), starts: [0] }
+}
+
+/**
+ * Opens a file of an earlier process. With `isLast`, what a kill left half written at its end is cut off: those events were never
+ * reported as appended.
+ */
+export function openSegment(folder: string, fileName: string, { isLast }: { isLast: boolean }): Segment {
+  const file = join(folder, fileName)
+  const descriptor = openSync(file, 'r+')
+  const segment = { first: segmentFirst(fileName) ?? 0, file, descriptor, starts: [0] }
+  const content = readBytes(descriptor, 0, fstatSync(descriptor).size)
+  for (let end = content.indexOf(newline); end >= 0; end = content.indexOf(newline, end + 1))
+    segment.starts.push(end + 1)
+  if (isLast) {
+    while (lineCount(segment) > 0 && !isJson(lineBytes(content, segment.starts))) segment.starts.pop()
+    if (endOf(segment) < content.length) ftruncateSync(descriptor, endOf(segment))
+  }
+  return segment
+}
+
+export function lineCount(segment: Segment): number {
+  return segment.starts.length - 1
+}
+
+/** Number of the last event, `first - 1` when there is none. */
+export function lastOf(segment: Segment): number {
+  return segment.first + lineCount(segment) - 1
+}
+
+export function endOf(segment: Segment): number {
+  return segment.starts.at(-1) ?? 0
+}
+
+/** Bytes of the events after `n`. */
+export function bytesAfter(segment: Segment, n: number): number {
+  const index = Math.min(Math.max(n - segment.first + 1, 0), lineCount(segment))
+  return endOf(segment) - (segment.starts[index] ?? 0)
+}
+
+/** All lines or none: when the disk is full the half-written part is taken back and Node's error thrown. */
+export function appendLines(segment: Segment, lines: string[]): void {
+  const end = endOf(segment)
+  const bytes = Buffer.from(lines.map((line) => `${line}\n`).join(''))
+  try {
+    let written = 0
+    while (written < bytes.length) {
+      written += writeSync(segment.descriptor, bytes, written, bytes.length - written, end + written)
+    }
+  } catch (error) {
+    ftruncateSync(segment.descriptor, end)
+    throw error
+  }
+  let at = end
+  for (const line of lines) {
+    at += Buffer.byteLength(line) + 1
+    segment.starts.push(at)
+  }
+}
+
+/** Lines of the events from `n` on, up to `maxEvents` and `maxBytes`, but at least one. */
+export function readLines(segment: Segment, n: number, limits: { maxEvents: number; maxBytes: number }): string[] {
+  const from = Math.max(n - segment.first, 0)
+  const start = segment.starts[from]
+  if (start === undefined || from >= lineCount(segment)) return []
+  let to = from + 1
+  while (
+    to < lineCount(segment) &&
+    to - from < limits.maxEvents &&
+    (segment.starts[to + 1] as number) - start <= limits.maxBytes
+  ) {
+    to++
+  }
+  const text = readBytes(segment.descriptor, start, segment.starts[to] as number).toString('utf8')
+  return text.slice(0, -1).split('\n')
+}
+
+export function removeSegment(segment: Segment): void {
+  closeSync(segment.descriptor)
+  unlinkSync(segment.file)
+}
+
+function lineBytes(content: Buffer, starts: number[]): Buffer {
+  return content.subarray(starts.at(-2) ?? 0, starts.at(-1))
+}
+
+function isJson(bytes: Buffer): boolean {
+  try {
+    JSON.parse(bytes.toString('utf8'))
+    return true
+  } catch {
+    return false
+  }
+}
+
+function readBytes(descriptor: number, start: number, end: number): Buffer {
+  const buffer = Buffer.allocUnsafe(end - start)
+  let read = 0
+  while (read < buffer.length) {
+    const count = readSync(descriptor, buffer, read, buffer.length - read, start + read)
+    if (count === 0) break
+    read += count
+  }
+  return buffer.subarray(0, read)
+}
