@@ -156,6 +156,14 @@ export const operatorErrors = {
     message: 'The file {file} with the first API key cannot be read.',
     remedy: 'Give that key as OZ_BOOTSTRAP_API_KEY, or start without a worker (--no-worker).',
   },
+  server_starting: {
+    status: 503,
+    platform: 'resource_unavailable',
+    retryable: true,
+    title: 'Server is starting',
+    message: 'This server is starting: its database is not ready yet.',
+    remedy: 'Try again in a moment.',
+  },
   server_draining: {
     status: 503,
     platform: 'resource_unavailable',

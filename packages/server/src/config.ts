@@ -1,6 +1,7 @@
 import { homedir, userInfo } from 'node:os'
 import { join, resolve } from 'node:path'
 import { AppError } from '@openoz/protocol'
+import { type ClientAddress, readClientAddress } from './http/client-address.ts'
 
 /**
  * What the control plane can be told. One table: the CLI makes flags and help from it, `docs/configuration.md` is checked against it.
@@ -57,7 +58,7 @@ export const serverFlags = {
     env: 'OZ_TRUSTED_PROXY',
     value: 'CIDR',
     default: 'none',
-    description: 'Believe forwarded headers from this network.',
+    description: 'Believe X-Forwarded-For from these networks (comma-separated).',
   },
   metricsListen: {
     flag: '--metrics-listen',
@@ -182,7 +183,7 @@ export interface ServerOptions {
   databaseUrl: string | null
   publicUrl: string | null
   tls: { certFile: string; keyFile: string } | null
-  trustedProxy: string | null
+  clientAddress: ClientAddress
   logLevel: 'debug' | 'info' | 'warn' | 'error'
   masterKeyFile: string | null
   bootstrapApiKey: string | null
@@ -242,7 +243,7 @@ export function readServerOptions(
     databaseUrl: text('databaseUrl'),
     publicUrl: text('publicUrl') === null ? null : read('publicUrl', parsePublicUrl),
     tls: certFile === null || keyFile === null ? null : { certFile, keyFile },
-    trustedProxy: text('trustedProxy'),
+    clientAddress: read('trustedProxy', (value) => readClientAddress(text('trustedProxy') === null ? null : value)),
     logLevel: read('logLevel', (value) => {
       if (value !== 'debug' && value !== 'info' && value !== 'warn' && value !== 'error')
         throw new Error('must be debug, info, warn or error')

@@ -1,11 +1,4 @@
-import { once } from 'node:events'
-import { readFile } from 'node:fs/promises'
-import { createServer as createHttpServer, type IncomingMessage, type Server } from 'node:http'
-import { createServer as createHttpsServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
-import { getRequestListener } from '@hono/node-server'
-import { AppError, workerSocketPath } from '@openoz/protocol'
-import { Hono } from 'hono'
+import { AppError } from '@openoz/protocol'
 import type pg from 'pg'
 import type { Logger } from 'pino'
 import { v7 as uuidv7 } from 'uuid'
@@ -16,6 +9,7 @@ import type { Ctx } from './domain/context.ts'
 import { assertMay } from './domain/permissions.ts'
 import { createHints } from './hints.ts'
 import { createApp } from './http/app.ts'
+import { closeHttp, FrontDoor, listen, listenMetrics } from './http/front-door.ts'
 import { createServerMetrics, type ServerMetrics } from './http/metrics.ts'
 import { openServerKeys } from './keys.ts'
 import { createModelCatalog } from './llm/catalog.ts'
@@ -50,9 +44,6 @@ export interface RunningServer {
   stopped: Promise<void>
 }
 
-/** How long requests at work may take to end when the server stops. */
-const drainMs = 5_000
-
 export async function startServer(options: ServerOptions, deps: { log: Logger }): Promise<RunningServer> {
   const { log } = deps
   const closers: (() => Promise<void> | void)[] = []
@@ -84,8 +75,8 @@ async function start(
   closers.push(() => lock.release())
   const keys = await openServerKeys({ ...options, dataDir })
 
-  const health = new Health()
-  const http = await listen(options, health)
+  const frontDoor = new FrontDoor(log)
+  const http = await listen(options, frontDoor, log)
   closers.push(() => closeHttp(http.server))
   const publicUrl = options.publicUrl ?? http.url
 
@@ -139,14 +130,14 @@ async function start(
     metrics ??= createServerMetrics(ctx, { workerConnections: () => sockets.count(), version })
     return metrics
   }
-  health.isReady = () => isDatabaseReady(db)
-  health.metrics = async () => (await loadMetrics()).render()
-  health.app = createApp(ctx, { catalog, version, stopping: stopping.signal })
-  health.app.route('/llm', gateway.routes)
-  health.upgrade = sockets.upgrade
+  frontDoor.isReady = () => isDatabaseReady(db)
+  frontDoor.metrics = async () => (await loadMetrics()).render()
+  frontDoor.app = createApp(ctx, { catalog, version, stopping: stopping.signal })
+  frontDoor.app.route('/llm', gateway.routes)
+  frontDoor.upgrade = sockets.upgrade
 
   closers.push(async () => {
-    health.isDraining = true
+    frontDoor.isDraining = true
     await sockets.close()
     stopping.abort()
     await Promise.all([...loops.map((loop) => loop.ended), hintsEnded])
@@ -155,7 +146,7 @@ async function start(
     await (await metrics)?.shutdown()
   })
   if (options.metricsListen) {
-    const own = await listenMetrics(options.metricsListen, health)
+    const own = await listenMetrics(options.metricsListen, frontDoor)
     closers.push(() => closeHttp(own))
   }
 
@@ -173,96 +164,6 @@ async function start(
       return stop
     },
   }
-}
-
-/** What answers before the database is there, and while the server stops. */
-class Health {
-  app: Hono | undefined
-  isDraining = false
-  isReady: () => Promise<boolean> = async () => false
-  metrics: (() => Promise<string>) | undefined
-  upgrade: ((...args: Parameters<ReturnType<typeof createWorkerSockets>['upgrade']>) => Promise<void>) | undefined
-  /** Metrics have an address of their own. */
-  hidesMetrics = false
-
-  readonly routes = new Hono()
-    .get('/healthz', (c) => c.json({ status: 'alive' }))
-    .get('/readyz', async (c) => {
-      const isReady = !this.isDraining && (await this.isReady())
-      return c.json({ status: isReady ? 'ready' : this.isDraining ? 'stopping' : 'not ready' }, isReady ? 200 : 503)
-    })
-    .get('/metrics', async (c, next) => {
-      if (!this.metrics || this.hidesMetrics) return next()
-      return c.text(await this.metrics(), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' })
-    })
-
-  fetch = async (request: Request, env: object): Promise<Response> => {
-    const { pathname } = new URL(request.url)
-    if (pathname === '/healthz' || pathname === '/readyz' || (pathname === '/metrics' && !this.hidesMetrics))
-      return this.routes.fetch(request, env)
-    if (this.app) return this.app.fetch(request, env)
-    const { spec, message } = new AppError('server_draining')
-    return Response.json(
-      { title: 'Server is starting', status: 503, detail: message, error: spec.platform, code: 'server_draining' },
-      { status: 503, headers: { 'content-type': 'application/problem+json', 'retry-after': '1' } },
-    )
-  }
-}
-
-async function listen(options: ServerOptions, health: Health): Promise<{ server: Server; url: string }> {
-  health.hidesMetrics = options.metricsListen !== null
-  const listener = getRequestListener(health.fetch)
-  const server = options.tls
-    ? createHttpsServer(
-        { cert: await readFile(options.tls.certFile), key: await readFile(options.tls.keyFile) },
-        listener,
-      )
-    : createHttpServer(listener)
-  // Streams stay open; a request's head does not take long.
-  server.requestTimeout = 0
-  server.headersTimeout = 30_000
-  server.on('upgrade', (request: IncomingMessage, socket, head) => {
-    const isWorker = request.url?.split('?', 1)[0] === workerSocketPath
-    if (isWorker && health.upgrade && !health.isDraining) void health.upgrade(request, socket, head)
-    else socket.end(`HTTP/1.1 ${isWorker ? '503 Service Unavailable' : '404 Not Found'}\r\nConnection: close\r\n\r\n`)
-  })
-  await bind(server, options.listen)
-  const { port } = server.address() as AddressInfo
-  const host = options.listen.host.includes(':') ? `[${options.listen.host}]` : options.listen.host
-  // Nobody can dial "any address": on this machine it is loopback.
-  const dialable = host === '0.0.0.0' || host === '[::]' ? '127.0.0.1' : host
-  return { server, url: `${options.tls ? 'https' : 'http'}://${dialable}:${port}` }
-}
-
-async function listenMetrics(address: { host: string; port: number }, health: Health): Promise<Server> {
-  const listener = getRequestListener(async (request) => {
-    if (new URL(request.url).pathname !== '/metrics' || !health.metrics) return new Response('', { status: 404 })
-    return new Response(await health.metrics(), { headers: { 'content-type': 'text/plain; version=0.0.4' } })
-  })
-  const server = createHttpServer(listener)
-  await bind(server, address)
-  return server
-}
-
-async function bind(server: Server, { host, port }: { host: string; port: number }): Promise<void> {
-  const address = `${host}:${port}`
-  try {
-    server.listen(port, host)
-    await once(server, 'listening')
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    if (code === 'EADDRINUSE') throw new AppError('port_in_use', { address }, { cause: error })
-    throw new AppError('listen_failed', { address, problem: message }, { cause: error })
-  }
-}
-
-async function closeHttp(server: Server): Promise<void> {
-  const closed = once(server, 'close')
-  server.close()
-  server.closeIdleConnections()
-  const timer = setTimeout(() => server.closeAllConnections(), drainMs)
-  await closed
-  clearTimeout(timer)
 }
 
 async function openMigratedDatabase(

@@ -23,7 +23,7 @@ import {
   updateExecutionState,
 } from '../store/executions.ts'
 import { findRun, findRunForUpdate, type RunRecord } from '../store/runs.ts'
-import { appendEvents, type NewEvent, updateAcknowledged } from '../store/session-log.ts'
+import { appendEvents, appendFreshEvents, type NewEvent, updateAcknowledged } from '../store/session-log.ts'
 import { findOpenTurn, updateTurnStarted } from '../store/turns.ts'
 import type { ExecutionActor } from './actors.ts'
 import { type Ctx, change } from './context.ts'
@@ -152,12 +152,24 @@ export async function appendBatch(
   actor: ExecutionActor,
   events: NumberedEvent[],
 ): Promise<EventBatchResponse> {
-  // Only batches that may move the run take its lock; the others go past each other.
-  const mayMoveRun = events.some((event) => controlTypes.includes(event.type))
+  const newest = events.reduce((n, event) => Math.max(n, event.n), 0)
+  const answer = (ackedN: number, isOver: boolean): EventBatchResponse => ({
+    acked_n: ackedN,
+    ...(newest > ackedN ? { resend_from: ackedN + 1 } : {}),
+    ...(isOver ? { superseded: true } : {}),
+  })
+
+  // Most batches move no state: they need neither the run's lock nor a transaction of several statements.
+  if (!events.some((event) => controlTypes.includes(event.type))) {
+    const stored = events.map((event) => ({ ...toStored(event, actor.executionId, false), n: event.n }))
+    const result = await appendFreshEvents(ctx.db, actor.executionId, stored)
+    if (!result) throw new AppError('run_not_found', { runId: actor.runId })
+    if (result.appended > 0) ctx.hints.publish(`run ${result.runId}`)
+    return answer(result.ackedN, result.isOver)
+  }
+
   return change(ctx, async (tx, hint) => {
-    const run = mayMoveRun ? await findRunForUpdate(tx, actor.runId) : undefined
-    const execution = await findExecutionForUpdate(tx, actor.executionId)
-    if (!execution) throw new AppError('run_not_found', { runId: actor.runId })
+    const { run, execution } = await lockExecution(tx, actor)
     const isOver = !isLive(execution.state)
 
     const fresh = contiguousAfter(execution.ackedN, events)
@@ -166,11 +178,11 @@ export async function appendBatch(
       if (stored.length > 0) await appendEvents(tx, execution.runId, stored.splice(0))
     }
     for (const event of fresh) {
-      const effect = isOver || !run ? undefined : effectOf(event)
+      const effect = isOver ? undefined : effectOf(event)
       if (effect) {
         // What came before it in the stream comes before it in the log.
         await flush()
-        stored.push(...(await applyEffect({ tx, hint, run: run as RunRecord, execution, event, effect })))
+        stored.push(...(await applyEffect({ tx, hint, run, execution, event, effect })))
       } else {
         stored.push(toStored(event, execution.id, isOver))
       }
@@ -180,12 +192,7 @@ export async function appendBatch(
     await updateAcknowledged(tx, execution.id, ackedN, !isOver)
     if (fresh.length > 0) hint(`run ${execution.runId}`)
 
-    const newest = events.at(-1)?.n ?? 0
-    return {
-      acked_n: ackedN,
-      ...(newest > ackedN ? { resend_from: ackedN + 1 } : {}),
-      ...(isOver ? { superseded: true } : {}),
-    }
+    return answer(ackedN, isOver)
   })
 }
 

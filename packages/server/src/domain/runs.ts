@@ -144,7 +144,10 @@ async function resolveModelId(ctx: Ctx, modelId: string | undefined): Promise<st
   try {
     return (await ctx.models.resolve(modelId)).id
   } catch (error) {
-    if (error instanceof AppError && (error.code === 'model_provider_missing' || error.code === 'model_default_missing'))
+    if (
+      error instanceof AppError &&
+      (error.code === 'model_provider_missing' || error.code === 'model_default_missing')
+    )
       return modelId
     throw error
   }

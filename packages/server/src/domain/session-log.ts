@@ -1,6 +1,6 @@
 import type { SessionEventData } from '@openoz/protocol'
 import type { Tx } from '../store/database.ts'
-import { appendEvents, type NewEvent } from '../store/session-log.ts'
+import { appendEvents } from '../store/session-log.ts'
 
 /** Events that the control plane itself writes. */
 type ServerEvent = {
@@ -45,5 +45,3 @@ export function storableTime(at: string): string | null {
   const time = Date.parse(at)
   return Number.isNaN(time) || time < 0 || time > 253_402_300_000_000 ? null : new Date(time).toISOString()
 }
-
-export type { NewEvent }

@@ -26,6 +26,18 @@ export function toProblem(log: Logger, error: unknown, publicUrl: string, path: 
   }
 }
 
+/** With what the published SDKs go by before they look at the status. */
+export function problemAnswer(body: Problem): Response {
+  return new Response(JSON.stringify(body), {
+    status: body.status,
+    headers: {
+      'content-type': 'application/problem+json',
+      'x-should-retry': String(body.retryable),
+      ...(body.status === 429 || body.status === 503 ? { 'retry-after': '1' } : {}),
+    },
+  })
+}
+
 type WithIssues = AppError & { issues?: Problem['issues'] }
 
 function toAppError(error: unknown, traceId: string): WithIssues {

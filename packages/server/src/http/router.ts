@@ -6,7 +6,7 @@ import { type Actor, authenticate } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
 import { type Action, assertMay } from '../domain/permissions.ts'
 import { bearerToken } from '../sockets/worker-socket.ts'
-import { invalidRequest, toProblem } from './problems.ts'
+import { invalidRequest, problemAnswer, toProblem } from './problems.ts'
 
 /** What a request carries once its route is known. */
 export type AppEnv = { Variables: { actor: Actor } }
@@ -23,16 +23,7 @@ export function createRouter(ctx: Ctx): OpenAPIHono<AppEnv> {
 }
 
 export function problemResponse(ctx: Ctx, c: Context, error: unknown): Response {
-  const body = toProblem(ctx.log, error, ctx.publicUrl, c.req.path)
-  return new Response(JSON.stringify(body), {
-    status: body.status,
-    headers: {
-      'content-type': 'application/problem+json',
-      // What the published SDKs go by before they look at the status.
-      'x-should-retry': String(body.retryable),
-      ...(body.status === 429 || body.status === 503 ? { 'retry-after': '1' } : {}),
-    },
-  })
+  return problemAnswer(toProblem(ctx.log, error, ctx.publicUrl, c.req.path))
 }
 
 /** Every route names its action of the permission table: the actor is found and asked for here, and nowhere else. */

@@ -74,12 +74,6 @@ export function isDatabaseAway(error: unknown): boolean {
   )
 }
 
-/** PostgreSQL's own unique violation, by constraint. */
-export function isUniqueViolation(error: unknown, constraint: string): boolean {
-  const { code, constraint: name } = error as { code?: string; constraint?: string }
-  return code === '23505' && name === constraint
-}
-
 export function databaseUnreachable(error: unknown): AppError {
   return new AppError('database_unreachable', { problem: (error as Error).message || 'no answer' }, { cause: error })
 }

@@ -40,6 +40,61 @@ export async function appendEvents(tx: Tx, runId: string, events: NewEvent[]): P
   return rows[0]?.last_seq ?? 0
 }
 
+export interface FreshlyAppended {
+  runId: string
+  ackedN: number
+  isOver: boolean
+  appended: number
+}
+
+/**
+ * Appends what follows an execution's acknowledged events without a hole, and renews its lease, in one statement: of a batch that moves no state,
+ * round trips are most of the cost (as begin, select, append, update, commit it took three times as long at p50). The execution's row is locked
+ * first, then the counter's. Events that were acknowledged already are skipped, what comes after a hole is left out.
+ */
+export async function appendFreshEvents(
+  db: Queryable,
+  executionId: string,
+  events: (NewEvent & { n: number })[],
+): Promise<FreshlyAppended | undefined> {
+  const { rows } = await db.query<{ run_id: string; acked_n: number; is_over: boolean; appended: number }>(
+    `with execution as (
+       select id, run_id, acked_n, state in ('ended', 'lost') as is_over from executions where id = $1 for update
+     ), numbered as (
+       select event.*, row_number() over (order by event.n) as place
+         from execution, (select distinct on (n) * from unnest($2::bigint[], $3::text[], $4::timestamptz[], $5::jsonb[])
+                            as event (n, type, at, data) order by n) event
+        where event.n > execution.acked_n
+     ), fresh as (
+       select numbered.* from numbered, execution where n = acked_n + place
+     ), size as (
+       select count(*) as appended from fresh
+     ), log as (
+       update session_logs set last_seq = last_seq + appended from execution, size
+        where session_logs.run_id = execution.run_id and appended > 0 returning last_seq
+     ), inserted as (
+       insert into session_events (run_id, seq, execution_id, n, type, at, data)
+       select run_id, last_seq - appended + place, id, n, type, coalesce(at, db_now()),
+              case when is_over then data || '{"late": true}' else data end
+         from fresh, execution, size, log
+     ), acknowledged as (
+       update executions set acked_n = executions.acked_n + appended,
+              lease_renewed_at = case when is_over then lease_renewed_at else db_now() end
+         from execution, size where executions.id = execution.id
+     )
+     select run_id, acked_n + appended as acked_n, is_over, appended from execution, size`,
+    [
+      executionId,
+      events.map((event) => event.n),
+      events.map((event) => event.type),
+      events.map((event) => event.at),
+      events.map((event) => event.data),
+    ],
+  )
+  const row = rows[0]
+  return row && { runId: row.run_id, ackedN: row.acked_n, isOver: row.is_over, appended: row.appended }
+}
+
 /** Stored events of an execution up to `ackedN`, and its sign of life. */
 export async function updateAcknowledged(tx: Tx, executionId: string, ackedN: number, renew: boolean): Promise<void> {
   await tx.query(

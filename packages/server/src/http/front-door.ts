@@ -1,0 +1,134 @@
+import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
+import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { getRequestListener } from '@hono/node-server'
+import { AppError, workerSocketPath } from '@openoz/protocol'
+import { Hono } from 'hono'
+import type { Logger } from 'pino'
+import type { ServerOptions } from '../config.ts'
+import type { WorkerSockets } from '../sockets/worker-socket.ts'
+import type { ClientAddress } from './client-address.ts'
+import { problemAnswer, toProblem } from './problems.ts'
+
+/** How long requests at work may take to end when the server stops. */
+const drainMs = 5_000
+
+/** What answers before the database is there, and while the server stops. */
+export class FrontDoor {
+  app: Hono | undefined
+  isDraining = false
+  isReady: () => Promise<boolean> = async () => false
+  metrics: (() => Promise<string>) | undefined
+  upgrade: WorkerSockets['upgrade'] | undefined
+  /** Metrics have an address of their own. */
+  hidesMetrics = false
+  readonly log: Logger
+
+  constructor(log: Logger) {
+    this.log = log
+  }
+
+  readonly routes = new Hono()
+    .get('/healthz', (c) => c.json({ status: 'alive' }))
+    .get('/readyz', async (c) => {
+      const isReady = !this.isDraining && (await this.isReady())
+      return c.json({ status: isReady ? 'ready' : this.isDraining ? 'stopping' : 'not ready' }, isReady ? 200 : 503)
+    })
+    .get('/metrics', async (c, next) => {
+      if (!this.metrics || this.hidesMetrics) return next()
+      return c.text(await this.metrics(), 200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' })
+    })
+
+  fetch = async (request: Request, env: object): Promise<Response> => {
+    const { pathname } = new URL(request.url)
+    if (pathname === '/healthz' || pathname === '/readyz' || (pathname === '/metrics' && !this.hidesMetrics))
+      return this.routes.fetch(request, env)
+    if (this.app) return this.app.fetch(request, env)
+    return problemAnswer(toProblem(this.log, new AppError('server_starting'), '', pathname))
+  }
+}
+
+export async function listen(
+  options: ServerOptions,
+  frontDoor: FrontDoor,
+  log: Logger,
+): Promise<{ server: Server; url: string }> {
+  frontDoor.hidesMetrics = options.metricsListen !== null
+  const listener = withRequestLog(getRequestListener(frontDoor.fetch), options.clientAddress, log)
+  const server = options.tls
+    ? createHttpsServer(
+        { cert: await readFile(options.tls.certFile), key: await readFile(options.tls.keyFile) },
+        listener,
+      )
+    : createHttpServer(listener)
+  // Streams stay open; a request's head does not take long.
+  server.requestTimeout = 0
+  server.headersTimeout = 30_000
+  server.on('upgrade', (request: IncomingMessage, socket, head) => {
+    const isWorker = request.url?.split('?', 1)[0] === workerSocketPath
+    if (isWorker && frontDoor.upgrade && !frontDoor.isDraining) void frontDoor.upgrade(request, socket, head)
+    else socket.end(`HTTP/1.1 ${isWorker ? '503 Service Unavailable' : '404 Not Found'}\r\nConnection: close\r\n\r\n`)
+  })
+  await bind(server, options.listen)
+  const { port } = server.address() as AddressInfo
+  const host = options.listen.host.includes(':') ? `[${options.listen.host}]` : options.listen.host
+  // Nobody can dial "any address": on this machine it is loopback.
+  const dialable = host === '0.0.0.0' || host === '[::]' ? '127.0.0.1' : host
+  return { server, url: `${options.tls ? 'https' : 'http'}://${dialable}:${port}` }
+}
+
+type Listener = (request: IncomingMessage, response: ServerResponse) => unknown
+
+/** One line per request at level debug: who, what, how it went. Never a header or a body. */
+function withRequestLog(listener: Listener, clientAddress: ClientAddress, log: Logger): Listener {
+  if (!log.isLevelEnabled('debug')) return listener
+  return (request, response) => {
+    const from = performance.now()
+    response.once('close', () =>
+      log.debug(
+        {
+          client: clientAddress(request),
+          method: request.method,
+          path: request.url?.split('?', 1)[0],
+          status: response.statusCode,
+          ms: Math.round(performance.now() - from),
+        },
+        'request',
+      ),
+    )
+    return listener(request, response)
+  }
+}
+
+export async function listenMetrics(address: { host: string; port: number }, frontDoor: FrontDoor): Promise<Server> {
+  const listener = getRequestListener(async (request) => {
+    if (new URL(request.url).pathname !== '/metrics' || !frontDoor.metrics) return new Response('', { status: 404 })
+    return new Response(await frontDoor.metrics(), { headers: { 'content-type': 'text/plain; version=0.0.4' } })
+  })
+  const server = createHttpServer(listener)
+  await bind(server, address)
+  return server
+}
+
+async function bind(server: Server, { host, port }: { host: string; port: number }): Promise<void> {
+  const address = `${host}:${port}`
+  try {
+    server.listen(port, host)
+    await once(server, 'listening')
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'EADDRINUSE') throw new AppError('port_in_use', { address }, { cause: error })
+    throw new AppError('listen_failed', { address, problem: message }, { cause: error })
+  }
+}
+
+export async function closeHttp(server: Server): Promise<void> {
+  const closed = once(server, 'close')
+  server.close()
+  server.closeIdleConnections()
+  const timer = setTimeout(() => server.closeAllConnections(), drainMs)
+  await closed
+  clearTimeout(timer)
+}
