@@ -40,7 +40,7 @@ export async function startProgram(args: string[], env: Record<string, string>, 
   const from = performance.now()
   const child = spawn(process.execPath, [dist('oz'), ...args, '--output-format', 'ndjson'], {
     env,
-    stdio: ['ignore', 'pipe', 'ignore'],
+    stdio: ['ignore', 'pipe', process.env.BENCH_DEBUG ? 'inherit' : 'ignore'],
   })
   const lines: Record<string, unknown>[] = []
   const ready = Promise.withResolvers<void>()

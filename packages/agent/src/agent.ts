@@ -1,0 +1,82 @@
+import { randomUUID } from 'node:crypto'
+import { hostname } from 'node:os'
+import { createDialer, type Dialer } from '@openoz/machine'
+import { ApiError, agentProtocolVersion, type HelloResponse } from '@openoz/protocol'
+import type { Logger } from 'pino'
+import manifest from '../package.json' with { type: 'json' }
+import { type AgentChannel, createAgentChannel } from './channel.ts'
+import { runExecution } from './execution.ts'
+
+export interface RunAgentOptions {
+  /** `http://…`, `https://…` or `unix:/path/to.sock`. */
+  serverUrl: string
+  /** Key of this one execution; the only credential that the agent has. */
+  executionToken: string
+  /** Folder for what the control plane has not acknowledged yet. Without one a temporary folder is made, and removed once it is empty. */
+  spoolDir?: string
+  /** The workspace: an existing folder, usually empty, in which repositories are cloned. */
+  workingDirectory: string
+  log: Logger
+  /** Aborted when the process is asked to stop (SIGTERM): the workspace is saved, no outcome is given, and the exit code is 143. */
+  signal: AbortSignal
+  /** What tools and setup commands inherit. Our own variables must have been taken out (see `readAgentEnvironment`). */
+  env: NodeJS.ProcessEnv
+  /** Sentences for the run's log, e.g. about options of the command line that have no effect. */
+  notices?: readonly string[]
+}
+
+export interface RunAgentResult {
+  /** 0: the turn succeeded. 1: it ended otherwise, or could not begin. 143: the process was asked to stop. */
+  exitCode: 0 | 1 | 143
+}
+
+/** As long as a control plane may be away without a run noticing (the default of `OZ_LEASE_STOP`); the server's own figure comes with its hello. */
+const helloPatienceMs = 12 * 60_000
+
+/** One execution of a run, from hello to teardown. Never rejects: what goes wrong is in the run's log and in the exit code. */
+export async function runAgent(options: RunAgentOptions): Promise<RunAgentResult> {
+  const { serverUrl, executionToken, log, signal, env } = options
+  let dialer: Dialer
+  try {
+    dialer = createDialer({ serverUrl, env })
+  } catch (error) {
+    log.error({ err: error }, 'the control plane’s address cannot be used')
+    return { exitCode: 1 }
+  }
+  try {
+    const channel = createAgentChannel(dialer, executionToken)
+    const startedAt = new Date()
+    const hello = await sayHello(channel, options)
+    if (!hello) return { exitCode: signal.aborted ? 143 : 1 }
+    return { exitCode: await runExecution({ ...options, hello, channel, dialer, startedAt }) }
+  } catch (error) {
+    log.error({ err: error }, 'the agent failed')
+    return { exitCode: 1 }
+  } finally {
+    await dialer.close()
+  }
+}
+
+/** undefined: there is nothing to do, or nobody to do it for. */
+async function sayHello(
+  channel: AgentChannel,
+  { log, signal }: { log: Logger; signal: AbortSignal },
+): Promise<HelloResponse | undefined> {
+  const request = {
+    protocol: agentProtocolVersion,
+    agent_version: manifest.version,
+    process_nonce: randomUUID(),
+    host: hostname(),
+    pid: process.pid,
+  }
+  try {
+    return await channel.hello(request, AbortSignal.any([signal, AbortSignal.timeout(helloPatienceMs)]))
+  } catch (error) {
+    if (signal.aborted) return undefined
+    if (error instanceof ApiError) {
+      const { status, code, detail } = error.problem
+      log.warn({ status, code }, `the control plane has no work for this agent: ${detail}`)
+    } else log.error({ err: error }, 'the control plane did not answer')
+    return undefined
+  }
+}

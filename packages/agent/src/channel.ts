@@ -1,0 +1,111 @@
+import { openAsBlob } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { type Dialer, fullJitterMs, type StreamEvent, sleep } from '@openoz/machine'
+import {
+  ApiError,
+  AppError,
+  agentChannelPaths,
+  blobResponse,
+  type HelloRequest,
+  type HelloResponse,
+  readAnswer,
+} from '@openoz/protocol'
+
+/**
+ * The agent channel, apart from the events (which have a sender of their own). Calls are repeated while the control plane is away or busy,
+ * until their signal is aborted, and reject with ApiError when it refuses for good.
+ */
+export interface AgentChannel {
+  hello(request: HelloRequest, signal: AbortSignal): Promise<HelloResponse>
+  /** Stores bytes, or a file, and returns their id. */
+  uploadBlob(content: Uint8Array | { file: string }, options: BlobOptions): Promise<string>
+  downloadBlob(blobId: string, signal: AbortSignal): Promise<Uint8Array>
+  downloadBlobTo(file: string, blobId: string, signal: AbortSignal): Promise<void>
+  /** One connection's worth of commands. */
+  commands(signal: AbortSignal): AsyncGenerator<StreamEvent, void, undefined>
+  acknowledgeCommands(ids: string[], signal: AbortSignal): Promise<void>
+}
+
+interface BlobOptions {
+  contentType: string
+  signal: AbortSignal
+}
+
+const helloTimeoutMs = 15_000
+/** For the whole of a blob: 200 MB on a slow line. */
+const blobTimeoutMs = 10 * 60_000
+
+export function createAgentChannel(dialer: Dialer, executionToken: string): AgentChannel {
+  const authorization = `Bearer ${executionToken}`
+
+  async function post(path: string, body: unknown, signal: AbortSignal): Promise<unknown> {
+    const response = await dialer.fetch(path, {
+      method: 'POST',
+      headers: { authorization, 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+      signal: AbortSignal.any([signal, AbortSignal.timeout(helloTimeoutMs)]),
+    })
+    return readAnswer(response)
+  }
+
+  function download(blobId: string, signal: AbortSignal): Promise<Uint8Array> {
+    return retrying(signal, async () => {
+      const timed = AbortSignal.any([signal, AbortSignal.timeout(blobTimeoutMs)])
+      const path = `${agentChannelPaths.blobs}/${encodeURIComponent(blobId)}`
+      const response = await dialer.fetch(path, { headers: { authorization }, signal: timed })
+      if (!response.ok) await readAnswer(response)
+      return new Uint8Array(await response.arrayBuffer())
+    })
+  }
+
+  return {
+    hello: (request, signal) =>
+      retrying(signal, async () => (await post(agentChannelPaths.hello, request, signal)) as HelloResponse),
+    uploadBlob: (content, { contentType, signal }) =>
+      retrying(signal, async () => {
+        const response = await dialer.fetch(agentChannelPaths.blobs, {
+          method: 'POST',
+          headers: { authorization, 'content-type': contentType },
+          body: 'file' in content ? await openAsBlob(content.file) : Buffer.from(content),
+          signal: AbortSignal.any([signal, AbortSignal.timeout(blobTimeoutMs)]),
+        })
+        return blobResponse.parse(await readAnswer(response)).blob_id
+      }),
+    downloadBlob: download,
+    downloadBlobTo: async (file, blobId, signal) => writeFile(file, await download(blobId, signal), { mode: 0o600 }),
+    commands: (signal) => dialer.eventStream(agentChannelPaths.commands, { headers: { authorization }, signal }),
+    acknowledgeCommands: (ids, signal) =>
+      retrying(signal, async () => {
+        await post(agentChannelPaths.ackCommands, { ids }, signal)
+      }),
+  }
+}
+
+/** Whether the control plane has said that this execution is over, or its token no longer valid. */
+export function isRefusal(error: unknown): error is ApiError {
+  return error instanceof ApiError && (error.problem.status === 401 || error.problem.status === 410)
+}
+
+async function retrying<T>(signal: AbortSignal, call: () => Promise<T>): Promise<T> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await call()
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!mayPass(error)) throw error
+      await sleep(fullJitterMs(attempt, { baseMs: 250, maxMs: 5_000 }), signal)
+      signal.throwIfAborted()
+    }
+  }
+}
+
+/** No answer, no readable answer (a proxy spoke), or an answer that asks for patience. */
+function mayPass(error: unknown): boolean {
+  if (error instanceof ApiError) {
+    const { status, retryable } = error.problem
+    return retryable || status >= 500 || status === 408 || status === 425 || status === 429
+  }
+  if (error instanceof AppError) return error.details.status !== 413
+  // The body of an answer broke off.
+  return error instanceof Error && (error.name === 'TimeoutError' || error instanceof TypeError)
+}

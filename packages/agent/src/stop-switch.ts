@@ -1,0 +1,47 @@
+/**
+ * Why an execution stops before its turn is done. The first reason counts, except that `abandon` overrides the others:
+ * - `cancel`: the user changed their mind. The turn's outcome is CANCELLED.
+ * - `break`: what happens cannot be written down any more (`spool_full`, `disk_full`). The outcome is that error.
+ * - `terminate`: the machine wants its process back. The workspace is saved until `deadline`; the outcome is the worker's to report.
+ * - `abandon`: the execution is not ours any more, or we cannot know. Nothing more is said.
+ */
+export type StopReason =
+  | { kind: 'cancel' }
+  | { kind: 'break'; error: unknown }
+  | { kind: 'terminate'; deadline: AbortSignal }
+  | { kind: 'abandon'; why: 'superseded' | 'lease_lost'; detail: string }
+
+export interface StopSwitch {
+  stop(reason: StopReason): void
+  readonly reason: StopReason | undefined
+  /** Aborted by every reason: the harness, tools and setup end. */
+  readonly working: AbortSignal
+  /** Aborted by `abandon` alone: saving and reporting end too. */
+  readonly ours: AbortSignal
+}
+
+export function createStopSwitch(): StopSwitch {
+  const working = new AbortController()
+  const ours = new AbortController()
+  let reason: StopReason | undefined
+  return {
+    stop(next) {
+      if (reason === undefined || (next.kind === 'abandon' && reason.kind !== 'abandon')) reason = next
+      working.abort(new Stopped())
+      if (next.kind === 'abandon') ours.abort(new Stopped())
+    },
+    get reason() {
+      return reason
+    },
+    working: working.signal,
+    ours: ours.signal,
+  }
+}
+
+/** What work rejects with when it was stopped. The reason is the switch's. */
+export class Stopped extends Error {
+  constructor() {
+    super('The execution was stopped.')
+    this.name = 'Stopped'
+  }
+}

@@ -1,0 +1,91 @@
+import type { Tool, ToolContext, ToolOutput } from './tool.ts'
+
+/** As the model asked for it. */
+export interface RequestedCall {
+  id: string
+  tool: string
+  input: unknown
+}
+
+/** What goes back to the model. */
+export interface CallResult {
+  id: string
+  tool: string
+  result: Record<string, unknown>
+}
+
+/** Arguments that viewers are shown; the model's own copy stays whole. */
+const shownInputCharacters = 16_000
+
+/**
+ * Runs one tool call with its events. Nothing that a tool does wrong gets out of here: unknown names, arguments that do not fit and thrown errors
+ * become results that the model can act on. Rejects only with the signal's reason.
+ */
+export async function runToolCall(
+  tools: readonly Tool[],
+  requested: RequestedCall,
+  { context, signal }: { context: ToolContext; signal: AbortSignal },
+): Promise<CallResult> {
+  const { id, tool: name } = requested
+  const { sink } = context
+  const tool = tools.find((candidate) => candidate.name === name)
+  const parsed = tool?.input.safeParse(requested.input)
+  const start = performance.now()
+  sink.emit({
+    type: 'tool_call',
+    data: {
+      toolCallId: id,
+      tool: name,
+      title: tool && parsed?.success ? tool.title(parsed.data) : name,
+      kind: tool?.kind ?? 'other',
+      status: 'in_progress',
+      rawInput: shownInput(requested.input),
+      locations: tool && parsed?.success ? tool.locations?.(parsed.data, context) : undefined,
+    },
+  })
+  const update = (status: 'completed' | 'failed', { result, content, shown, blobId }: ToolOutput) =>
+    sink.emit({
+      type: 'tool_call_update',
+      data: {
+        toolCallId: id,
+        status,
+        content: content ?? [{ type: 'content', content: { type: 'text', text: textOf(result) } }],
+        rawOutput: shown ?? result,
+        duration_ms: Math.round(performance.now() - start),
+        blob_id: blobId,
+      },
+    })
+  const failed = (error: string): CallResult => {
+    update('failed', { result: { error } })
+    return { id, tool: name, result: { error } }
+  }
+
+  if (!tool) return failed(`There is no tool ${name}. Tools: ${tools.map((known) => known.name).join(', ')}.`)
+  if (!parsed?.success) {
+    const issues = parsed?.error.issues.map((issue) => `${issue.path.join('.') || 'arguments'}: ${issue.message}`)
+    return failed(`The arguments do not fit. ${issues?.slice(0, 5).join('; ')}`)
+  }
+  try {
+    const output = await tool.run(parsed.data, { ...context, id, signal })
+    update(output.isError ? 'failed' : 'completed', output)
+    return { id, tool: name, result: output.result }
+  } catch (error) {
+    if (signal.aborted) {
+      update('failed', { result: { error: 'Stopped.' } })
+      throw signal.reason
+    }
+    return failed(error instanceof Error ? error.message : String(error))
+  }
+}
+
+function shownInput(input: unknown): Record<string, unknown> {
+  if (typeof input !== 'object' || input === null || Array.isArray(input)) return { input }
+  const text = JSON.stringify(input)
+  if (text.length <= shownInputCharacters) return input as Record<string, unknown>
+  return { cut: `${text.slice(0, shownInputCharacters)}… (${text.length} characters)` }
+}
+
+function textOf(result: Record<string, unknown>): string {
+  const only = result.output ?? result.error ?? result.diff
+  return typeof only === 'string' ? only : JSON.stringify(result)
+}

@@ -1,0 +1,48 @@
+import type { Masker } from '@openoz/machine'
+import type { AgentLimits, SessionEventData } from '@openoz/protocol'
+import type { z } from 'zod'
+import type { EventSink } from '../event-sink.ts'
+import type { Workspace } from '../workspace/prepare.ts'
+
+/** Something that the model can do. One file per tool; `tools.ts` lists them. */
+export interface Tool<Input = unknown> {
+  readonly name: string
+  readonly kind: SessionEventData['tool_call']['kind']
+  /** For the model: what it does, where, within which limits. */
+  describe(limits: AgentLimits): string
+  readonly input: z.ZodType<Input>
+  /** One line for people. */
+  title(input: Input): string
+  locations?(input: Input, context: ToolContext): { path: string }[]
+  /**
+   * Does it. A failure that the model can act on is a result with `isError`, or a thrown Error whose message says what to do. Rejects with the
+   * signal's reason once everything that it started has ended.
+   */
+  run(input: Input, call: ToolCall): Promise<ToolOutput>
+}
+
+export interface ToolContext {
+  workspace: Workspace
+  env: NodeJS.ProcessEnv
+  limits: AgentLimits
+  sink: EventSink
+  masker: Masker
+  /** Keeps the whole of a large output and returns its id; undefined when that fails. */
+  keepOutput: (file: string) => Promise<string | undefined>
+}
+
+export interface ToolCall extends ToolContext {
+  id: string
+  signal: AbortSignal
+}
+
+export interface ToolOutput {
+  /** What the model reads, as JSON. */
+  result: Record<string, unknown>
+  isError?: boolean
+  /** What viewers see; the result as text where absent. */
+  content?: SessionEventData['tool_call_update']['content']
+  /** The part of the result that `content` does not hold, for programs; the whole result where absent. */
+  shown?: Record<string, unknown>
+  blobId?: string
+}

@@ -1,0 +1,157 @@
+import { existsSync } from 'node:fs'
+import { mkdir, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { AppError, type SourceRepo } from '@openoz/protocol'
+import { diskFull } from '../disk-full.ts'
+import { cloneProblem } from './clone-failure.ts'
+import { type GitOptions, git, gitAnswer, gitQuestion } from './git.ts'
+import { createProgressLines } from './progress-lines.ts'
+import { type RepositoryAddress, repositoryAddress } from './repository-address.ts'
+
+/** A repository of the workspace, as the run found it. */
+export interface Repository {
+  /** Folder inside the workspace, `.` for the workspace itself. */
+  dir: string
+  /** Absolute. */
+  folder: string
+  /** Without credentials. */
+  url?: string
+  /** Commit that the run started from; null for a repository without commits. */
+  base: string | null
+  /** It was in its folder already, as somebody (or an earlier attempt at this run) had left it. */
+  isKept: boolean
+}
+
+interface CloneRequest {
+  source: SourceRepo
+  /** Relative to the workspace. */
+  dir: string
+  workspace: string
+  runId: string
+  git: Omit<GitOptions, 'cwd' | 'onMessage' | 'timeoutMs'>
+  timeoutMs: number
+  onOutput: (text: string) => void
+  mask: (text: string) => string
+}
+
+/**
+ * Clones one repository, whole, and puts its work on the run's own branch. Whole because agents look into history, and because a filtered
+ * clone needs its host (and a login) for every file that it touches later. Rejects with `repository_clone_failed`; then the folder is gone.
+ */
+export async function cloneRepository(request: CloneRequest): Promise<Repository> {
+  const { source, dir, workspace, runId, mask } = request
+  const branch = runBranch(runId)
+  const address = repositoryAddress(source.url)
+  const folder = join(workspace, dir)
+  await mkdir(dirname(folder), { recursive: true })
+  const inside = { ...request.git, cwd: folder }
+  try {
+    await transfer(request, address, folder)
+    const base = await startingCommit(request, folder)
+    if (base === null) await gitAnswer(['symbolic-ref', 'HEAD', `refs/heads/${branch}`], inside)
+    else await gitAnswer(['checkout', '--quiet', '-B', branch, base], inside)
+    await setAuthor(inside)
+    await gitAnswer(['config', 'openoz.run', runId], inside)
+    await gitAnswer(['config', 'openoz.base', base ?? ''], inside)
+    return { dir, folder, url: address.shown, base, isKept: false }
+  } catch (error) {
+    await rm(folder, { recursive: true, force: true }).catch(() => {})
+    request.git.signal?.throwIfAborted()
+    if (error instanceof AppError) throw error
+    const said = mask(error instanceof Error ? error.message : String(error))
+    throw cloneFailed(address, cloneProblem(said))
+  }
+}
+
+async function transfer(request: CloneRequest, address: RepositoryAddress, folder: string): Promise<void> {
+  const { workspace, timeoutMs, onOutput, mask } = request
+  const lines = createProgressLines(onOutput)
+  const { exitCode, stderr, hasTimedOut } = await git(
+    ['clone', '--no-checkout', '--progress', ...uploadPack(address), '--', address.url, folder],
+    { ...request.git, cwd: workspace, timeoutMs, onMessage: (text) => lines.push(text) },
+  )
+  lines.end()
+  if (exitCode === 0 && !hasTimedOut) return
+  if (/No space left on device|Disk quota exceeded/i.test(stderr)) {
+    throw await diskFull(`the clone of ${address.shown}`, workspace)
+  }
+  throw cloneFailed(address, cloneProblem(mask(stderr), { hasTimedOut }))
+}
+
+/** upload-pack refuses repositories of another user, and a task often is another user than the one whose repository it was given. */
+function uploadPack(address: RepositoryAddress): string[] {
+  return address.isLocal ? ['--upload-pack', 'git -c safe.directory=* upload-pack'] : []
+}
+
+/** The commit that `ref` means, or the remote's HEAD; null for an empty repository. */
+async function startingCommit({ source, ...request }: CloneRequest, folder: string): Promise<string | null> {
+  const inside = { ...request.git, cwd: folder }
+  const commitOf = (name: string) =>
+    gitQuestion(['rev-parse', '--verify', '--quiet', '--end-of-options', `${name}^{commit}`], inside)
+  const { ref } = source
+  if (ref === undefined) return (await commitOf('HEAD')) ?? null
+
+  const isCommit = /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(ref)
+  const names = isCommit
+    ? [ref]
+    : [`refs/remotes/origin/${ref}`, `refs/tags/${ref}`, ref.startsWith('refs/') ? ref : undefined]
+  for (const name of names) {
+    const commit = name === undefined ? undefined : await commitOf(name)
+    if (commit !== undefined) return commit
+  }
+  // What a clone does not bring: `refs/pull/7/head`, or a commit that no branch holds any more.
+  const address = repositoryAddress(source.url)
+  const { exitCode } = await git(['fetch', '--quiet', ...uploadPack(address), '--', 'origin', ref], {
+    ...inside,
+    timeoutMs: request.timeoutMs,
+  })
+  const fetched = exitCode === 0 ? await commitOf('FETCH_HEAD') : undefined
+  if (fetched !== undefined) return fetched
+  const what = isCommit ? 'commit' : 'branch or tag'
+  throw cloneFailed(address, `it has no ${what} \`${ref}\`.`)
+}
+
+/** An agent must be able to commit on a machine where nobody ever set a name. */
+async function setAuthor(inside: GitOptions): Promise<void> {
+  const defaults = { 'user.name': 'openoz', 'user.email': 'agent@openoz.invalid' }
+  for (const [key, value] of Object.entries(defaults)) {
+    const known = await gitQuestion(['config', '--get', key], inside)
+    if (known === undefined || known === '') await gitAnswer(['config', key, value], inside)
+  }
+}
+
+/** The branch that a run works on. */
+function runBranch(runId: string): string {
+  return `oz/${runId}`
+}
+
+/** What a folder that was there already is: a repository, of which the run shall say what it changed, or none. */
+export async function existingRepository(
+  { dir, folder, runId }: { dir: string; folder: string; runId: string },
+  options: Omit<GitOptions, 'cwd'>,
+): Promise<Repository | undefined> {
+  if (!existsSync(join(folder, '.git'))) return undefined
+  const inside = { ...options, cwd: folder }
+  const top = await gitQuestion(['rev-parse', '--show-toplevel'], inside)
+  if (top === undefined) return undefined
+  const setting = (name: string) => gitQuestion(['config', '--get', name], inside)
+  // Where an attempt before ours began is where the run began, whatever has been committed since.
+  const known = (await setting('openoz.run')) === runId ? await setting('openoz.base') : undefined
+  const head = await gitQuestion(['rev-parse', '--verify', '--quiet', 'HEAD^{commit}'], inside)
+  const remote = await setting('remote.origin.url')
+  const url = remote === undefined ? undefined : shownRemote(remote)
+  return { dir, folder, url, base: (known ?? head) || null, isKept: true }
+}
+
+function shownRemote(remote: string): string | undefined {
+  try {
+    return repositoryAddress(remote).shown
+  } catch {
+    // A relative path or a folder: nothing in it can be a credential.
+    return URL.canParse(remote) ? undefined : remote
+  }
+}
+
+function cloneFailed(address: RepositoryAddress, problem: string): AppError {
+  return new AppError('repository_clone_failed', { repository: address.shown, problem })
+}

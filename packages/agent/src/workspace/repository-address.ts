@@ -1,0 +1,68 @@
+import { AppError, type SourceRepo } from '@openoz/protocol'
+
+/** Where a repository is fetched from, and how it is spoken of. */
+export interface RepositoryAddress {
+  /** What git is given; may hold a password. */
+  url: string
+  /** The same for people, events and messages: without credentials. */
+  shown: string
+  /** Passwords and tokens inside the URL, for the masker. */
+  secrets: string[]
+  /** A repository on this machine's own disk. */
+  isLocal: boolean
+}
+
+/** `host:path` and `user@host:path`, git's short form of ssh. A single letter before the colon would be a drive. */
+const scpForm = /^(?:[\w.-]+@)?[\w.-]{2,}:(?!\/\/)\S+$/
+const gitHubForm = /^(?!\.)[\w.-]+\/(?!\.)[\w.-]+$/
+/** Everything else that git knows (`ext::`, `fd::`) runs programs of the URL's choice. */
+const schemes = new Set(['https:', 'http:', 'ssh:', 'git:', 'file:'])
+
+/** Throws `repository_clone_failed` for what is no address of a repository. */
+export function repositoryAddress(source: string): RepositoryAddress {
+  if (gitHubForm.test(source)) {
+    const url = `https://github.com/${source.replace(/\.git$/, '')}.git`
+    return { url, shown: url, secrets: [], isLocal: false }
+  }
+  if (URL.canParse(source) && schemes.has(new URL(source).protocol)) {
+    const url = new URL(source)
+    return { url: source, shown: withoutCredentials(url), secrets: secretsOf(url), isLocal: url.protocol === 'file:' }
+  }
+  if (scpForm.test(source) && !source.startsWith('-') && !source.includes('::')) {
+    return { url: source, shown: source, secrets: [], isLocal: false }
+  }
+  const problem =
+    'this is no address of a repository (https://…, ssh://…, git@host:path, file:///…, or owner/repo on GitHub).'
+  throw new AppError('repository_clone_failed', { repository: source.slice(0, 200), problem })
+}
+
+/** The folder of the workspace that a repository is cloned into. */
+export function repositoryFolder({ url, dir }: SourceRepo): string {
+  if (dir !== undefined) return dir.replace(/\/+$/, '')
+  const path = URL.canParse(url) ? decodeURIComponent(new URL(url).pathname) : url
+  const last = path.replace(/\/+$/, '').split(/[/:]/).at(-1) ?? ''
+  const name = last.replace(/\.git$/, '')
+  return name === '' || name === '.' || name === '..' ? 'repository' : name
+}
+
+function withoutCredentials(url: URL): string {
+  if (url.username === '' && url.password === '') return url.href
+  const shown = new URL(url)
+  // A user name beside a password is one (`git`, `oauth2`); alone over https it is the token itself.
+  if (shown.password !== '' || shown.protocol.startsWith('http')) shown.username = ''
+  shown.password = ''
+  return shown.href
+}
+
+function secretsOf(url: URL): string[] {
+  const parts = url.protocol.startsWith('http') && url.password === '' ? [url.username] : [url.password]
+  return parts.filter((part) => part !== '').flatMap((part) => [part, safeDecode(part)])
+}
+
+function safeDecode(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}

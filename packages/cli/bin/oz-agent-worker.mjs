@@ -1,0 +1,8 @@
+#!/usr/bin/env node
+import { printVersion } from './print-version.mjs'
+
+if (!printVersion()) {
+  const { start } = await import('./node-runtime.mjs')
+  const bundle = 'oz-agent-worker.mjs'
+  await start({ self: import.meta.url, loadSource: () => import('../src/oz-agent-worker.ts'), bundle })
+}

@@ -1,0 +1,116 @@
+import { randomUUID } from 'node:crypto'
+import { resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { fullJitterMs, sleep } from '@openoz/machine'
+import {
+  type AmbientAgentConfig,
+  ApiError,
+  AppError,
+  type CreateRunRequest,
+  type CreateRunResponse,
+  isTerminal,
+  type Run,
+} from '@openoz/protocol'
+import type { CommandContext } from '../command-context.ts'
+import type { Connection } from '../connection.ts'
+import { printJson } from '../output.ts'
+import { oneLine } from '../plain-text.ts'
+import { readRunConfigFile } from '../run-config-file.ts'
+import { paintState } from '../state-colors.ts'
+
+export interface RunCloudOptions {
+  prompt: string
+  host?: string
+  model?: string
+  repo: string[]
+  setupCommand: string[]
+  name?: string
+  title?: string
+  file?: string
+  parentRunId?: string
+  team?: boolean
+  personal?: boolean
+  watch?: boolean
+}
+
+type Context = CommandContext & { connection: Connection }
+
+/** Exit code 0 once the run was accepted, whatever becomes of it; with `--watch` that of `oz run watch`. */
+export async function runCloud(context: Context, options: RunCloudOptions): Promise<number> {
+  const { connection, output } = context
+  const fromFile = options.file === undefined ? {} : await readRunConfigFile(options.file)
+  const created = await createRun(connection, runRequest(options, fromFile))
+  if (options.watch) {
+    if (!output.isJson) output.line(`Spawned ambient agent with run ID: ${created.run_id}`)
+    const { watchRun } = await import('../watch/watch-run.ts')
+    return watchRun(context, { runId: created.run_id, since: 0 })
+  }
+  if (output.isJson) {
+    printJson(output, created)
+    return 0
+  }
+  output.line(`Spawned ambient agent with run ID: ${created.run_id}`)
+  output.line(`Watch it: oz run watch ${created.run_id}`)
+  const run = await waitForStart(connection, created)
+  output.line(`Agent state: ${paintState(run.state, output.colors)}`)
+  if (run.status_message) output.line(oneLine(run.status_message.message))
+  return 0
+}
+
+/** Flags win over the file, key by key; repositories and setup commands of the flags replace the file's environment. */
+export function runRequest(options: RunCloudOptions, fromFile: AmbientAgentConfig): CreateRunRequest {
+  const environment =
+    options.repo.length + options.setupCommand.length > 0
+      ? { source_repos: options.repo.map((url) => ({ url: repositoryUrl(url) })), setup_commands: options.setupCommand }
+      : undefined
+  const fromFlags = { name: options.name, model_id: options.model, worker_host: options.host, environment }
+  const config = {
+    ...fromFile,
+    ...Object.fromEntries(Object.entries(fromFlags).filter(([, value]) => value !== undefined)),
+  }
+  return {
+    prompt: options.prompt,
+    title: options.title,
+    config,
+    parent_run_id: options.parentRunId,
+    team: options.team ? true : options.personal ? false : undefined,
+  }
+}
+
+/** A folder of this machine, as people name folders, becomes an address; everything else is one already. */
+function repositoryUrl(text: string): string {
+  return /^(\/|\.{1,2}(\/|$))/.test(text) ? pathToFileURL(resolve(text)).href : text
+}
+
+/** Tried three times under one idempotency key: an answer that got lost does not start a second run. */
+async function createRun(connection: Connection, request: CreateRunRequest): Promise<CreateRunResponse> {
+  const idempotencyKey = randomUUID()
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await connection.client.runs.create(request, { idempotencyKey })
+    } catch (error) {
+      if (attempt === 2 || !isRetryable(error)) throw error
+      await sleep(500 + fullJitterMs(attempt))
+    }
+  }
+}
+
+function isRetryable(error: unknown): boolean {
+  if (error instanceof ApiError) return error.problem.retryable
+  return error instanceof AppError && error.spec.retryable
+}
+
+/** As long as the reference waits for a session to join. */
+const longestWaitMs = 80_000
+
+/** Until its agent works, or it is clear that it does not begin by itself right now. */
+async function waitForStart(connection: Connection, created: CreateRunResponse): Promise<Run> {
+  const deadline = performance.now() + longestWaitMs
+  for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 1.5, 3_000)) {
+    const run = await connection.client.runs.get(created.run_id)
+    const waitsForWorker = run.state === 'QUEUED' && created.at_capacity && run.status_message !== undefined
+    if (run.state === 'INPROGRESS' || run.state === 'BLOCKED' || isTerminal(run.state) || waitsForWorker) return run
+    if (performance.now() > deadline) return run
+    await sleep(pauseMs)
+  }
+}

@@ -1,0 +1,163 @@
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { run, runConnected, withExamples } from '../command-context.ts'
+import { printJson } from '../output.ts'
+import { type ListOptions, listParams, sourceNames, stateNames } from '../run-filters.ts'
+
+export function registerRun(program: Command): void {
+  const group = program.command('run').alias('task').description('list, watch, cancel and collect runs')
+  registerList(group)
+  registerGet(group)
+  registerWatch(group)
+  registerCancel(group)
+  registerWhy(group)
+  registerDiff(group)
+  registerCheckout(group)
+}
+
+const append = <T>(value: T, previous: T[]): T[] => [...previous, value]
+
+function registerList(group: Command): void {
+  const states = Object.keys(stateNames)
+  const list = group
+    .command('list')
+    .description('list runs, the latest first')
+    .option('-L, --limit <n>', 'how many', '10')
+    .addOption(
+      new Option('--state <state>', `${states.join(', ')}; may be repeated`)
+        .argParser((value, previous: string[]) => append(checked(value, states), previous))
+        .default([], 'all'),
+    )
+    .addOption(new Option('--source <source>').choices(Object.keys(sourceNames)))
+    .addOption(new Option('--execution-location <location>').choices(['local', 'remote']))
+    .option('--creator <uid>')
+    .option('--environment <id>')
+    .option('--ancestor-run <id>', 'runs below this one')
+    .option('--name <name>', 'the name in the run’s config')
+    .option('--model <id>')
+    .option('--created-after <time>', 'RFC 3339')
+    .option('--created-before <time>', 'RFC 3339')
+    .option('--updated-after <time>', 'RFC 3339')
+    .option('-q, --query <words>', 'words in title or prompt')
+    .addOption(new Option('--sort-by <field>').choices(['updated-at', 'created-at', 'title', 'agent']))
+    .addOption(new Option('--sort-order <order>').choices(['asc', 'desc']))
+    .option('--cursor <cursor>', 'go on where the last list ended')
+    .action(
+      runConnected<ListOptions>(async ({ connection, output }, { options }) => {
+        const { printRuns } = await import('../run-lists.ts')
+        printRuns(output, await connection.client.runs.list(listParams(options)), Date.now())
+        return 0
+      }),
+    )
+  withExamples(list, [
+    'oz run list',
+    'oz run list --state failed --state error -L 50',
+    'oz run list --output-format ndjson',
+  ])
+}
+
+function checked(value: string, allowed: string[]): string {
+  if (allowed.includes(value)) return value
+  throw new InvalidArgumentError(`Allowed choices are ${allowed.join(', ')}.`)
+}
+
+function registerGet(group: Command): void {
+  const get = group
+    .command('get')
+    .argument('<run-id>')
+    .description('show one run')
+    .action(
+      runConnected(async ({ connection, output }, { args }) => {
+        const found = await connection.client.runs.get(args[0] ?? '')
+        const { printRun } = await import('../run-lists.ts')
+        printRun(output, found)
+        return 0
+      }),
+    )
+  withExamples(get, ['oz run get 0198c2f0-…', 'oz run get 0198c2f0-… --output-format json'])
+}
+
+function registerWatch(group: Command): void {
+  const watch = group
+    .command('watch')
+    .argument('<run-id>')
+    .description('show a run live, from its beginning to its end; Ctrl-C stops watching, not the run')
+    .option('--since <seq>', 'begin after this event', '0')
+    .action(
+      runConnected<{ since: string }>(async (context, { args, options }) => {
+        const { watchRun } = await import('../watch/watch-run.ts')
+        return watchRun(context, { runId: args[0] ?? '', since: Number(options.since) || 0 })
+      }),
+    )
+  withExamples(watch, ['oz run watch 0198c2f0-…', 'oz run watch 0198c2f0-… --output-format ndjson > log.ndjson'])
+  watch.addHelpText('after', '\nExit code: 0 when the run succeeded, 1 when it ended otherwise, 130 after Ctrl-C.')
+}
+
+function registerCancel(group: Command): void {
+  const cancel = group
+    .command('cancel')
+    .argument('<run-id>')
+    .description('stop a run, whatever it is doing')
+    .action(
+      runConnected(async ({ connection, output }, { args }) => {
+        const runId = args[0] ?? ''
+        await connection.client.runs.cancel(runId)
+        const { state } = await connection.client.runs.get(runId)
+        if (output.isJson) printJson(output, { run_id: runId, state })
+        else if (state === 'CANCELLED') output.line(`Cancelled run ${runId}.`)
+        else output.line(`Cancelling run ${runId}; its agent is asked to stop.`)
+        return 0
+      }),
+    )
+  withExamples(cancel, ['oz run cancel 0198c2f0-…'])
+}
+
+function registerWhy(group: Command): void {
+  const why = group
+    .command('why')
+    .argument('<run-id>')
+    .description('say why a run waits, or why it ended')
+    .action(
+      runConnected(async ({ connection, output }, { args }) => {
+        const answer = await connection.client.runs.why(args[0] ?? '')
+        const { printWhy } = await import('../run-lists.ts')
+        printWhy(output, answer)
+        return 0
+      }),
+    )
+  withExamples(why, ['oz run why 0198c2f0-…'])
+}
+
+function registerDiff(group: Command): void {
+  const diff = group
+    .command('diff')
+    .argument('<run-id>')
+    .description('print what a run changed, as last saved')
+    .action(
+      runConnected(async (context, { args }) => {
+        const { printWorkspaceDiff } = await import('../checkout/workspace-diff.ts')
+        return printWorkspaceDiff(context, args[0] ?? '')
+      }),
+    )
+  withExamples(diff, ['oz run diff 0198c2f0-…', 'oz run diff 0198c2f0-… | git apply --check'])
+}
+
+function registerCheckout(group: Command): void {
+  const checkout = group
+    .command('checkout')
+    .argument('<run-id>')
+    .description('put what a run changed into your clone as a branch; working tree and index stay as they are')
+    .option('--repo <path>', 'your clone', '.')
+    .option('--branch <name>', 'instead of oz/<run-id>')
+    .option('--dir <dir>', 'which repository of the run’s workspace, where it had several that fit')
+    .option('--force', 'replace a branch that holds other work')
+    .action(
+      run<{ repo: string; branch?: string; dir?: string; force?: boolean }>(async (context, { args, options }) => {
+        const { checkoutCommand } = await import('../checkout/checkout-command.ts')
+        return checkoutCommand(context, { runId: args[0] ?? '', ...options })
+      }),
+    )
+  withExamples(checkout, [
+    'oz run checkout 0198c2f0-…',
+    'oz run checkout 0198c2f0-… --repo ~/src/shop --branch try-this',
+  ])
+}

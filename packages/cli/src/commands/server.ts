@@ -1,0 +1,28 @@
+import { startServer } from '@openoz/server'
+import type { Command } from 'commander'
+import { run, withExamples } from '../command-context.ts'
+import { createLogger } from '../log.ts'
+import { printJson } from '../output.ts'
+import { addServerFlags, serverOptions } from '../server-flags.ts'
+import { stopInTurn } from '../stack/stop-in-turn.ts'
+import { onStopSignals } from '../stop-signals.ts'
+
+export function registerServer(program: Command): void {
+  const command = program.command('server').description('start the control plane alone; workers join over the network')
+  addServerFlags(command).action(
+    run<Record<string, unknown>>(async ({ options: globals, output, env }, { options }) => {
+      const serverConfig = serverOptions(options, globals, env)
+      const log = createLogger({ name: 'server', level: serverConfig.logLevel, env })
+      using stop = onStopSignals()
+      const server = await startServer(serverConfig, { log })
+      if (output.isJson) printJson(output, { type: 'server_ready', url: server.url, pid: server.pid })
+      else output.line(`Control plane ready at ${server.url}`)
+      return await stopInTurn({ signals: stop, ended: server.stopped, stop: () => server.stop(), log })
+    }),
+  )
+  withExamples(command, [
+    'oz server',
+    'oz server --listen 0.0.0.0:4747 --tls-cert cert.pem --tls-key key.pem --public-url https://oz.example.com',
+    'DATABASE_URL=postgres://oz@db/oz oz server --output-format ndjson',
+  ])
+}

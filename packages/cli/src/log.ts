@@ -1,0 +1,48 @@
+import pc from 'picocolors'
+import { type DestinationStream, type Logger, pino } from 'pino'
+import { type Colors, mayColor } from './output.ts'
+import { oneLine } from './plain-text.ts'
+
+/** Logs go to stderr: JSON for collectors, one short line each for a person who looks at a terminal. */
+export function createLogger({ name, level, env }: { name: string; level: string; env: NodeJS.ProcessEnv }): Logger {
+  const destination = process.stderr.isTTY
+    ? prettyDestination((text) => process.stderr.write(text), pc.createColors(mayColor(process.stderr, env)))
+    : pino.destination({ fd: 2, sync: true })
+  return pino({ name, level, base: { name } }, destination)
+}
+
+function prettyDestination(write: (text: string) => void, colors: Colors): DestinationStream {
+  return { write: (line) => write(`${prettyLine(line, colors)}\n`) }
+}
+
+/** What every line has, and what is shown in another form. */
+const knownFields = new Set(['level', 'time', 'msg', 'name', 'pid', 'hostname', 'err', 'error'])
+
+/** `12:03:51 worker connected workerId=laptop`; warnings yellow, errors red. */
+export function prettyLine(line: string, colors: Colors): string {
+  const entry = parse(line)
+  if (!entry) return line.trimEnd()
+  const problem = problemOf(entry.err ?? entry.error)
+  const message = oneLine(`${entry.msg ?? ''}${problem === '' ? '' : `: ${problem}`}`)
+  const fields = Object.entries(entry)
+    .filter(([name]) => !knownFields.has(name))
+    .map(([name, value]) => oneLine(`${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`))
+  const level = Number(entry.level)
+  const paint = level >= 50 ? colors.red : level >= 40 ? colors.yellow : level <= 20 ? colors.dim : String
+  const time = new Date(Number(entry.time)).toTimeString().slice(0, 8)
+  return [colors.dim(`${time} ${entry.name}`), paint(message), colors.dim(fields.join(' '))].filter(Boolean).join(' ')
+}
+
+function parse(line: string): Record<string, unknown> | undefined {
+  try {
+    const entry: unknown = JSON.parse(line)
+    return typeof entry === 'object' && entry !== null ? (entry as Record<string, unknown>) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function problemOf(error: unknown): string {
+  if (typeof error === 'object' && error !== null && 'message' in error) return String(error.message)
+  return typeof error === 'string' ? error : ''
+}

@@ -1,0 +1,50 @@
+import { readWorkerConfig, runWorker, type WorkerFlagValues } from '@openoz/worker'
+import { isSameServer } from './connection.ts'
+import { createLogger } from './log.ts'
+import { reportError } from './output.ts'
+import { readSavedLogin, type SavedLogin } from './saved-login.ts'
+import { onStopSignals } from './stop-signals.ts'
+import { createWorkerCommand, messageOf, workerFlagValues } from './worker-command.ts'
+
+/** `oz-agent-worker`. */
+export async function main(args: string[]): Promise<void> {
+  const { env } = process
+  try {
+    const command = createWorkerCommand().parse(args, { from: 'user' })
+    const flags = workerFlagValues(command)
+    const config = readWorkerConfig({ flags, env, login: loginFor(flags, env, await readSavedLogin(env)) })
+    const log = createLogger({ name: 'worker', level: config.logLevel, env })
+    using stop = onStopSignals()
+    process.exitCode = await runWorker({
+      ...config,
+      log,
+      signal: AbortSignal.any([stop.first, parentGone()]),
+      stopNow: stop.second,
+      onEvent(event) {
+        const message = messageOf(event)
+        if (message && process.connected) process.send?.(message)
+      },
+    })
+  } catch (error) {
+    process.exitCode = reportError(error, { format: 'pretty', debug: false, stderr: process.stderr, env })
+  }
+  // The channel to `oz up` would keep this process alive.
+  if (process.connected) process.disconnect()
+}
+
+/** The saved key belongs to the saved address: nobody else is shown it. */
+function loginFor(flags: WorkerFlagValues, env: NodeJS.ProcessEnv, saved: SavedLogin | undefined) {
+  const named = flags.serverUrl || flags.serverRootUrl || env.OZ_SERVER_URL || env.WARP_SERVER_ROOT_URL
+  if (!saved || (named && !isSameServer(named, saved.server_url))) return undefined
+  return { serverUrl: saved.server_url, apiKey: saved.api_key }
+}
+
+/** A worker that `oz up` started ends with it, however that ended. Aborted never when nobody holds a channel to us. */
+function parentGone(): AbortSignal {
+  const gone = new AbortController()
+  const onDisconnect = () => gone.abort(new Error('the program that started this worker has ended'))
+  // `send` is there when there was a channel: it may have ended while our modules were loaded.
+  if (process.send && !process.connected) onDisconnect()
+  else process.once('disconnect', onDisconnect)
+  return gone.signal
+}

@@ -1,0 +1,118 @@
+import type { Command } from 'commander'
+import { createProgram, type OutputFormat } from './global-options.ts'
+import { reportError } from './output.ts'
+
+/**
+ * `oz`. A command's module is loaded when it was asked for: the agent that a worker starts, and `--help`, need not wait for a control
+ * plane's code to load.
+ */
+interface TopCommand {
+  name: string
+  alias?: string
+  summary: string
+  register: (program: Command) => Promise<void>
+}
+
+const topCommands: TopCommand[] = [
+  {
+    name: 'up',
+    summary: 'start control plane and worker on this machine',
+    register: async (program) => (await import('./commands/up.ts')).registerUp(program),
+  },
+  {
+    name: 'server',
+    summary: 'start the control plane alone',
+    register: async (program) => (await import('./commands/server.ts')).registerServer(program),
+  },
+  {
+    name: 'agent',
+    summary: 'start agents',
+    register: async (program) => (await import('./commands/agent.ts')).registerAgent(program),
+  },
+  {
+    name: 'run',
+    alias: 'task',
+    summary: 'list, watch, cancel and collect runs',
+    register: async (program) => (await import('./commands/run.ts')).registerRun(program),
+  },
+  {
+    name: 'model',
+    summary: 'list the models that can be used now',
+    register: async (program) => (await import('./commands/model.ts')).registerModel(program),
+  },
+  {
+    name: 'worker',
+    summary: 'list connected workers',
+    register: async (program) => (await import('./commands/worker.ts')).registerWorker(program),
+  },
+  {
+    name: 'api-key',
+    summary: 'list, create and expire API keys',
+    register: async (program) => (await import('./commands/api-key.ts')).registerApiKey(program),
+  },
+  {
+    name: 'login',
+    summary: 'save address and key of a control plane',
+    register: async (program) => (await import('./commands/login.ts')).registerLogin(program),
+  },
+  {
+    name: 'logout',
+    summary: 'forget the saved login',
+    register: async (program) => (await import('./commands/login.ts')).registerLogout(program),
+  },
+  {
+    name: 'whoami',
+    summary: 'say who the API key belongs to',
+    register: async (program) => (await import('./commands/whoami.ts')).registerWhoami(program),
+  },
+  {
+    name: 'doctor',
+    summary: 'check this machine and the control plane',
+    register: async (program) => (await import('./commands/doctor.ts')).registerDoctor(program),
+  },
+]
+
+export async function main(args: string[]): Promise<void> {
+  endQuietlyWithoutReader()
+  const program = createProgram(process.env)
+  try {
+    await registerCommands(program, wantedCommand(args))
+    if (args.length === 0) program.outputHelp()
+    else await program.parseAsync(args, { from: 'user' })
+  } catch (error) {
+    const { outputFormat, debug } = program.opts<{ outputFormat: OutputFormat; debug?: boolean }>()
+    const streams = { stderr: process.stderr, env: process.env }
+    process.exitCode = reportError(error, { format: outputFormat, debug: debug ?? false, ...streams })
+  }
+}
+
+async function registerCommands(program: Command, wanted: string | undefined): Promise<void> {
+  for (const { name, alias, summary, register } of topCommands) {
+    if (wanted === name || (alias !== undefined && wanted === alias)) {
+      await register(program)
+      continue
+    }
+    const placeholder = program.command(name).description(summary)
+    if (alias !== undefined) placeholder.alias(alias)
+  }
+}
+
+const globalOptionsWithValue = new Set(['--api-key', '--server-url', '--server-root-url', '--output-format'])
+
+/** The first word that is neither an option nor an option's value; after `help`, the one behind it. */
+function wantedCommand(args: string[]): string | undefined {
+  for (let at = 0; at < args.length; at++) {
+    const arg = args[at] ?? ''
+    if (globalOptionsWithValue.has(arg)) at++
+    else if (!arg.startsWith('-') && arg !== 'help') return arg
+  }
+  return undefined
+}
+
+/** `oz run list | head` ends the reader first. That is no error. */
+function endQuietlyWithoutReader(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0)
+    throw error
+  })
+}

@@ -1,0 +1,80 @@
+import type { ListRunsResponse, Run, Why } from '@openoz/protocol'
+import { type Output, printJson } from './output.ts'
+import { oneLine, plainText } from './plain-text.ts'
+import { paintState } from './state-colors.ts'
+import { type Column, printList, renderFields } from './table.ts'
+import { ageText, durationText } from './time-text.ts'
+
+/** `json` is the server's answer as it came, with the cursor; `ndjson` one run per line. */
+export function printRuns(output: Output, answer: ListRunsResponse, now: number): void {
+  if (output.format === 'json') {
+    output.line(JSON.stringify(answer, null, 2))
+    return
+  }
+  const columns: Column<Run>[] = [
+    { title: 'run', value: (row) => row.run_id },
+    { title: 'state', value: (row) => row.state, paint: (text) => paintState(text, output.colors) },
+    { title: 'title', value: (row) => row.title, cutTo: 14 },
+    { title: 'host', value: (row) => row.agent_config.worker_host ?? '', dropOrder: 2 },
+    { title: 'model', value: (row) => row.agent_config.model_id ?? '', dropOrder: 3 },
+    { title: 'created', value: (row) => ageText(row.created_at, now), dropOrder: 1 },
+  ]
+  printList(output, { rows: answer.runs, columns, empty: 'No runs.' })
+  if (answer.page_info.has_next_page && !output.isJson) output.note(`More: --cursor ${answer.page_info.next_cursor}`)
+}
+
+export function printRun(output: Output, run: Run): void {
+  if (output.format === 'json') output.line(JSON.stringify(run, null, 2))
+  else if (output.format === 'ndjson') printJson(output, run)
+  else {
+    output.line(renderFields(fieldsOf(run, output)))
+    output.line(`\n${plainText(run.prompt).trim()}`)
+  }
+}
+
+function fieldsOf(run: Run, output: Output): [string, string | undefined][] {
+  const { input_tokens, output_tokens, requests } = run.request_usage
+  const environment = run.agent_config.environment
+  return [
+    ['Run', run.run_id],
+    ['Title', oneLine(run.title)],
+    ['State', paintState(run.state, output.colors)],
+    ['Message', run.status_message && oneLine(run.status_message.message)],
+    ['Host', run.agent_config.worker_host ?? 'any worker'],
+    ['Model', run.agent_config.model_id ?? 'the default'],
+    ['Repositories', environment?.source_repos?.map((repo) => oneLine(repo.url)).join(', ')],
+    ['Creator', oneLine(run.creator.display_name)],
+    ['Source', run.source],
+    ['Created', run.created_at],
+    ['Started', run.started_at ?? undefined],
+    ['Finished', run.finished_at ?? undefined],
+    ['Took', took(run)],
+    ['Tokens', requests === 0 ? undefined : `${tokenText(input_tokens, output_tokens)} in ${requests} requests`],
+  ]
+}
+
+function took(run: Run): string | undefined {
+  if (run.started_at === null || run.finished_at === null) return undefined
+  return durationText(Date.parse(run.finished_at) - Date.parse(run.started_at))
+}
+
+/** `12,345 in, 678 out` */
+export function tokenText(input: number, output: number): string {
+  return `${input.toLocaleString('en-US')} in, ${output.toLocaleString('en-US')} out`
+}
+
+export function printWhy(output: Output, why: Why): void {
+  if (output.isJson) {
+    printJson(output, why)
+    return
+  }
+  output.line(`${paintState(why.state, output.colors)}  ${plainText(why.summary)}`)
+  if (why.next_step !== '') output.line(plainText(why.next_step))
+  if (why.place_in_queue !== null) output.line(`Runs before it in the queue: ${why.place_in_queue}`)
+  if (why.workers.length === 0) return
+  const columns: Column<Why['workers'][number]>[] = [
+    { title: 'worker', value: (row) => row.worker_id, cutTo: 12 },
+    { title: 'why not', value: (row) => row.reason ?? 'it may take the run' },
+  ]
+  printList(output, { rows: why.workers, columns, empty: '' })
+}

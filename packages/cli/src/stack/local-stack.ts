@@ -1,0 +1,168 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { writePrivateFile } from '@openoz/machine'
+import { AppError } from '@openoz/protocol'
+import { type RunningServer, type ServerOptions, startServer } from '@openoz/server'
+import type { Logger } from 'pino'
+import { type Connection, openConnection } from '../connection.ts'
+import { ozProgram } from '../program-files.ts'
+import { savedLoginFile } from '../saved-login.ts'
+import { workerEnvironment } from './worker-environment.ts'
+import { startWorkerProcess, type WorkerProcess } from './worker-process.ts'
+
+/**
+ * Everything for one machine: the control plane in this process, and a worker with the direct backend in a process of its own. `oz up` keeps
+ * one running, the demo one for as long as its run takes.
+ */
+export interface LocalStack {
+  server: RunningServer
+  /** With the administrator's key. */
+  connection: Connection
+  worker: WorkerProcess | undefined
+  /** Worker first, so that it can still report what it ended. Safe to call twice. */
+  stop(): Promise<void>
+  /** For people without patience, during `stop`: tasks are killed, and nothing waits for the worker. */
+  stopNow(): Promise<void>
+}
+
+export interface LocalStackOptions {
+  server: ServerOptions
+  worker: LocalWorkerOptions | undefined
+  env: NodeJS.ProcessEnv
+  log: Logger
+}
+
+export interface LocalWorkerOptions {
+  workerId: string
+  /** Defaults: those of the worker. */
+  workspaceRoot?: string
+  stateDir?: string
+  onLog?: (chunk: Buffer) => void
+}
+
+export async function startLocalStack({ server: options, worker, env, log }: LocalStackOptions): Promise<LocalStack> {
+  const server = await startServer(options, { log })
+  let connection: Connection | undefined
+  try {
+    connection = openConnection({
+      serverUrl: server.url,
+      apiKey: await readAdminKey(server, options),
+      env: trusting(options, env),
+    })
+    const local = worker && (await startLocalWorker({ worker, connection, options, env, log }))
+    return assemble({ server, connection, local })
+  } catch (error) {
+    await connection?.[Symbol.asyncDispose]()
+    await server.stop()
+    throw error
+  }
+}
+
+function assemble(parts: {
+  server: RunningServer
+  connection: Connection
+  local: LocalWorker | undefined
+}): LocalStack {
+  const { server, connection, local } = parts
+  let stopping: Promise<void> | undefined
+  const stopAll = async () => {
+    await local?.process.stop()
+    await local?.expireKey()
+    await connection[Symbol.asyncDispose]()
+    await server.stop()
+  }
+  return {
+    server,
+    connection,
+    worker: local?.process,
+    stop: () => {
+      stopping ??= stopAll()
+      return stopping
+    },
+    stopNow: async () => {
+      local?.process.stopNow()
+      await server.stop()
+    },
+  }
+}
+
+interface LocalWorker {
+  process: WorkerProcess
+  expireKey: () => Promise<void>
+}
+
+async function startLocalWorker(start: {
+  worker: LocalWorkerOptions
+  connection: Connection
+  options: ServerOptions
+  env: NodeJS.ProcessEnv
+  log: Logger
+}): Promise<LocalWorker> {
+  const { worker, connection, options, env, log } = start
+  const key = await mintWorkerKey(connection, worker.workerId)
+  const configFile = await writeWorkerConfig({ worker, options, env })
+  const args = ['--backend', 'direct', '--worker-id', worker.workerId, '--config-file', configFile]
+  return {
+    process: startWorkerProcess({
+      args: [...args, '--log-level', options.logLevel],
+      // The key by environment and not as an argument: command lines can be read by everyone.
+      env: {
+        ...workerEnvironment(trusting(options, env)),
+        OZ_SERVER_URL: connection.serverUrl,
+        OZ_API_KEY: key.secret,
+      },
+      log,
+      onLog: worker.onLog,
+    }),
+    // A server that is gone already cannot be asked; the next start cleans up.
+    expireKey: () =>
+      connection.client.apiKeys.expire(key.uid).then(
+        () => {},
+        () => {},
+      ),
+  }
+}
+
+/** Opens one worker id and nothing else. The keys of earlier starts that could not clean up are ended. */
+async function mintWorkerKey({ client }: Connection, workerId: string): Promise<{ uid: string; secret: string }> {
+  const name = `oz up: ${workerId}`
+  const { api_keys: keys } = await client.apiKeys.list()
+  const now = Date.now()
+  const isStale = ({ expires_at }: { expires_at: string | null }) => expires_at === null || Date.parse(expires_at) > now
+  const stale = keys.filter((key) => key.scope === 'worker' && key.name === name && isStale(key))
+  for (const key of stale) await client.apiKeys.expire(key.uid)
+  const created = await client.apiKeys.create({ name, scope: 'worker', worker_id: workerId })
+  return { uid: created.api_key.uid, secret: created.raw_api_key }
+}
+
+/** What has no flag: where our own `oz` is, and the folders that tasks must not see. JSON is YAML. */
+async function writeWorkerConfig(parts: {
+  worker: LocalWorkerOptions
+  options: ServerOptions
+  env: NodeJS.ProcessEnv
+}): Promise<string> {
+  const { worker, options, env } = parts
+  const file = join(options.dataDir, 'worker.yaml')
+  const direct = {
+    oz_path: ozProgram,
+    workspace_root: worker.workspaceRoot,
+    state_dir: worker.stateDir,
+    hidden_paths: [options.dataDir, savedLoginFile(env)],
+  }
+  await writePrivateFile(file, `${JSON.stringify({ backend: { direct } }, null, 2)}\n`)
+  return file
+}
+
+async function readAdminKey(server: RunningServer, options: ServerOptions): Promise<string> {
+  if (options.bootstrapApiKey !== null) return options.bootstrapApiKey
+  try {
+    return (await readFile(server.adminApiKeyFile, 'utf8')).trim()
+  } catch (cause) {
+    throw new AppError('admin_key_missing', { file: server.adminApiKeyFile }, { cause })
+  }
+}
+
+/** A certificate of one's own is trusted by one's own programs. */
+function trusting(options: ServerOptions, env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return options.tls === null || env.OZ_CA_FILE ? env : { ...env, OZ_CA_FILE: options.tls.certFile }
+}

@@ -1,0 +1,17 @@
+/**
+ * What a worker that we start inherits. A list of what it may have, not of what it must not: the control plane's environment holds the keys of
+ * model providers and databases, under names that nobody can list.
+ */
+const allowed = [
+  /^(PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|COLORTERM|COLUMNS|NO_COLOR|FORCE_COLOR)$/,
+  /^LC_/,
+  /^(TMPDIR|TEMP|TMP|SystemRoot|windir|ComSpec|PATHEXT|USERPROFILE|APPDATA|LOCALAPPDATA)$/,
+  /^XDG_(CONFIG|DATA|STATE|CACHE|RUNTIME)_/,
+  /^(https?|no|all)_proxy$/i,
+  /^(NODE_EXTRA_CA_CERTS|OZ_CA_FILE|SSL_CERT_FILE|SSL_CERT_DIR)$/,
+  /^OTEL_/,
+]
+
+export function workerEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => allowed.some((pattern) => pattern.test(name))))
+}

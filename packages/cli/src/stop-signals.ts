@@ -1,0 +1,38 @@
+/**
+ * How people and supervisors stop a program: SIGINT, SIGTERM or SIGHUP once, politely, and again when they have no patience left.
+ *
+ * One Ctrl-C reaches a program several times: the terminal sends it to the whole process group, and npm passes it on as well. What follows the
+ * first within a moment is therefore the same keypress.
+ */
+export interface StopSignals extends Disposable {
+  /** Aborted by the first signal. */
+  readonly first: AbortSignal
+  /** Aborted by the second: stop at once. */
+  readonly second: AbortSignal
+}
+
+const samePressMs = 400
+
+const stopSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+export function onStopSignals(): StopSignals {
+  const first = new AbortController()
+  const second = new AbortController()
+  let firstAt = 0
+  const onSignal = () => {
+    if (!first.signal.aborted) {
+      firstAt = performance.now()
+      first.abort(new Error('stopped by a signal'))
+    } else if (performance.now() - firstAt > samePressMs) {
+      second.abort(new Error('stopped by a second signal'))
+    }
+  }
+  for (const name of stopSignals) process.on(name, onSignal)
+  return {
+    first: first.signal,
+    second: second.signal,
+    [Symbol.dispose]() {
+      for (const name of stopSignals) process.off(name, onSignal)
+    },
+  }
+}

@@ -1,0 +1,345 @@
+import { randomUUID } from 'node:crypto'
+import { access, chown, constants, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { homedir, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createMasker, type Dialer, identifyProcess } from '@openoz/machine'
+import { AppError, describeError, type TaskAssignment } from '@openoz/protocol'
+import type { Logger } from 'pino'
+import { removeTree } from '../folder-removal.ts'
+import { chooseIsolation, type Isolation, type TaskUser } from '../isolation.ts'
+import { launchArguments } from '../launch-command.ts'
+import { starter } from '../shell-text.ts'
+import { startShim } from '../shim-process.ts'
+import {
+  type BaseEnvironment,
+  findOnPath,
+  isExecutable,
+  parseEnvironmentFile,
+  taskEnvironment,
+  taskPath,
+} from '../task-environment.ts'
+import {
+  createTaskFolder,
+  readTaskFile,
+  type TaskFolder,
+  type TaskRecord,
+  taskFolder,
+  tasksFolder,
+  writeRecord,
+} from '../task-folder.ts'
+import { takeTaskUser } from '../task-users.ts'
+import type { WorkerOptions } from '../worker-options.ts'
+import { type Backend, type StepReporter, type Task, TaskFailure } from './backend.ts'
+import { directLayout } from './direct-layout.ts'
+import { clearEnded, clearFormerExecutions, deliverLeft, type SweepScope } from './direct-sweep.ts'
+import {
+  cleanUp,
+  DirectTask,
+  type DirectTaskContext,
+  endEverything,
+  exposedOf,
+  runTaskHook,
+  writeVariables,
+} from './direct-task.ts'
+
+/**
+ * Tasks as processes of this machine: a process tree and a folder each. It owns `<state>/tasks` and the workspaces; `task-folder.ts` says
+ * what lies there, `isolation.ts` how tasks are kept apart, `shell-text.ts` what stands between worker and agent.
+ */
+interface DirectBackendOptions {
+  worker: WorkerOptions
+  dialer: Dialer
+  log: Logger
+  /** How long an ended agent's events may take to be delivered before its outcome is reported. */
+  deliveryTimeoutMs?: number
+}
+
+export function createDirectBackend({
+  worker,
+  dialer,
+  log,
+  deliveryTimeoutMs = 30_000,
+}: DirectBackendOptions): Backend {
+  return new DirectBackend({ worker, dialer, log, deliveryTimeoutMs })
+}
+
+class DirectBackend implements Backend {
+  readonly name = 'direct'
+  readonly #options: Required<DirectBackendOptions>
+  readonly #stateDir: string
+  readonly #workspaceRoot: string
+  /** Executions that this process answers for, from the first folder to the last. */
+  readonly #active = new Set<string>()
+  #queue: Promise<unknown> = Promise.resolve()
+  #oz = ''
+  #isolation: Isolation | undefined
+
+  constructor(options: Required<DirectBackendOptions>) {
+    this.#options = options
+    const { stateDir, workspaceRoot } = directLayout(options.worker)
+    this.#stateDir = stateDir
+    this.#workspaceRoot = workspaceRoot
+  }
+
+  async check(): Promise<void> {
+    const { worker, log } = this.#options
+    const { targetDir, ozPath, hiddenPaths, readablePaths } = worker.direct
+    const path = taskPath(worker.env)
+    const oz = ozPath ?? findOnPath('oz', path)
+    if (oz === undefined) throw new AppError('oz_missing', { path: '`oz`', problem: 'is not on the PATH' })
+    if (!isExecutable(oz)) throw new AppError('oz_missing', { path: oz, problem: 'is no program that can be run' })
+    this.#oz = oz
+    if (targetDir !== undefined && !(await isFolder(targetDir))) {
+      throw new AppError('target_dir_invalid', { folder: targetDir })
+    }
+    await makeWritable(this.#workspaceRoot)
+    await makeWritable(tasksFolder(this.#stateDir))
+
+    const node = findOnPath('node', path)
+    this.#isolation = await chooseIsolation({
+      env: worker.env,
+      stateDir: this.#stateDir,
+      workspaceRoot: this.#workspaceRoot,
+      targetDir,
+      programs: [oz, process.execPath, ...(node === undefined ? [] : [node])],
+      hiddenPaths,
+      readablePaths,
+    })
+    const { kind, text } = this.#isolation
+    log[kind === 'none' ? 'warn' : 'info']({ isolation: kind }, text)
+  }
+
+  async start(assignment: TaskAssignment, reporter: StepReporter, signal: AbortSignal): Promise<Task> {
+    const { execution_id: executionId } = assignment
+    if (!isExecutable(this.#oz)) {
+      const problem = describeError('oz_missing', { path: this.#oz, problem: 'is no program that can be run any more' })
+      throw new TaskFailure('agent_invocation', problem)
+    }
+    this.#active.add(executionId)
+    let context: DirectTaskContext | undefined
+    try {
+      reporter.started('worker_setup')
+      context = await this.#alone(() => this.#prepare(assignment, reporter))
+      const fromSetup = await this.#setUp(context, signal)
+      reporter.completed('worker_setup', this.#describeSetup(assignment))
+      reporter.started('start')
+      const task = await this.#launch(assignment, context, fromSetup)
+      reporter.completed('start')
+      return this.#forgetWhenFinished(executionId, task)
+    } catch (error) {
+      if (context) await undo(context)
+      this.#active.delete(executionId)
+      if (signal.aborted && !(error instanceof TaskFailure)) throw signal.reason
+      throw error instanceof TaskFailure ? error : workspaceFailure(error)
+    }
+  }
+
+  async sweep(signal: AbortSignal): Promise<void> {
+    const { dialer, deliveryTimeoutMs } = this.#options
+    const left = await this.#alone(() => clearEnded(this.#sweepScope(), signal))
+    await deliverLeft(left, { ...this.#sweepScope(), dialer, deliveryTimeoutMs, signal })
+  }
+
+  #sweepScope(): SweepScope {
+    const { worker, log } = this.#options
+    const isActive = (executionId: string) => this.#active.has(executionId)
+    return { stateDir: this.#stateDir, serverUrl: worker.serverUrl, isActive, log }
+  }
+
+  /** One at a time: what clears a workspace, and what makes the next one of the same run. */
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(work)
+    this.#queue = result.catch(() => {})
+    return result
+  }
+
+  /** Folders and user. Leaves nothing behind when it rejects. */
+  async #prepare(assignment: TaskAssignment, reporter: StepReporter): Promise<DirectTaskContext> {
+    const { worker, dialer, log, deliveryTimeoutMs } = this.#options
+    const { task_id: taskId, execution_id: executionId, execution_token: token } = assignment
+    const { targetDir } = worker.direct
+    const isolation = this.#chosenIsolation()
+    const uid =
+      isolation.kind === 'uid' && !isolation.sharedUser ? await takeTaskUser(this.#stateDir, executionId) : undefined
+    const user = uid === undefined ? isolation.sharedUser : { uid, gid: uid }
+    const paths = taskFolder(this.#stateDir, executionId)
+    const record: TaskRecord = {
+      version: 1,
+      worker_id: worker.workerId,
+      server_url: worker.serverUrl,
+      task_id: taskId,
+      execution_id: executionId,
+      uid,
+      workspace: targetDir ?? join(this.#workspaceRoot, taskId),
+      removes_workspace: targetDir === undefined && worker.cleanup,
+      worker: identifyProcess(process.pid) ?? null,
+      process: null,
+      started_at: new Date().toISOString(),
+    }
+    const context: DirectTaskContext = {
+      record,
+      paths,
+      user,
+      base: this.#baseEnvironment(paths, user),
+      isolation,
+      token,
+      secrets: secretsOf(assignment, worker.apiKey),
+      stateDir: this.#stateDir,
+      dialer,
+      log: log.child({ runId: taskId, executionId }),
+      hookTimeoutMs: worker.direct.hookTimeoutMs ?? 600_000,
+      deliveryTimeoutMs,
+      teardownCommand: worker.direct.teardownCommand,
+      reporter,
+    }
+    try {
+      await clearFormerExecutions(taskId, this.#sweepScope())
+      const mcpServers = assignment.task.agent_config_snapshot?.mcp_servers
+      await createTaskFolder(paths, { record, token, mcpServers, owner: user })
+      if (targetDir === undefined) await makeWorkspace(record, user)
+      return context
+    } catch (error) {
+      await undo(context)
+      throw error
+    }
+  }
+
+  /** Runs the setup command; returns what it put into its environment file. */
+  async #setUp(context: DirectTaskContext, signal: AbortSignal): Promise<Record<string, string>> {
+    const { setupCommand } = this.#options.worker.direct
+    if (setupCommand === undefined) return {}
+    const file = context.paths.agent.setupEnvironment
+    const variables = { OZ_ENVIRONMENT_FILE: file }
+    const { problem, output, exitCode } = await runTaskHook(context, { command: setupCommand, variables, signal })
+    if (problem !== undefined) {
+      const words = createMasker(context.secrets).mask(
+        `The worker’s setup command failed: ${problem}.\n${output}`.trim(),
+      )
+      context.reporter.failed('worker_setup', words)
+      throw new TaskFailure('setup_command', words, { exitCode })
+    }
+    const { values, badLines } = parseEnvironmentFile((await readTaskFile(file, 1024 * 1024)) ?? '')
+    if (badLines.length > 0) context.log.warn({ lines: badLines }, 'Lines of the environment file are no KEY=VALUE')
+    return values
+  }
+
+  async #launch(
+    assignment: TaskAssignment,
+    context: DirectTaskContext,
+    fromSetup: Record<string, string>,
+  ): Promise<DirectTask> {
+    const { worker } = this.#options
+    const { paths, record, user, base } = context
+    const variables = taskEnvironment({
+      assignment,
+      paths,
+      workspace: record.workspace,
+      base,
+      serverRootUrl: worker.serverRootUrl,
+      configured: worker.taskEnvironment,
+      fromSetup,
+    })
+    await writeVariables(context, variables)
+    const hasMcp = assignment.task.agent_config_snapshot?.mcp_servers !== undefined
+    const args = launchArguments(assignment, { ...worker, mcpFile: hasMcp ? paths.agent.mcp : undefined })
+    const command = ['/bin/sh', '-c', starter, 'oz-starter', paths.agent.variables, this.#oz, ...args]
+    const wrapped = context.isolation.wrap(command, {
+      user,
+      workspace: record.workspace,
+      exposed: exposedOf(paths),
+      stage: paths.view,
+    })
+    const { execution_id: executionId, workspace } = record
+    const shim = await startShim({ paths, command: wrapped.command, workspace, executionId })
+    const task = new DirectTask(context, { shim, depth: wrapped.depth })
+    record.process = shim
+    try {
+      await writeRecord(paths, record)
+    } catch (error) {
+      await task.stop(0)
+      throw error
+    }
+    return task
+  }
+
+  #forgetWhenFinished(executionId: string, task: DirectTask): Task {
+    return {
+      pid: task.pid,
+      workspace: task.workspace,
+      exited: task.exited,
+      stop: (graceMs) => task.stop(graceMs),
+      finish: async (options) => {
+        const words = await task.finish(options)
+        this.#active.delete(executionId)
+        return words
+      },
+    }
+  }
+
+  #describeSetup(assignment: TaskAssignment): string {
+    const image = assignment.docker_image ?? assignment.task.agent_config_snapshot?.environment?.docker_image
+    const about = image === undefined ? '' : ` The image ${image} does not apply on the direct backend.`
+    return `Isolation: ${this.#chosenIsolation().text}.${about}`
+  }
+
+  #baseEnvironment(paths: TaskFolder, user: TaskUser | undefined): BaseEnvironment {
+    const { env } = this.#options.worker
+    // Somebody else's home would be closed to the task's user, or open to its predecessors.
+    const HOME = user ? paths.agent.home : env.HOME || homedir()
+    const TMPDIR = this.#chosenIsolation().kind === 'none' ? env.TMPDIR || tmpdir() : paths.agent.temporary
+    return { HOME, TMPDIR, PATH: taskPath(env) }
+  }
+
+  #chosenIsolation(): Isolation {
+    if (!this.#isolation) throw new Error('check() comes first')
+    return this.#isolation
+  }
+}
+
+/** For a task whose agent never ran: there is nothing in it that is worth keeping. */
+async function undo(context: DirectTaskContext): Promise<void> {
+  await endEverything(context, undefined).catch((error: unknown) => {
+    context.log.error({ error }, 'A task could not be ended')
+  })
+  await cleanUp(context)
+}
+
+async function makeWorkspace({ workspace, removes_workspace }: TaskRecord, user: TaskUser | undefined): Promise<void> {
+  if (await isFolder(workspace)) {
+    // Left by an earlier execution of the run: kept for the operator, or not cleaned up.
+    if (removes_workspace) await removeTree(workspace)
+    else await rename(workspace, `${workspace}.${new Date().toISOString().replaceAll(':', '-')}`)
+  }
+  await mkdir(workspace, { mode: 0o700 })
+  if (user) await chown(workspace, user.uid, user.gid)
+}
+
+async function makeWritable(folder: string): Promise<void> {
+  try {
+    // Others may pass, not look: tasks of root's worker have users of their own.
+    await mkdir(folder, { recursive: true, mode: process.getuid?.() === 0 ? 0o711 : 0o700 })
+    await access(folder, constants.W_OK | constants.X_OK)
+    // Read-only and full file systems look writable until one writes.
+    const probe = join(folder, `.write-${randomUUID()}`)
+    await writeFile(probe, 'probe')
+    await rm(probe)
+  } catch (error) {
+    const problem = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error'
+    throw new AppError('workspace_root_not_writable', { folder, problem })
+  }
+}
+
+function workspaceFailure(error: unknown): TaskFailure {
+  const words = error instanceof Error ? error.message : 'unknown error'
+  return new TaskFailure('workspace_setup', `The workspace could not be made: ${words}`, { cause: error })
+}
+
+/** Values that must not be quoted from a log: the token, and what is named like a secret. */
+function secretsOf({ execution_token: token, env_vars = {} }: TaskAssignment, apiKey: string): string[] {
+  const named = Object.entries(env_vars).filter(([name]) => /KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL/i.test(name))
+  return [apiKey, ...(token === undefined ? [] : [token]), ...named.map(([, value]) => value)]
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isDirectory() ?? false
+}

@@ -1,0 +1,6 @@
+export { type BackendName, backendNames } from './backends/backend.ts'
+export { describeIsolation, type IsolationKind, type IsolationReport } from './isolation.ts'
+export { runWorker } from './run-worker.ts'
+export { readWorkerConfig, type WorkerConfigSources } from './worker-config.ts'
+export { type WorkerFlag, type WorkerFlagValues, workerFlags } from './worker-flags.ts'
+export type { DirectOptions, RunWorkerOptions, WorkerEvent, WorkerOptions } from './worker-options.ts'

@@ -1,0 +1,311 @@
+import { hostname } from 'node:os'
+import { createDialer } from '@openoz/machine'
+import { type ServerMessage, type TaskAssignment, type WorkerMessage, workerProtocolVersion } from '@openoz/protocol'
+import type { Logger } from 'pino'
+import manifest from '../package.json' with { type: 'json' }
+import { type Assignment, runAssignment } from './assignment.ts'
+import type { Backend } from './backends/backend.ts'
+import { createDirectBackend } from './backends/direct.ts'
+import { Connection, type ConnectionTiming } from './connection.ts'
+import { createWorkerMetrics, type WorkerMetrics } from './metrics.ts'
+import { Slots } from './slots.ts'
+import type { TaskOutcome } from './task-outcome.ts'
+import type { RunWorkerOptions } from './worker-options.ts'
+
+/**
+ * A worker from start to stop: check the backend, sweep, connect, take tasks while there are slots, and on the way out end and report what
+ * runs. Nothing here listens on the network.
+ *
+ * Resolves with the exit code: 0 after a stop that was asked for (with `oneShot`: when the task succeeded), 1 when the control plane
+ * refused this worker for good, or the one task failed. Rejects with an AppError when it cannot start.
+ */
+export async function runWorker(options: RunWorkerOptions, timing: Partial<WorkerTiming> = {}): Promise<number> {
+  hideKey(options.apiKey)
+  const times = { ...defaultTiming, ...timing }
+  const { log, signal } = options
+  const dialer = createDialer({ serverUrl: options.serverUrl, env: options.env })
+  const metrics = await createWorkerMetrics({ ...options, version: manifest.version })
+  const stopSweeping = new AbortController()
+  let worker: Worker | undefined
+  try {
+    const backend = createDirectBackend({ worker: options, dialer, log, deliveryTimeoutMs: times.deliveryTimeoutMs })
+    await backend.check(signal)
+    worker = new Worker({ options, dialer, backend, metrics, times, stopSweeping: stopSweeping.signal })
+    return await worker.run()
+  } finally {
+    stopSweeping.abort()
+    await worker?.swept
+    await metrics.shutdown()
+    await dialer.close()
+  }
+}
+
+export interface WorkerTiming {
+  connection: Partial<ConnectionTiming>
+  /** Between the SIGTERM of a cancellation and the kill. The agent heard of the cancellation 10 s before, on its own channel. */
+  graceMs: number
+  deliveryTimeoutMs: number
+  /** How long a stopping worker tries to tell its outcomes. */
+  settleMs: number
+  sweepEveryMs: number
+}
+
+const defaultTiming: WorkerTiming = {
+  connection: {},
+  graceMs: 5_000,
+  deliveryTimeoutMs: 30_000,
+  settleMs: 5_000,
+  sweepEveryMs: 600_000,
+}
+
+interface WorkerParts {
+  options: RunWorkerOptions
+  dialer: ReturnType<typeof createDialer>
+  backend: Backend
+  metrics: WorkerMetrics
+  times: WorkerTiming
+  stopSweeping: AbortSignal
+}
+
+class Worker {
+  /** The sweep under way, if any. Never rejects. */
+  swept: Promise<void> = Promise.resolve()
+  readonly #parts: WorkerParts
+  readonly #log: Logger
+  readonly #connection: Connection
+  readonly #slots: Slots
+  /** By execution. */
+  readonly #assignments = new Map<string, Assignment>()
+  readonly #ending = new Set<Promise<void>>()
+  readonly #stopped = new AbortController()
+  #isSweeping = false
+  #exitCode = 0
+
+  constructor(parts: WorkerParts) {
+    const { options, dialer, metrics, times } = parts
+    this.#parts = parts
+    this.#log = options.log
+    this.#slots = new Slots(options.maxConcurrentTasks, () => this.#tellStatus())
+    this.#connection = new Connection({
+      dialer,
+      workerId: options.workerId,
+      apiKey: options.apiKey,
+      webSocketUrl: options.webSocketUrl,
+      log: options.log,
+      timing: times.connection,
+      hello: () => this.#hello(),
+      onMessage: (message) => this.#receive(message),
+      onOpen: () => this.#onOpen(),
+      onBroken: (problem, reason) => {
+        metrics.setConnected(false)
+        metrics.countReconnect(reason)
+        options.onEvent?.({ type: 'disconnected', problem })
+      },
+    })
+  }
+
+  async run(): Promise<number> {
+    const { options, times } = this.#parts
+    const onStop = () => this.#drain()
+    const onStopNow = () => this.#stopAll({ atOnce: true })
+    options.signal.addEventListener('abort', onStop, { once: true })
+    options.stopNow?.addEventListener('abort', onStopNow, { once: true })
+    const sweeping = setInterval(() => this.#sweep(), times.sweepEveryMs)
+    const connected = new AbortController()
+    const connection = this.#connection.run(connected.signal)
+    try {
+      if (options.signal.aborted) onStop()
+      // Ends with a refusal; a stop is what normally ends the wait.
+      await Promise.race([connection, aborted(this.#stopped.signal)])
+      await this.#endAll()
+      await this.#connection.settle(options.stopNow?.aborted ? 500 : times.settleMs)
+      return this.#exitCode
+    } catch (error) {
+      const problem = error instanceof Error ? error.message : 'unknown error'
+      this.#log.error({ problem }, 'The control plane refused this worker')
+      this.#stopAll({ atOnce: false })
+      await this.#endAll()
+      return 1
+    } finally {
+      clearInterval(sweeping)
+      options.signal.removeEventListener('abort', onStop)
+      options.stopNow?.removeEventListener('abort', onStopNow)
+      connected.abort()
+      await connection.catch(() => {})
+    }
+  }
+
+  #hello(): Extract<WorkerMessage, { type: 'worker_hello' }> {
+    const { options, backend } = this.#parts
+    const running = [...this.#assignments.values()]
+    return {
+      type: 'worker_hello',
+      data: {
+        protocol: workerProtocolVersion,
+        version: manifest.version,
+        backend: backend.name,
+        platform: `${process.platform}/${process.arch}`,
+        host: hostname().slice(0, 255),
+        max_concurrent_tasks: options.maxConcurrentTasks,
+        running: running.map(({ taskId, executionId }) => ({ task_id: taskId, execution_id: executionId })),
+      },
+    }
+  }
+
+  #onOpen(): void {
+    const { options, metrics } = this.#parts
+    metrics.setConnected(true)
+    options.onEvent?.({ type: 'connected' })
+    if (this.#slots.active > 0 || this.#slots.isDraining) this.#tellStatus()
+    if (!this.#slots.isDraining) {
+      this.#log.info('Listening for tasks')
+      options.onEvent?.({ type: 'listening' })
+    }
+    this.#sweep()
+  }
+
+  #receive(message: ServerMessage): void {
+    switch (message.type) {
+      case 'task_assignment':
+        this.#offer(message.data)
+        break
+      case 'task_cancellation':
+        this.#stopTask(message.data, 'cancel')
+        break
+      case 'task_superseded':
+        this.#stopTask(message.data, 'abandon')
+        break
+      default:
+        message satisfies never
+    }
+  }
+
+  #offer(assignment: TaskAssignment): void {
+    const { options, metrics } = this.#parts
+    const { task_id: taskId, execution_id: executionId } = assignment
+    // Told twice, for instance around a broken connection: it was claimed before, and the claim is on its way.
+    if (this.#assignments.has(executionId)) return
+    const former = [...this.#assignments.values()].find((other) => other.taskId === taskId)
+    const slot = former
+      ? { taken: false as const, reason: 'an earlier execution of this run is still ending here', isFull: false }
+      : this.#slots.take()
+    if (!slot.taken) {
+      if (slot.isFull) metrics.countRejectedAtCapacity()
+      this.#log.info({ runId: taskId, executionId, reason: slot.reason }, 'Task rejected')
+      this.#connection.send({
+        type: 'task_rejected',
+        data: { task_id: taskId, execution_id: executionId, reason: slot.reason },
+      })
+      options.onEvent?.({ type: 'task_rejected', taskId, executionId, reason: slot.reason })
+      return
+    }
+    this.#claim(assignment)
+  }
+
+  #claim(assignment: TaskAssignment): void {
+    const { options, backend, metrics, times } = this.#parts
+    const { task_id: taskId, execution_id: executionId } = assignment
+    const log = this.#log.child({ runId: taskId, executionId })
+    const claimedAt = performance.now()
+    metrics.countClaimed()
+    log.info('Task claimed')
+    options.onEvent?.({ type: 'task_claimed', taskId, executionId })
+    const running = runAssignment(
+      {
+        backend,
+        log,
+        send: (message) => this.#connection.send(message),
+        graceMs: times.graceMs,
+        onStarted: ({ pid, workspace }) => {
+          log.info({ pid, workspace }, 'Task started')
+          options.onEvent?.({ type: 'task_started', taskId, executionId, pid, workspace })
+        },
+      },
+      assignment,
+    )
+    this.#assignments.set(executionId, running)
+    if (options.oneShot) this.#slots.drain()
+    const ending = running.ended.then((outcome) =>
+      this.#onEnded(running, outcome, (performance.now() - claimedAt) / 1000),
+    )
+    this.#ending.add(ending)
+    void ending.finally(() => this.#ending.delete(ending))
+  }
+
+  #onEnded({ taskId, executionId }: Assignment, outcome: TaskOutcome, seconds: number): void {
+    const { options, metrics } = this.#parts
+    const { result, message, reason } = outcome
+    this.#assignments.delete(executionId)
+    if (result !== 'abandoned') metrics.countEnded(result, seconds)
+    if (reason !== undefined) metrics.countFailure(isAssignmentFailure(reason) ? 'assignment' : 'backend', reason)
+    this.#log.info({ runId: taskId, executionId, result, reason }, 'Task ended')
+    options.onEvent?.({ type: 'task_ended', taskId, executionId, result, message })
+    this.#slots.release()
+    if (options.oneShot) {
+      this.#exitCode = result === 'succeeded' ? 0 : 1
+      this.#stopped.abort()
+    }
+  }
+
+  /** Cancellations of tasks that we do not have come late, or are another worker's of the same id. */
+  #stopTask({ task_id, execution_id }: { task_id: string; execution_id?: string }, cause: 'cancel' | 'abandon'): void {
+    const found = [...this.#assignments.values()].filter(
+      ({ taskId, executionId }) => taskId === task_id && (execution_id === undefined || execution_id === executionId),
+    )
+    for (const assignment of found) {
+      this.#log.info({ runId: task_id, executionId: assignment.executionId, cause }, 'Task is to be ended')
+      assignment.stop(cause)
+    }
+  }
+
+  #tellStatus(): void {
+    const { active, isDraining } = this.#slots
+    this.#parts.metrics.setActive(active)
+    this.#connection.send({ type: 'worker_status', data: { active, draining: isDraining } })
+  }
+
+  #drain(): void {
+    const { options } = this.#parts
+    this.#slots.drain()
+    options.onEvent?.({ type: 'draining' })
+    this.#log.info({ active: this.#slots.active }, 'Stopping: no new tasks; running ones are ended')
+    this.#stopAll({ atOnce: false })
+    this.#stopped.abort()
+  }
+
+  #stopAll({ atOnce }: { atOnce: boolean }): void {
+    for (const assignment of this.#assignments.values()) assignment.stop('shutdown', { atOnce })
+  }
+
+  async #endAll(): Promise<void> {
+    while (this.#ending.size > 0) await Promise.all(this.#ending)
+  }
+
+  #sweep(): void {
+    if (this.#isSweeping) return
+    const { backend, stopSweeping } = this.#parts
+    this.#isSweeping = true
+    this.swept = backend
+      .sweep(stopSweeping)
+      .catch((error: unknown) => this.#log.warn({ error }, 'The sweep failed; tried again later'))
+      .finally(() => {
+        this.#isSweeping = false
+      })
+  }
+}
+
+function isAssignmentFailure(reason: string): boolean {
+  return reason === 'workspace_setup' || reason === 'setup_command'
+}
+
+/** A key that was given as a flag is in our command line, which everybody on the machine can read; this overwrites it. */
+function hideKey(apiKey: string): void {
+  if (process.argv.some((arg) => arg.includes(apiKey))) process.title = 'oz-agent-worker'
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    signal.addEventListener('abort', () => resolve(), { once: true })
+  })
+}

@@ -1,0 +1,177 @@
+import { constants } from 'node:fs'
+import { chown, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { writePrivateFile } from '@openoz/machine'
+import { z } from 'zod'
+
+/**
+ * What the worker keeps of a task on disk, so that any later worker process knows as much as the one that started it:
+ *
+ *   <state>/tasks/<execution id>/
+ *     task.json    who and where: ids, user, process, workspace (see `taskRecord`)
+ *     exit         the agent's exit code, put there by the shim in one step when the agent has ended
+ *     agent.log    stdout and stderr of agent and hooks
+ *     view/        empty; where a task's mounts are put together
+ *     token        the execution token, for delivering the spool
+ *     spool/       the agent's events                                   ┐ these two belong to the task's user;
+ *     agent/       its token, git config, HOME and TMPDIR               ┘ the rest it cannot change or see
+ *
+ * What lies in the last two was written by the task: it is read without following links.
+ */
+export interface TaskFolder {
+  folder: string
+  record: string
+  exit: string
+  log: string
+  token: string
+  view: string
+  spool: string
+  agent: {
+    folder: string
+    token: string
+    gitConfig: string
+    mcp: string
+    /** What the setup command writes. */
+    setupEnvironment: string
+    /** What agent and hooks are started with. */
+    variables: string
+    home: string
+    temporary: string
+  }
+}
+
+export function tasksFolder(stateDir: string): string {
+  return join(stateDir, 'tasks')
+}
+
+export function taskFolder(stateDir: string, executionId: string): TaskFolder {
+  const folder = join(tasksFolder(stateDir), executionId)
+  const agent = join(folder, 'agent')
+  return {
+    folder,
+    record: join(folder, 'task.json'),
+    exit: join(folder, 'exit'),
+    log: join(folder, 'agent.log'),
+    token: join(folder, 'token'),
+    view: join(folder, 'view'),
+    spool: join(folder, 'spool'),
+    agent: {
+      folder: agent,
+      token: join(agent, 'token'),
+      gitConfig: join(agent, 'gitconfig'),
+      mcp: join(agent, 'mcp.json'),
+      setupEnvironment: join(agent, 'environment'),
+      variables: join(agent, 'variables.sh'),
+      home: join(agent, 'home'),
+      temporary: join(agent, 'tmp'),
+    },
+  }
+}
+
+const processIdentity = z.object({ pid: z.int(), startedAt: z.string() })
+
+const taskRecord = z.object({
+  version: z.literal(1),
+  worker_id: z.string(),
+  /** Where the spool has to go. */
+  server_url: z.string(),
+  task_id: z.uuid(),
+  execution_id: z.uuid(),
+  /** The user that the task has to itself; absent where it shares one. */
+  uid: z.int().optional(),
+  workspace: z.string(),
+  /** Whether the workspace goes with the task. */
+  removes_workspace: z.boolean(),
+  /** The worker process that answers for the task. */
+  worker: processIdentity.nullable(),
+  /** The shim; null until it runs. */
+  process: processIdentity.nullable(),
+  started_at: z.string(),
+})
+export type TaskRecord = z.infer<typeof taskRecord>
+
+interface TaskFolderContent {
+  record: TaskRecord
+  token?: string
+  mcpServers?: Record<string, unknown>
+  /** Owner of what is the task's. */
+  owner?: { uid: number; gid: number }
+}
+
+/** Makes all of it but `exit`. Rejects with Node's error; what was made so far stays for the caller to remove. */
+export async function createTaskFolder(paths: TaskFolder, content: TaskFolderContent): Promise<void> {
+  const { record, token, mcpServers, owner } = content
+  // 0711: the task's user must be able to pass through to what is its own, and to see nothing on the way.
+  await mkdir(paths.folder, { mode: 0o711 })
+  await writeRecord(paths, record)
+  await mkdir(paths.view, { mode: 0o700 })
+  const own = [paths.spool, paths.agent.folder, paths.agent.home, paths.agent.temporary]
+  for (const folder of own) await mkdir(folder, { mode: 0o700 })
+  // Repositories that somebody else cloned are used on purpose here; git would refuse them.
+  const files: [string, string][] = [[paths.agent.gitConfig, '[safe]\n\tdirectory = *\n']]
+  if (token !== undefined) files.push([paths.agent.token, token])
+  if (mcpServers !== undefined) files.push([paths.agent.mcp, JSON.stringify({ mcpServers })])
+  if (token !== undefined) await writeFile(paths.token, token, { mode: 0o600, flag: 'wx' })
+  // Nobody knows the folder yet, and after a power cut nobody needs these.
+  for (const [file, text] of files) await writeFile(file, text, { mode: 0o600, flag: 'wx' })
+  if (!owner) return
+  for (const path of [...files.map(([file]) => file), ...own.reverse()]) await chown(path, owner.uid, owner.gid)
+}
+
+export async function writeRecord(paths: TaskFolder, record: TaskRecord): Promise<void> {
+  await writePrivateFile(paths.record, `${JSON.stringify(record, null, 2)}\n`)
+}
+
+/** undefined when there is none that this version can read. */
+export async function readRecord(paths: TaskFolder): Promise<TaskRecord | undefined> {
+  try {
+    return taskRecord.parse(JSON.parse(await readFile(paths.record, 'utf8')))
+  } catch {
+    return undefined
+  }
+}
+
+/** What the shim wrote; undefined until then, `unknown` when the disk was too full for the number. */
+export async function readExitCode(paths: TaskFolder): Promise<number | 'unknown' | undefined> {
+  const text = await readFile(paths.exit, 'utf8').catch(() => undefined)
+  if (text === undefined) return undefined
+  return /^\d{1,3}\n$/.test(text) ? Number(text) : 'unknown'
+}
+
+/** Execution ids of all control folders. */
+export async function listTaskFolders(stateDir: string): Promise<string[]> {
+  const names = await readdir(tasksFolder(stateDir)).catch(() => [])
+  return names.filter((name) => z.uuid().safeParse(name).success)
+}
+
+export async function removeTaskFolder(paths: TaskFolder): Promise<void> {
+  await rm(paths.folder, { recursive: true, force: true, maxRetries: 3 })
+}
+
+/** Reads what a task wrote: a plain file, no link, no pipe, at most `maxBytes`. undefined when it is not that. */
+export async function readTaskFile(file: string, maxBytes: number): Promise<string | undefined> {
+  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
+  const handle = await open(file, flags).catch(() => undefined)
+  if (!handle) return undefined
+  try {
+    const { size, nlink } = await handle.stat().then((stat) => (stat.isFile() ? stat : { size: -1, nlink: 0 }))
+    if (size < 0 || size > maxBytes || nlink !== 1) return undefined
+    return await handle.readFile('utf8')
+  } finally {
+    await handle.close()
+  }
+}
+
+/** The end of a file that the worker itself owns. */
+export async function readTail(file: string, maxBytes: number): Promise<string> {
+  const handle = await open(file, 'r').catch(() => undefined)
+  if (!handle) return ''
+  try {
+    const { size } = await handle.stat()
+    const length = Math.min(size, maxBytes)
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(length), 0, length, size - length)
+    return buffer.subarray(0, bytesRead).toString('utf8')
+  } finally {
+    await handle.close()
+  }
+}

@@ -1,0 +1,89 @@
+import type { FailureReason, WorkerMessage } from '@openoz/protocol'
+import type { TaskExit } from './backends/backend.ts'
+import { TaskFailure } from './backends/backend.ts'
+
+/** Why a task is being stopped. `abandon` outranks the others: then nothing is reported at all. */
+export type StopCause = 'cancel' | 'abandon' | 'shutdown'
+
+export type TaskEnd = { exit: TaskExit; lastWords: string } | { failure: unknown }
+
+export interface TaskOutcome {
+  result: 'succeeded' | 'failed' | 'cancelled' | 'abandoned'
+  message: string
+  reason?: FailureReason
+  exitCode?: number
+}
+
+/** The one table from "how it ended" to "what is told". The agent's own word, where it gave one, counts more; the server sees to that. */
+export function outcomeOf(end: TaskEnd, stopCause: StopCause | undefined): TaskOutcome {
+  switch (stopCause) {
+    case 'abandon':
+      return { result: 'abandoned', message: 'The execution is over; it was ended.' }
+    case 'cancel':
+      return { result: 'cancelled', message: 'The task was cancelled.' }
+    case 'shutdown':
+      // An agent that had just finished by itself has finished.
+      if ('exit' in end && isSuccess(end.exit)) break
+      return { result: 'failed', reason: 'graceful_shutdown', message: 'The worker was stopped.', ...exitCodeOf(end) }
+  }
+  if ('failure' in end) return startFailure(end.failure)
+  const { exit, lastWords } = end
+  const said = lastWords === '' ? '' : `\n${lastWords}`
+  switch (exit.type) {
+    case 'vanished':
+      return {
+        result: 'failed',
+        reason: 'agent_invocation',
+        message: `The agent disappeared without an exit code.${said}`,
+      }
+    case 'killed': {
+      const message = `The agent was ended by signal ${exit.signal}.${said}`
+      return { result: 'failed', reason: 'agent_invocation', message, exitCode: 128 + exit.signal }
+    }
+    case 'exited': {
+      const { code } = exit
+      if (code === 0) return { result: 'succeeded', message: 'The agent has ended.' }
+      // What shells answer for a program that is missing or cannot be run.
+      const couldStart = code !== 126 && code !== 127
+      const message = couldStart
+        ? `The agent ended with exit code ${code}.${said}`
+        : `The agent could not be started (exit code ${code}).${said}`
+      return { result: 'failed', reason: couldStart ? 'container_exit' : 'agent_invocation', message, exitCode: code }
+    }
+  }
+}
+
+/** undefined for an abandoned task. */
+export function outcomeMessage(
+  task: { task_id: string; execution_id: string },
+  { result, message, reason, exitCode }: TaskOutcome,
+): WorkerMessage | undefined {
+  switch (result) {
+    case 'abandoned':
+      return undefined
+    case 'succeeded':
+      return { type: 'task_completed', data: { ...task, message } }
+    case 'cancelled':
+      return { type: 'task_completed', data: { ...task, message, task_state: 'CANCELLED' } }
+    case 'failed':
+      return { type: 'task_failed', data: { ...task, message, failure_reason: reason, exit_code: exitCode } }
+  }
+}
+
+function startFailure(failure: unknown): TaskOutcome {
+  if (failure instanceof TaskFailure) {
+    return { result: 'failed', reason: failure.reason, message: failure.message, exitCode: failure.exitCode }
+  }
+  const words = failure instanceof Error ? failure.message : 'unknown error'
+  return { result: 'failed', reason: 'agent_invocation', message: `The agent could not be started: ${words}` }
+}
+
+function isSuccess(exit: TaskExit): boolean {
+  return exit.type === 'exited' && exit.code === 0
+}
+
+function exitCodeOf(end: TaskEnd): { exitCode?: number } {
+  if (!('exit' in end)) return {}
+  if (end.exit.type === 'killed') return { exitCode: 128 + end.exit.signal }
+  return end.exit.type === 'exited' ? { exitCode: end.exit.code } : {}
+}

@@ -1,0 +1,65 @@
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { AppError } from '@openoz/protocol'
+
+/**
+ * Users that tasks have to themselves, where the worker runs as root. They need no entry in /etc/passwd. The range is the one that systemd
+ * keeps for services of the same kind (DynamicUser), so no person and no package owns one.
+ *
+ * A user is taken by a file in `<state>/users/`, made in one step, so that two workers on one machine never give out the same one. It is
+ * given back when nothing of the task is left; after a crash by the sweep.
+ */
+const firstUser = 61_184
+const lastUser = 65_519
+
+export async function takeTaskUser(stateDir: string, executionId: string): Promise<number> {
+  const folder = usersFolder(stateDir)
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const busy = await usersOfProcesses()
+  const count = lastUser - firstUser + 1
+  // Starting anywhere makes it unlikely that a task meets files that the last one of its user left in a shared folder.
+  const start = Math.floor(Math.random() * count)
+  for (let step = 0; step < count; step++) {
+    const uid = firstUser + ((start + step) % count)
+    if (busy.has(uid)) continue
+    try {
+      await writeFile(join(folder, String(uid)), executionId, { flag: 'wx', mode: 0o600 })
+      return uid
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
+    }
+  }
+  throw new AppError('workspace_root_not_writable', { folder: stateDir, problem: 'every task user is taken' })
+}
+
+export async function returnTaskUser(stateDir: string, uid: number): Promise<void> {
+  await rm(join(usersFolder(stateDir), String(uid)), { force: true })
+}
+
+/** Gives back the users of executions that are not kept any more. */
+export async function returnUsersExceptOf(stateDir: string, executionIds: ReadonlySet<string>): Promise<void> {
+  const folder = usersFolder(stateDir)
+  for (const name of await readdir(folder).catch(() => [])) {
+    const file = join(folder, name)
+    const owner = await readFile(file, 'utf8').catch(() => undefined)
+    const { mtimeMs } = await stat(file).catch(() => ({ mtimeMs: Date.now() }))
+    // A user is taken a moment before its execution's folder is made.
+    const isSettled = Date.now() - mtimeMs > 60_000
+    if (owner !== undefined && isSettled && !executionIds.has(owner)) await rm(file, { force: true })
+  }
+}
+
+function usersFolder(stateDir: string): string {
+  return join(stateDir, 'users')
+}
+
+async function usersOfProcesses(): Promise<Set<number>> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+  const users = await Promise.all(
+    pids.map(async (pid) => {
+      const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '')
+      return Number(/^Uid:\s+(\d+)/m.exec(status)?.[1] ?? -1)
+    }),
+  )
+  return new Set(users)
+}

@@ -1,0 +1,14 @@
+import { pino } from 'pino'
+import { runWorker } from '../run-worker.ts'
+import { readWorkerConfig } from '../worker-config.ts'
+import type { WorkerFlagValues } from '../worker-flags.ts'
+
+/** A worker as a process of its own, for tests that need another user or another environment: flags as JSON in the first argument. */
+const flags = JSON.parse(process.argv[2] ?? '{}') as WorkerFlagValues
+const stop = new AbortController()
+process.once('SIGTERM', () => stop.abort())
+process.exitCode = await runWorker({
+  ...readWorkerConfig({ flags, env: process.env }),
+  log: pino(pino.destination(2)),
+  signal: stop.signal,
+})

