@@ -2,6 +2,7 @@ import { lstat, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createEventPost, type Dialer, drainSpool, openSpool } from '@openoz/machine'
 import type { Logger } from 'pino'
+import { savedWorkName } from './task-folder.ts'
 
 /** `kept`: the control plane could not be reached in time; a later sweep tries again. */
 type DeliveryResult = 'nothing' | 'delivered' | 'refused' | 'kept'
@@ -47,6 +48,8 @@ async function clearTraps(folder: string): Promise<boolean> {
   for (const name of await readdir(folder).catch(() => [])) {
     const path = join(folder, name)
     const stat = await lstat(path)
+    // Kept with the task's folder, and looked into by nobody.
+    if (name === savedWorkName && stat.isDirectory()) continue
     if (!stat.isFile() || stat.nlink !== 1) await rm(path, { recursive: true, force: true })
     else if (/^events-\d+\.jsonl$/.test(name) && stat.size > 0) hasEvents = true
   }

@@ -1,6 +1,6 @@
 import { constants } from 'node:fs'
-import { chown, mkdir, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { chown, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 import { writePrivateFile } from '@openoz/machine'
 import { z } from 'zod'
 
@@ -145,6 +145,7 @@ export async function listTaskFolders(stateDir: string): Promise<string[]> {
 }
 
 export async function removeTaskFolder(paths: TaskFolder): Promise<void> {
+  await keepSavedWork(paths)
   await rm(paths.folder, { recursive: true, force: true, maxRetries: 3 })
 }
 
@@ -174,4 +175,17 @@ export async function readTail(file: string, maxBytes: number): Promise<string> 
   } finally {
     await handle.close()
   }
+}
+
+/** Where an agent that lost its control plane puts what its run changed; see `save-work.ts` of the agent. */
+export const savedWorkName = 'saved-workspace'
+
+/** Such work exists nowhere else: it goes to `<state>/saved-workspaces/<execution id>`, for the operator to take it from. */
+async function keepSavedWork({ folder, spool }: TaskFolder): Promise<void> {
+  const saved = join(spool, savedWorkName)
+  const stat = await lstat(saved).catch(() => undefined)
+  if (!stat?.isDirectory()) return
+  const kept = join(dirname(dirname(folder)), 'saved-workspaces')
+  await mkdir(kept, { recursive: true, mode: 0o700 })
+  await rename(saved, join(kept, basename(folder)))
 }
