@@ -182,8 +182,8 @@ export const eventBatch = z.object({
     .array(
       z.object({
         n: z.int().min(1),
-        type: z.string().min(1).max(64),
-        at: z.string().max(64),
+        type: z.string().max(64).catch('unreadable'),
+        at: z.string().max(64).catch(''),
         data: z.unknown(),
       }),
     )

@@ -97,7 +97,7 @@ export async function readAnswer<T>(response: Response): Promise<T> {
 
 /** Whether the refusal has this code of the registry. */
 export function isApiError(error: unknown, code: ErrorCode): error is ApiError {
-  return error instanceof ApiError && error.problem.code === code && code in errorSpecs
+  return error instanceof ApiError && error.problem.code === code && Object.hasOwn(errorSpecs, code)
 }
 
 function isProblem(body: unknown): body is Problem {

@@ -183,7 +183,7 @@ export const lostExecution: FailureReasonSpec = {
 
 /** Reasons from a worker that is newer than this server are read as `unknown` instead of being refused. */
 export function failureReasonOf(text: string | undefined): FailureReason {
-  return text !== undefined && text in failureReasons ? (text as FailureReason) : 'unknown'
+  return text !== undefined && Object.hasOwn(failureReasons, text) ? (text as FailureReason) : 'unknown'
 }
 
 export function failureSpec(reason: FailureReason | 'lost'): FailureReasonSpec {

@@ -196,7 +196,8 @@ export const requestErrors = {
     platform: 'invalid_request',
     retryable: false,
     title: 'Reserved worker id',
-    message: 'The worker id {workerId} is not usable: it is empty or begins with "warp".',
+    message:
+      'The worker id {workerId} is not usable: it is empty, too long, has control characters or begins with "warp".',
     remedy: 'Choose another --worker-id.',
   },
   run_not_cancellable: {

@@ -41,6 +41,8 @@ export function createHints(options: { serverId: string; log: Logger; useNotify?
       client.on('error', () => closed.resolve())
       client.on('end', () => closed.resolve())
       signal.addEventListener('abort', () => closed.resolve(), { once: true })
+      // Stopped while it connected: the event is over.
+      if (signal.aborted) closed.resolve()
       client.on('notification', ({ payload }) => {
         const [from, ...topics] = (payload ?? '').split('\n')
         if (from !== options.serverId) for (const topic of topics) wakeLocal(topic as Topic)

@@ -44,7 +44,13 @@ export interface RunningServer {
   stopped: Promise<void>
 }
 
-export async function startServer(options: ServerOptions, deps: { log: Logger }): Promise<RunningServer> {
+/** `useNotify: false` is for tests: what arrives then arrives by looking. */
+interface ServerDeps {
+  log: Logger
+  useNotify?: boolean
+}
+
+export async function startServer(options: ServerOptions, deps: ServerDeps): Promise<RunningServer> {
   const { log } = deps
   const closers: (() => Promise<void> | void)[] = []
   const closeAll = async () => {
@@ -57,7 +63,7 @@ export async function startServer(options: ServerOptions, deps: { log: Logger })
     }
   }
   try {
-    return await start(options, log, closers, closeAll)
+    return await start(options, deps, closers, closeAll)
   } catch (error) {
     await closeAll()
     throw error
@@ -66,7 +72,7 @@ export async function startServer(options: ServerOptions, deps: { log: Logger })
 
 async function start(
   options: ServerOptions,
-  log: Logger,
+  { log, useNotify = true }: ServerDeps,
   closers: (() => Promise<void> | void)[],
   closeAll: () => Promise<void>,
 ): Promise<RunningServer> {
@@ -84,7 +90,7 @@ async function start(
   await bootstrap(db, keys)
 
   const serverId = uuidv7()
-  const hints = createHints({ serverId, log })
+  const hints = createHints({ serverId, log, useNotify })
   const connections = createProviderConnections(options.env)
   const catalog = createModelCatalog(findProviders(options.env), {
     connections,
@@ -141,6 +147,8 @@ async function start(
     await sockets.close()
     stopping.abort()
     await Promise.all([...loops.map((loop) => loop.ended), hintsEnded])
+    // Before the database: what is being answered still needs it.
+    await closeHttp(http.server)
     await gateway.recorded()
     connections.close()
     await (await metrics)?.shutdown()

@@ -27,7 +27,7 @@ import { appendEvents, appendFreshEvents, type NewEvent, updateAcknowledged } fr
 import { findOpenTurn, updateTurnStarted } from '../store/turns.ts'
 import type { ExecutionActor } from './actors.ts'
 import { type Ctx, change } from './context.ts'
-import { storableJson, storableTime } from './session-log.ts'
+import { isTooDeep, storableJson, storableText, storableTime } from './session-log.ts'
 import { endTurn, type Hint, moveRun, platformCode } from './turns.ts'
 
 /**
@@ -213,8 +213,8 @@ type Effect = { [T in keyof AgentControlData]: { type: T; data: AgentControlData
 
 /** The event as a change of state, if it is one and fits its schema. */
 function effectOf(event: NumberedEvent): Effect | undefined {
-  const schema = agentControlData[event.type as keyof typeof agentControlData]
-  const parsed = schema?.safeParse(event.data)
+  if (!controlTypes.includes(event.type)) return undefined
+  const parsed = agentControlData[event.type as keyof AgentControlData].safeParse(event.data)
   return parsed?.success ? ({ type: event.type, data: parsed.data } as Effect) : undefined
 }
 
@@ -247,8 +247,8 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
         conversationId: run.conversationId,
         runId: run.id,
         executionId: execution.id,
-        harness,
-        format,
+        harness: storableText(harness),
+        format: storableText(format),
         step,
         blobId: blob_id,
       })
@@ -264,8 +264,8 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
         id: uuidv7(),
         runId: run.id,
         executionId: execution.id,
-        repositories,
-        leftOut: left_out,
+        repositories: storableJson(repositories),
+        leftOut: storableJson(left_out),
       })
       return [toStored(event, execution.id, false)]
     }
@@ -284,6 +284,7 @@ async function isOwnBlob(tx: Tx, runId: string, blobId: string): Promise<boolean
 function toStored(event: NumberedEvent, executionId: string, isLate: boolean): NewEvent {
   const isObject = typeof event.data === 'object' && event.data !== null && !Array.isArray(event.data)
   if (!isObject) return invalid(event, executionId, 'its data is no object')
+  if (isTooDeep(event.data)) return invalid({ ...event, data: {} }, executionId, 'its data is nested too deeply')
   if (!knownTypes.includes(event.type)) return invalid(event, executionId, 'its type is not in the protocol')
   const isUnfit = controlTypes.includes(event.type) && effectOf(event) === undefined
   if (isUnfit) return invalid(event, executionId, 'its data does not fit its type')

@@ -12,11 +12,10 @@ import {
 } from '../store/executions.ts'
 import { claimNextRun } from '../store/queue.ts'
 import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
-import { findOpenTurn } from '../store/turns.ts'
 import { executionTokenPrefix, hashSecret } from './actors.ts'
 import { type Ctx, change } from './context.ts'
-import { appendServerEvents } from './session-log.ts'
-import { endTurn, endWithoutOutcome, moveRun } from './turns.ts'
+import { appendServerEvents, storableText } from './session-log.ts'
+import { endCancelled, endTurn, endWithoutOutcome, moveRun } from './turns.ts'
 
 /**
  * An execution from the offer to the worker's last word. The worker reports facts (claimed, rejected, started, ended); what they mean for the run
@@ -107,7 +106,8 @@ async function withLiveExecution(
   return change(ctx, async (tx, hint) => {
     const run = await findRunForUpdate(tx, ref.task_id)
     const execution = await findExecutionForUpdate(tx, executionId)
-    if (!run || !execution) return { verdict: 'ignored' }
+    // A worker id is only unique within its team.
+    if (!run || !execution || run.teamId !== connection.teamId) return { verdict: 'ignored' }
     if (!isLive(execution.state) || execution.number !== run.fence) return { verdict: 'superseded', executionId }
     await work({ tx, hint, run, execution })
     return { verdict: 'taken', executionId }
@@ -149,9 +149,8 @@ export async function rejectAssignment(
 
 /** An offer that nobody took ends its execution; the run waits again. */
 export async function withdrawOffer({ tx, hint, run, execution }: Locked, message: string): Promise<void> {
-  await updateExecutionEnded(tx, execution.id, { state: 'ended', outcome: 'rejected', message })
-  if (run.cancelRequestedAt)
-    await endTurn(tx, hint, run, execution, { outcome: 'CANCELLED', message: 'Cancelled by user.' })
+  await updateExecutionEnded(tx, execution.id, { state: 'ended', outcome: 'rejected', message: storableText(message) })
+  if (run.cancelRequestedAt) await endCancelled(tx, hint, run, execution)
   else await moveRun(tx, hint, run, { state: 'QUEUED', message: `Waiting for a worker. ${message}` })
 }
 
@@ -190,13 +189,11 @@ export async function reportEnd(ctx: Ctx, connection: WorkerConnection, end: End
       state: 'ended',
       failureReason: reason ?? null,
       exitCode: failure?.exit_code ?? null,
-      message: data.message,
+      message: storableText(data.message),
     })
     hint(`run ${run.id}`)
-    const turn = await findOpenTurn(tx, run.id)
-    if (!turn) return
     if (data.task_state === 'CANCELLED' || reason === 'task_cancelled' || run.cancelRequestedAt) {
-      await endTurn(tx, hint, run, execution, { outcome: 'CANCELLED', message: 'Cancelled by user.' })
+      await endCancelled(tx, hint, run, execution)
     } else if (!failure || !reason) {
       await endTurn(tx, hint, run, execution, {
         outcome: 'SUCCEEDED',
@@ -218,6 +215,6 @@ export async function resumeExecutions(
 ): Promise<{ task_id: string; execution_id: string }[]> {
   if (running.length === 0) return []
   const ids = running.map(({ execution_id }) => execution_id)
-  const live = await updateExecutionsConnection(ctx.db, connection.id, connection.workerId, ids)
+  const live = await updateExecutionsConnection(ctx.db, connection, ids)
   return running.filter(({ execution_id }) => !live.includes(execution_id))
 }

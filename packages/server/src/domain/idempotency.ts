@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto'
 import { AppError } from '@openoz/protocol'
 import {
   claimIdempotencyKey,
-  deleteIdempotencyKey,
   type IdempotencyScope,
+  replaceIdempotencyKey,
   updateIdempotencyAnswer,
 } from '../store/idempotency-keys.ts'
 import { type Ctx, change } from './context.ts'
@@ -50,8 +50,11 @@ export async function doOnce(
     key: request.key ?? `sdk ${bodyHash.toString('base64url')}`,
   }
   return change(ctx, async (tx, hint) => {
-    if (isSdk && request.sdkRetryCount === 0) await deleteIdempotencyKey(tx, scope)
-    const earlier = await claimIdempotencyKey(tx, scope, bodyHash, isSdk ? sdkRetrySeconds : keySeconds)
+    const isFirstTry = isSdk && request.sdkRetryCount === 0
+    if (isFirstTry) await replaceIdempotencyKey(tx, scope, bodyHash)
+    const earlier = isFirstTry
+      ? undefined
+      : await claimIdempotencyKey(tx, scope, bodyHash, isSdk ? sdkRetrySeconds : keySeconds)
     if (earlier) {
       if (!earlier.bodyHash.equals(bodyHash)) throw new AppError('idempotency_key_reused', { key: scope.key })
       return { status: earlier.status === 201 ? 201 : 200, body: earlier.body }

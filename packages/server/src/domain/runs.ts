@@ -30,8 +30,8 @@ import {
 import { listWorkerConnections } from '../store/workers.ts'
 import { type Actor, actorLabel } from './actors.ts'
 import { type Ctx, change } from './context.ts'
-import { appendServerEvents, storableText } from './session-log.ts'
-import { endTurn, type Hint } from './turns.ts'
+import { appendServerEvents, storableJson, storableText } from './session-log.ts'
+import { endCancelled, type Hint } from './turns.ts'
 import { waitingSentence } from './why.ts'
 
 /** Minutes that a managed run's agent waits for a follow-up when nobody said otherwise. */
@@ -50,7 +50,7 @@ export async function planRun(ctx: Ctx, request: CreateRunRequest, actor: Actor)
   const bytes = Buffer.byteLength(request.prompt)
   if (request.prompt.trim() === '') throw new AppError('prompt_empty')
   if (bytes > maxPromptBytes) throw new AppError('prompt_too_large', { bytes, maxBytes: maxPromptBytes })
-  const wanted = request.config ?? {}
+  const wanted = JSON.parse(storableJson(request.config ?? {})) as AmbientAgentConfig
   refuseUnsupported(wanted)
 
   if (request.parent_run_id !== undefined) await requireRun(ctx, request.parent_run_id, actor)
@@ -205,7 +205,8 @@ function readCursor(cursor: string | undefined, sort: string): RunCursor | null 
   if (cursor === undefined || cursor === '') return null
   try {
     const [madeFor, value, id] = JSON.parse(Buffer.from(cursor, 'base64url').toString()) as [string, string, string]
-    if (madeFor === sort && typeof value === 'string' && isUuid(id)) return { value, id }
+    const isValue = typeof value === 'string' && (!sort.includes('_at ') || !Number.isNaN(Date.parse(value)))
+    if (madeFor === sort && isValue && isUuid(id)) return { value, id }
   } catch {
     // Falls through to the one answer for all unusable cursors.
   }
@@ -241,8 +242,7 @@ export async function cancelRun(ctx: Ctx, runId: string, actor: Actor): Promise<
       // Nobody has begun: an offer is simply withdrawn; a worker that claims it now is told that it is superseded.
       if (execution?.state === 'offered')
         await updateExecutionEnded(tx, execution.id, { state: 'ended', message: 'The run was cancelled.' })
-      await endTurn(tx, hint, run, undefined, { outcome: 'CANCELLED', message: 'Cancelled by user.' })
-      return
+      return endCancelled(tx, hint, run, undefined)
     }
     await insertCommand(tx, {
       id: uuidv7(),
@@ -253,7 +253,7 @@ export async function cancelRun(ctx: Ctx, runId: string, actor: Actor): Promise<
     })
     hint(`commands ${execution.id}`)
     hint('cancellations')
-    hint(`run ${runId}`)
+    hint(`run ${run.id}`)
   })
 }
 

@@ -35,6 +35,14 @@ export function storableJson(value: unknown): string {
   return text.replace(/\\\\|\\u(?:0000|d[89a-f][0-9a-f]{2})/gi, (found) => (found === '\\\\' ? found : '\ufffd'))
 }
 
+/** Far above what any event means; PostgreSQL and JSON.stringify both give up at some thousand levels. */
+const maxDepth = 200
+
+export function isTooDeep(value: unknown, levels = maxDepth): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  return levels === 0 || Object.values(value).some((item) => isTooDeep(item, levels - 1))
+}
+
 /** The same for a text column. */
 export function storableText(text: string): string {
   return text.replaceAll('\0', '\ufffd').toWellFormed()

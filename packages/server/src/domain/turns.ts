@@ -87,6 +87,23 @@ export async function endTurn(
   return true
 }
 
+/** Ends the open turn as cancelled. A run that is BLOCKED has none: its turn keeps its outcome, and the run itself is moved. */
+export async function endCancelled(
+  tx: Tx,
+  hint: Hint,
+  run: RunRecord,
+  execution: ExecutionRecord | undefined,
+): Promise<void> {
+  const message = 'Cancelled by user.'
+  if (await endTurn(tx, hint, run, execution, { outcome: 'CANCELLED', message })) return
+  if (run.state === 'BLOCKED')
+    await moveRun(tx, hint, run, {
+      state: 'CANCELLED',
+      message,
+      ...(execution ? { executionId: execution.id } : {}),
+    })
+}
+
 /**
  * An execution ended without its agent's word. Tries the run again if its retry policy allows, else ends the turn. A cancel that is waiting wins;
  * a turn that has its outcome keeps it.
@@ -98,11 +115,8 @@ export async function endWithoutOutcome(
   execution: ExecutionRecord,
   failure: { reason: FailureReason | 'lost'; detail: string; mayRetry: boolean },
 ): Promise<void> {
+  if (run.cancelRequestedAt) return endCancelled(tx, hint, run, execution)
   if (!(await findOpenTurn(tx, run.id))) return
-  if (run.cancelRequestedAt) {
-    await endTurn(tx, hint, run, execution, { outcome: 'CANCELLED', message: 'Cancelled by user.' })
-    return
-  }
   const spec = failureSpec(failure.reason)
   const sentence = [spec.meaning, failure.detail].filter(Boolean).join(' ')
   const tried = run.retries[failure.reason] ?? 0
@@ -130,5 +144,5 @@ export async function endWithoutOutcome(
 export function platformCode(code: string | undefined): PlatformErrorCode | null {
   if (code === undefined) return null
   if ((platformErrorCodes as readonly string[]).includes(code)) return code as PlatformErrorCode
-  return code in errorSpecs ? errorSpecs[code as ErrorCode].platform : 'internal_error'
+  return Object.hasOwn(errorSpecs, code) ? errorSpecs[code as ErrorCode].platform : 'internal_error'
 }

@@ -1,4 +1,5 @@
 import { AppError, ackCommandsRequest, eventBatch, helloRequest } from '@openoz/protocol'
+import type { Context } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { v7 as uuidv7 } from 'uuid'
 import type { ExecutionActor } from '../domain/actors.ts'
@@ -16,6 +17,15 @@ const maxBatchBytes = 16 * 1024 * 1024
 /** Bundles are limited by the workspace limit, output and conversations by this. */
 const minBlobBytes = 256 * 1024 * 1024
 
+async function readJson(c: Context): Promise<unknown> {
+  const text = await c.req.text()
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw new AppError('json_malformed', { problem: (error as Error).message }, { cause: error })
+  }
+}
+
 type AgentContext = { get(key: 'actor'): AppEnv['Variables']['actor'] }
 
 /** For agents, not for people: described in the protocol package instead of the OpenAPI document. */
@@ -30,11 +40,11 @@ export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
   })
 
   router.post('/agent-channel/hello', limit, agentOnly, async (c) =>
-    c.json(await hello(ctx, executionOf(c), helloRequest.parse(await c.req.json()))),
+    c.json(await hello(ctx, executionOf(c), helloRequest.parse(await readJson(c)))),
   )
 
   router.post('/agent-channel/events', limit, agentOnly, async (c) => {
-    const { events } = eventBatch.parse(await c.req.json())
+    const { events } = eventBatch.parse(await readJson(c))
     const numbered = events.map((event) => ({ ...event, data: event.data as Record<string, unknown> }))
     return c.json(await appendBatch(ctx, executionOf(c), numbered))
   })
@@ -45,7 +55,7 @@ export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
   })
 
   router.post('/agent-channel/commands/ack', limit, agentOnly, async (c) => {
-    const { ids } = ackCommandsRequest.parse(await c.req.json())
+    const { ids } = ackCommandsRequest.parse(await readJson(c))
     await updateCommandsAcked(ctx.db, executionOf(c).executionId, ids)
     return c.json({ acked: ids.length })
   })
@@ -54,6 +64,7 @@ export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
     const { runId, executionId } = executionOf(c)
     const maxBytes = Math.max(minBlobBytes, ctx.config.agent.workspaceMaxBytes)
     try {
+      if (Number(c.req.header('content-length') ?? 0) > maxBytes) throw new BlobTooLarge()
       const blob = await insertBlob(
         ctx.db,
         {

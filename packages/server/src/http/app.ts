@@ -46,7 +46,7 @@ export function createApp(ctx: Ctx, deps: { catalog: ModelCatalog; version: stri
   // Where a problem's `type` leads.
   app.get('/errors/:code', (c) => {
     const code = c.req.param('code')
-    if (!(code in errorSpecs)) throw notFound(c.req.method, c.req.path)
+    if (!Object.hasOwn(errorSpecs, code)) throw notFound(c.req.method, c.req.path)
     const { title, status, platform } = errorSpecs[code as ErrorCode]
     return c.text(`${title} (${code}, HTTP ${status}, ${platform})\n\n${describeError(code as ErrorCode)}\n`)
   })

@@ -124,11 +124,15 @@ async function bind(server: Server, { host, port }: { host: string; port: number
   }
 }
 
+/** Takes nothing new and waits for what is being answered. Safe to call twice. */
 export async function closeHttp(server: Server): Promise<void> {
+  if (!server.listening) return
   const closed = once(server, 'close')
   server.close()
-  server.closeIdleConnections()
+  // A connection becomes idle when its answer is out; left alone it would stay for the client's keep-alive time.
+  const idle = setInterval(() => server.closeIdleConnections(), 20)
   const timer = setTimeout(() => server.closeAllConnections(), drainMs)
   await closed
+  clearInterval(idle)
   clearTimeout(timer)
 }

@@ -5,7 +5,8 @@ import type { RequestIdentity } from '../domain/idempotency.ts'
 export async function requestIdentity(c: Context): Promise<RequestIdentity> {
   const retryCount = c.req.header('x-stainless-retry-count')
   return {
-    key: c.req.header('idempotency-key')?.slice(0, 255),
+    // An empty one names nothing.
+    key: c.req.header('idempotency-key')?.slice(0, 255) || undefined,
     sdkRetryCount: retryCount === undefined || Number.isNaN(Number(retryCount)) ? undefined : Number(retryCount),
     body: await c.req.text(),
   }

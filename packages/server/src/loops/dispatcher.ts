@@ -22,28 +22,37 @@ const pollMs = 1_000
 
 export function startDispatcher(ctx: Ctx, slots: () => Iterable<Slot>, signal: AbortSignal): Loop {
   const wanted = new Set<string>()
-  let isPoll = true
+  let wantsAll = true
+  let lookedAtAllAt = 0
 
   async function dispatch(): Promise<void> {
-    const all = isPoll ? undefined : new Set(wanted)
-    isPoll = true
+    // Hints that never cease must not keep the poll from its turn.
+    const isAll = wantsAll || performance.now() - lookedAtAllAt >= pollMs
+    if (isAll) lookedAtAllAt = performance.now()
+    const keys = isAll ? undefined : new Set(wanted)
+    wantsAll = false
     wanted.clear()
-    // One round gives each worker at most one run; rounds go on while runs are found, so that work is spread.
-    let candidates = candidatesFor(all)
-    while (candidates.length > 0 && !signal.aborted) {
-      const busy: Slot[] = []
-      for (const slot of candidates) if (await offerTo(slot)) busy.push(slot)
-      candidates = busy.filter((slot) => slot.hasFreeSlot())
+    // One round gives each worker id at most one run; rounds go on while runs are found, so that work is spread.
+    const idle = new Set<string>()
+    while (!signal.aborted) {
+      // Something new came: everyone is asked again, the least loaded first.
+      if (wanted.size > 0) {
+        wantsAll ||= isAll
+        return
+      }
+      const candidates = candidatesFor(keys, idle)
+      if (candidates.length === 0) return
+      for (const slot of candidates) if (!(await offerTo(slot))) idle.add(keyOf(slot))
     }
   }
 
-  /** Least loaded first, one per worker id and team: asking twice for the same id finds the same run. */
-  function candidatesFor(keys: Set<string> | undefined): Slot[] {
+  /** Least loaded first, one per worker id and team, without those for whom nothing waits. */
+  function candidatesFor(keys: Set<string> | undefined, idle: Set<string>): Slot[] {
     const free = [...slots()].filter((slot) => slot.hasFreeSlot()).sort((a, b) => a.active - b.active)
-    const seen = new Set<string>()
+    const seen = new Set(idle)
     return free.filter((slot) => {
-      const isWanted = keys === undefined || keys.has(`${slot.teamId} ${slot.workerId}`) || keys.has(`${slot.teamId} `)
-      const key = `${slot.teamId} ${slot.workerId}`
+      const key = keyOf(slot)
+      const isWanted = keys === undefined || keys.has(key) || keys.has(`${slot.teamId} `)
       if (!isWanted || seen.has(key)) return false
       seen.add(key)
       return true
@@ -61,7 +70,6 @@ export function startDispatcher(ctx: Ctx, slots: () => Iterable<Slot>, signal: A
   const loop = startLoop({ name: 'dispatcher', everyMs: pollMs, log: ctx.log, signal, work: dispatch })
   const unsubscribe = ctx.hints.subscribe('queue ', (topic: Topic) => {
     wanted.add(topic.slice('queue '.length))
-    isPoll = false
     loop.wake()
   })
   signal.addEventListener('abort', unsubscribe, { once: true })
@@ -69,8 +77,12 @@ export function startDispatcher(ctx: Ctx, slots: () => Iterable<Slot>, signal: A
     ...loop,
     /** A slot became free: look for everything. */
     wake() {
-      isPoll = true
+      wantsAll = true
       loop.wake()
     },
   }
+}
+
+function keyOf(slot: Slot): string {
+  return `${slot.teamId} ${slot.workerId}`
 }

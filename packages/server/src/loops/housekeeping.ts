@@ -1,6 +1,7 @@
 import type { Ctx } from '../domain/context.ts'
 import { beatAndExtend, sweepLeases } from '../domain/leases.ts'
 import { waitingSentence } from '../domain/why.ts'
+import { deleteUnfinishedBlobs } from '../store/blobs.ts'
 import { deleteOldIdempotencyKeys } from '../store/idempotency-keys.ts'
 import { listWaitingHosts } from '../store/queue.ts'
 import { updateQueuedStatusMessages } from '../store/runs.ts'
@@ -11,6 +12,9 @@ import { type Loop, startLoop } from './loop.ts'
 export const staleConnectionSeconds = 20
 
 const idempotencyKeySeconds = 24 * 3600
+
+/** No upload takes a day. */
+const unfinishedBlobSeconds = 24 * 3600
 
 /** The control plane's heartbeat and what must happen although nobody asks: leases, stale rows, sentences of waiting runs. */
 export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
@@ -39,7 +43,9 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
           teamId,
           waitingSentence(workerHost === '' ? null : workerHost, connected),
         )
-      if (round++ % 120 === 0) await deleteOldIdempotencyKeys(ctx.db, idempotencyKeySeconds)
+      if (round++ % 120 !== 0) return
+      await deleteOldIdempotencyKeys(ctx.db, idempotencyKeySeconds)
+      await deleteUnfinishedBlobs(ctx.db, unfinishedBlobSeconds)
     },
   })
   return [heartbeat, tidying]

@@ -131,7 +131,11 @@ class Tail {
 
   async #read(): Promise<void> {
     const { db } = this.#ctx
-    if (!this.#hasStarted) this.lastSeq = await startBefore(this.#ctx, this.#runId)
+    if (!this.#hasStarted) {
+      // Again from the beginning if an earlier try got only half of it.
+      this.#frames = []
+      this.lastSeq = await startBefore(this.#ctx, this.#runId)
+    }
     // Completion is read before the events: what was appended before the end is then certainly among them.
     const run = await findRun(db, this.#runId)
     const isComplete = !run || (isTerminal(run.state) && !(await hasLiveExecution(db, this.#runId)))

@@ -85,6 +85,15 @@ export async function findApiKeyByHash(
   return row && { ...toApiKey(row), role: row.role, isExpired: row.is_expired, wantsTouch: row.wants_touch }
 }
 
+/** Which of these keys are revoked or expired. */
+export async function listUnusableKeys(db: Queryable, keyIds: string[]): Promise<string[]> {
+  const { rows } = await db.query<{ id: string }>(
+    'select id from api_keys where id = any($1) and (revoked_at is not null or expires_at <= db_now())',
+    [keyIds],
+  )
+  return rows.map((row) => row.id)
+}
+
 /** At most once a minute per key, so that a busy key is not a busy row. */
 export async function updateApiKeyUsed(db: Queryable, keyId: string): Promise<void> {
   await db.query('update api_keys set last_used_at = db_now() where id = $1', [keyId])

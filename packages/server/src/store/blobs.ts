@@ -11,51 +11,88 @@ export interface BlobRecord {
   sizeBytes: number
 }
 
+export interface NewBlob {
+  id: string
+  runId: string
+  executionId: string
+  contentType: string
+  maxBytes: number
+}
+
 export class BlobTooLarge extends Error {}
 
-/** Stores a stream in chunks, all or nothing. Rejects with BlobTooLarge past `maxBytes`. */
-export async function insertBlob(
-  db: Database,
-  blob: { id: string; runId: string; executionId: string; contentType: string; maxBytes: number },
-  body: AsyncIterable<Uint8Array>,
-): Promise<BlobRecord> {
-  return db.transaction(async (tx) => {
-    const hash = createHash('sha256')
-    let sizeBytes = 0
-    let number = 0
-    let pending: Uint8Array[] = []
-    let pendingBytes = 0
-    const flush = async () => {
-      if (pendingBytes === 0) return
-      await tx.query('insert into blob_chunks (blob_id, number, bytes) values ($1, $2, $3)', [
-        blob.id,
-        number++,
-        Buffer.concat(pending),
-      ])
-      pending = []
-      pendingBytes = 0
-    }
-    for await (const bytes of body) {
-      sizeBytes += bytes.byteLength
+/** Of a blob that is still being written. */
+const noHash = Buffer.alloc(0)
+
+/**
+ * Stores a stream in chunks. Rejects with BlobTooLarge past `maxBytes`. No connection is held while the sender takes its time: a blob of more than
+ * one chunk is begun without a hash, and nobody finds it before it has one. What an upload that broke off has written is removed.
+ */
+export async function insertBlob(db: Database, blob: NewBlob, body: AsyncIterable<Uint8Array>): Promise<BlobRecord> {
+  const hash = createHash('sha256')
+  let sizeBytes = 0
+  let count = 0
+  let last: Buffer | undefined
+  try {
+    for await (const chunk of inChunks(body)) {
+      sizeBytes += chunk.byteLength
       if (sizeBytes > blob.maxBytes) throw new BlobTooLarge()
-      hash.update(bytes)
-      pending.push(bytes)
-      pendingBytes += bytes.byteLength
-      if (pendingBytes >= chunkBytes) await flush()
+      hash.update(chunk)
+      if (last && count === 0) await insertBlobRow(db, blob, 0, noHash)
+      if (last) await insertChunk(db, blob.id, count++, last)
+      last = chunk
     }
-    await flush()
-    await tx.query(
-      `insert into blobs (id, run_id, execution_id, content_type, size_bytes, sha256) values ($1, $2, $3, $4, $5, $6)`,
-      [blob.id, blob.runId, blob.executionId, blob.contentType, sizeBytes, hash.digest()],
-    )
-    return { id: blob.id, runId: blob.runId, contentType: blob.contentType, sizeBytes }
-  })
+    const sha256 = hash.digest()
+    await db.transaction(async (tx) => {
+      if (last) await insertChunk(tx, blob.id, count, last)
+      if (count === 0) await insertBlobRow(tx, blob, sizeBytes, sha256)
+      else await tx.query('update blobs set size_bytes = $2, sha256 = $3 where id = $1', [blob.id, sizeBytes, sha256])
+    })
+  } catch (error) {
+    // Should this fail too, housekeeping does it.
+    if (count > 0 || last) await db.query('delete from blobs where id = $1', [blob.id]).catch(() => {})
+    throw error
+  }
+  return { id: blob.id, runId: blob.runId, contentType: blob.contentType, sizeBytes }
+}
+
+async function insertBlobRow(db: Queryable, blob: NewBlob, sizeBytes: number, sha256: Buffer): Promise<void> {
+  await db.query(
+    'insert into blobs (id, run_id, execution_id, content_type, size_bytes, sha256) values ($1, $2, $3, $4, $5, $6)',
+    [blob.id, blob.runId, blob.executionId, blob.contentType, sizeBytes, sha256],
+  )
+}
+
+async function insertChunk(db: Queryable, blobId: string, number: number, bytes: Buffer): Promise<void> {
+  await db.query('insert into blob_chunks (blob_id, number, bytes) values ($1, $2, $3)', [blobId, number, bytes])
+}
+
+async function* inChunks(body: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
+  let pending: Uint8Array[] = []
+  let pendingBytes = 0
+  for await (const bytes of body) {
+    pending.push(bytes)
+    pendingBytes += bytes.byteLength
+    if (pendingBytes < chunkBytes) continue
+    yield Buffer.concat(pending)
+    pending = []
+    pendingBytes = 0
+  }
+  if (pendingBytes > 0) yield Buffer.concat(pending)
+}
+
+/** What uploads left behind whose server died with them. */
+export async function deleteUnfinishedBlobs(db: Queryable, olderThanSeconds: number): Promise<void> {
+  await db.query('delete from blobs where sha256 = $1 and created_at < db_now() - make_interval(secs => $2)', [
+    noHash,
+    olderThanSeconds,
+  ])
 }
 
 export async function findBlob(db: Queryable, blobId: string): Promise<BlobRecord | undefined> {
   const { rows } = await db.query<{ id: string; run_id: string; content_type: string; size_bytes: number }>(
-    'select id, run_id, content_type, size_bytes from blobs where id = $1',
-    [blobId],
+    'select id, run_id, content_type, size_bytes from blobs where id = $1 and sha256 <> $2',
+    [blobId, noHash],
   )
   const row = rows[0]
   return row && { id: row.id, runId: row.run_id, contentType: row.content_type, sizeBytes: row.size_bytes }

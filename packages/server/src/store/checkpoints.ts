@@ -45,17 +45,12 @@ export interface SavedWorkspaceRecord {
 
 export async function insertSavedWorkspace(
   tx: Tx,
-  workspace: { id: string; runId: string; executionId: string; repositories: SavedRepository[]; leftOut: string[] },
+  /** Lists as JSON text, already cleaned of what PostgreSQL cannot store. */
+  workspace: { id: string; runId: string; executionId: string; repositories: string; leftOut: string },
 ): Promise<void> {
   await tx.query(
     'insert into saved_workspaces (id, run_id, execution_id, repositories, left_out) values ($1, $2, $3, $4, $5)',
-    [
-      workspace.id,
-      workspace.runId,
-      workspace.executionId,
-      JSON.stringify(workspace.repositories),
-      JSON.stringify(workspace.leftOut),
-    ],
+    [workspace.id, workspace.runId, workspace.executionId, workspace.repositories, workspace.leftOut],
   )
 }
 

@@ -64,11 +64,23 @@ export function openDatabase(config: pg.PoolConfig, onError: (error: Error) => v
   }
 }
 
+/** No answer from its host, as Node names it; and PostgreSQL has no connection left for us. */
+const networkCodes = new Set([
+  ...['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH'],
+  ...['ENOTFOUND', 'EAI_AGAIN', '53300'],
+])
+
+/** A value of the caller's that no column takes: a NUL in a text, a date that does not exist. */
+export function isValueRefused(error: unknown): boolean {
+  const { code } = error as { code?: string }
+  return ['22007', '22008', '22021', '22P02', '22P05'].includes(code ?? '')
+}
+
 /** Whether the statement failed because the database was away, not because it was wrong: the same request may succeed later. */
 export function isDatabaseAway(error: unknown): boolean {
   const { code, message } = error as { code?: string; message?: string }
   if (code?.startsWith('08') || code?.startsWith('57P')) return true
-  if (code === 'ECONNREFUSED' || code === 'ECONNRESET' || code === 'ENOENT' || code === 'EPIPE') return true
+  if (networkCodes.has(code ?? '')) return true
   return /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error/.test(
     message ?? '',
   )

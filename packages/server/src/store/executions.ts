@@ -80,14 +80,16 @@ export async function findExecution(db: Queryable, executionId: string): Promise
 }
 
 export async function findExecutionForUpdate(tx: Tx, executionId: string): Promise<ExecutionRecord | undefined> {
-  const { rows } = await tx.query<ExecutionRow>('select * from executions where id = $1 for update', [executionId])
+  const { rows } = await tx.query<ExecutionRow>('select * from executions where id = $1 for no key update', [
+    executionId,
+  ])
   return rows[0] && toExecution(rows[0])
 }
 
 /** The run's live execution, or its newest one, locked. The caller has locked the run. */
 export async function findCurrentExecutionForUpdate(tx: Tx, runId: string): Promise<ExecutionRecord | undefined> {
   const { rows } = await tx.query<ExecutionRow>(
-    'select * from executions where run_id = $1 order by number desc limit 1 for update',
+    'select * from executions where run_id = $1 order by number desc limit 1 for no key update',
     [runId],
   )
   return rows[0] && toExecution(rows[0])
@@ -207,17 +209,21 @@ export async function renewWorkerLeases(db: Queryable, connectionIds: string[]):
   )
 }
 
-/** A worker came back on another connection: what it still runs belongs to that one. Answers the ids that are live. */
+/**
+ * A worker came back on another connection: what it still runs belongs to that one, and a cancel that was sent on the old one is sent again.
+ * Answers the ids that are live.
+ */
 export async function updateExecutionsConnection(
   db: Queryable,
-  connectionId: string,
-  workerId: string,
+  connection: { id: string; workerId: string; teamId: string },
   executionIds: string[],
 ): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>(
-    `update executions set worker_connection_id = $1
-      where id = any($3) and worker_id = $2 and ${live} returning id`,
-    [connectionId, workerId, executionIds],
+    `update executions set worker_connection_id = $1, cancel_sent_at = null
+       from runs
+      where runs.id = executions.run_id and runs.team_id = $4
+        and executions.id = any($3) and worker_id = $2 and executions.${live} returning executions.id`,
+    [connection.id, connection.workerId, executionIds, connection.teamId],
   )
   return rows.map((row) => row.id)
 }
@@ -254,6 +260,18 @@ export async function listOrphanedOffers(db: Queryable): Promise<{ executionId: 
     `select id, run_id from executions
       where state = 'offered'
         and not exists (select from worker_connections where worker_connections.id = worker_connection_id)`,
+  )
+  return rows.map((row) => ({ executionId: row.id, runId: row.run_id }))
+}
+
+/** Which of these are over. */
+export async function listOverExecutions(
+  db: Queryable,
+  executionIds: string[],
+): Promise<{ executionId: string; runId: string }[]> {
+  const { rows } = await db.query<{ id: string; run_id: string }>(
+    `select id, run_id from executions where id = any($1) and state in ('ended', 'lost')`,
+    [executionIds],
   )
   return rows.map((row) => ({ executionId: row.id, runId: row.run_id }))
 }

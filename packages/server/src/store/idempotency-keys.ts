@@ -34,6 +34,16 @@ export async function claimIdempotencyKey(
   return row && { bodyHash: row.body_hash, status: row.status, body: row.body }
 }
 
+/** Makes the key this transaction's own, whoever had it: what was answered before under it is forgotten. */
+export async function replaceIdempotencyKey(tx: Tx, scope: IdempotencyScope, bodyHash: Buffer): Promise<void> {
+  await tx.query(
+    `insert into idempotency_keys (owner, route, key, body_hash) values ($1, $2, $3, $4)
+     on conflict (owner, route, key)
+     do update set body_hash = excluded.body_hash, status = null, body = null, created_at = db_now()`,
+    [scope.owner, scope.route, scope.key, bodyHash],
+  )
+}
+
 export async function updateIdempotencyAnswer(
   tx: Tx,
   scope: IdempotencyScope,
@@ -45,14 +55,6 @@ export async function updateIdempotencyAnswer(
     scope.key,
     answer.status,
     JSON.stringify(answer.body),
-  ])
-}
-
-export async function deleteIdempotencyKey(tx: Tx, scope: IdempotencyScope): Promise<void> {
-  await tx.query('delete from idempotency_keys where owner = $1 and route = $2 and key = $3', [
-    scope.owner,
-    scope.route,
-    scope.key,
   ])
 }
 

@@ -53,12 +53,12 @@ export async function claimNextRun(
        select id, queued_at from runs
         where state = 'QUEUED' and team_id = $1 and worker_host = $2
           and (not_before is null or not_before <= (select db_now()))
-        order by queued_at, id limit 1 for update skip locked
+        order by queued_at, id limit 1 for no key update skip locked
      ), unnamed as (
        select id, queued_at from runs
         where state = 'QUEUED' and team_id = $1 and worker_host = ''
           and (not_before is null or not_before <= (select db_now()))
-        order by queued_at, id limit 1 for update skip locked
+        order by queued_at, id limit 1 for no key update skip locked
      ), next as (
        select id from (select * from named union all select * from unnamed) heads order by queued_at, id limit 1
      ), run as (

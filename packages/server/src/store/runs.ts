@@ -157,9 +157,12 @@ export async function findRun(db: Queryable, runId: string): Promise<RunRecord |
   return rows[0] && toRun(rows[0])
 }
 
-/** Locks the run first, as every change of it must: run, then execution, then log. */
+/**
+ * Locks the run first, as every change of it must: run, then execution, then log. Ids never change, so the lock is `no key update`: whoever only
+ * refers to the run by a foreign key (an event that is inserted under the execution's lock) does not wait for it, and cannot deadlock with it.
+ */
 export async function findRunForUpdate(tx: Tx, runId: string): Promise<RunRecord | undefined> {
-  const { rows } = await tx.query<RunRow>('select * from runs where id = $1 for update', [runId])
+  const { rows } = await tx.query<RunRow>('select * from runs where id = $1 for no key update', [runId])
   return rows[0] && toRun(rows[0])
 }
 

@@ -1,0 +1,81 @@
+import { expect, test } from 'vitest'
+import type { Ctx } from '../domain/context.ts'
+import type { ModelCatalog } from '../llm/catalog.ts'
+import { createApp } from './app.ts'
+
+/** Nothing here reaches a database: the routes themselves and their document are looked at. */
+const app = createApp({ publicUrl: 'http://test' } as Ctx, {
+  catalog: {} as ModelCatalog,
+  version: '1.2.3',
+  stopping: new AbortController().signal,
+})
+
+interface Document {
+  openapi: string
+  info: { version: string }
+  paths: Record<string, Record<string, { operationId: string; responses: Record<string, unknown> }>>
+}
+
+const document = (await (await app.request('/api/v1/openapi.json')).json()) as Document
+
+const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
+  Object.entries(methods).map(([method, operation]) => ({
+    route: `${method.toUpperCase()} /api/v1${path}`,
+    ...operation,
+  })),
+)
+
+/** Described elsewhere: the agent's channel in the protocol package, the document by itself, the pages of errors by the errors. */
+const outsideOfTheDocument = [
+  'GET /api/v1/openapi.json',
+  'GET /errors/{code}',
+  'GET /api/v1/agent-channel/blobs/{blobId}',
+  'GET /api/v1/agent-channel/commands',
+  'POST /api/v1/agent-channel/blobs',
+  'POST /api/v1/agent-channel/commands/ack',
+  'POST /api/v1/agent-channel/events',
+  'POST /api/v1/agent-channel/hello',
+]
+
+test('every route is in the OpenAPI document or is known to be outside of it', () => {
+  const routes = app.routes
+    .filter(({ method }) => method !== 'ALL')
+    // One route answers bundle and diff.
+    .flatMap(({ method, path }) =>
+      path.includes(':part{')
+        ? ['bundle', 'diff'].map((part) => `${method} ${path.replace(/:part\{.*\}/, part)}`)
+        : [`${method} ${path}`],
+    )
+    .map((route) => route.replace(/:(\w+)/g, '{$1}'))
+  const known = [...operations.map(({ route }) => route), ...outsideOfTheDocument]
+  expect([...new Set(routes)].sort()).toEqual(known.sort())
+})
+
+test('the document is of its version, and every operation has a name of its own and a success', () => {
+  expect(document).toMatchObject({ openapi: '3.1.0', info: { version: '1.2.3' } })
+  const names = operations.map(({ operationId }) => operationId)
+  expect(new Set(names).size).toBe(names.length)
+  for (const { route, operationId, responses } of operations) {
+    expect([route, typeof operationId]).toEqual([route, 'string'])
+    expect([route, Object.keys(responses).some((status) => status.startsWith('2'))]).toEqual([route, true])
+  }
+})
+
+test('every reference inside of the document leads somewhere', () => {
+  const text = JSON.stringify(document)
+  for (const [, pointer] of text.matchAll(/"\$ref":"#([^"]+)"/g)) {
+    const target = (pointer ?? '')
+      .split('/')
+      .slice(1)
+      .reduce<unknown>((node, key) => (node as Record<string, unknown> | undefined)?.[key], document)
+    expect([pointer, target !== undefined]).toEqual([pointer, true])
+  }
+})
+
+test('a problem’s type leads to a page in words', async () => {
+  const page = await app.request('/errors/run_not_found')
+  expect([page.status, (await page.text()).split('\n')[0]]).toEqual([
+    200,
+    'No such run (run_not_found, HTTP 404, resource_not_found)',
+  ])
+})

@@ -1,0 +1,290 @@
+import { AppError, type ServerMessage, type WorkerMessage, workerCloseCodes, workerMessage } from '@openoz/protocol'
+import { v7 as uuidv7 } from 'uuid'
+import type { WebSocket } from 'ws'
+import {
+  claimAssignment,
+  type Offer,
+  rejectAssignment,
+  reportEnd,
+  reportStep,
+  resumeExecutions,
+  type Verdict,
+} from '../domain/assignments.ts'
+import type { Ctx } from '../domain/context.ts'
+import { withdraw } from '../domain/leases.ts'
+import { storableText } from '../domain/session-log.ts'
+import type { Slot } from '../loops/dispatcher.ts'
+import { deleteWorkerConnection, insertWorkerConnection, updateWorkerStatus } from '../store/workers.ts'
+
+/**
+ * One socket of a worker: (ours: `worker_hello`) → present, offered to, heard → closed. Its messages are handled one after the other, in order,
+ * those too that came just before it closed. What a message means is decided in `domain/assignments.ts`.
+ */
+
+/** Three missed pongs. */
+const silentMs = 20_000
+/** Ours say hello at once; the rest is a slow network. */
+const helloMs = 10_000
+/** After a rejection the connection is left alone this long, or until a task of it ends. */
+const rejectedPauseMs = 5_000
+
+export class Connection implements Slot {
+  readonly id = uuidv7()
+  readonly teamId: string
+  readonly keyId: string
+  readonly workerId: string
+  readonly speaksOurs: boolean
+  readonly #ctx: Ctx
+  readonly #socket: WebSocket
+  readonly #wakeDispatcher: () => void
+  /** Executions offered on this socket or running there. */
+  readonly #executions = new Map<string, { runId: string; isClaimed: boolean }>()
+  #maxConcurrentTasks = 0
+  #isDraining = false
+  /** It may be offered to: what it said hello with is stored, and it is still there. */
+  #isReady = false
+  #saidHello = false
+  #pausedUntil = 0
+  #lastHeard = Date.now()
+  #work: Promise<void> = Promise.resolve()
+  #about = { backend: 'unknown', platform: 'unknown', version: 'unknown', host: 'unknown' }
+  readonly #helloTimer: NodeJS.Timeout | undefined
+
+  constructor(
+    ctx: Ctx,
+    socket: WebSocket,
+    who: { teamId: string; keyId: string; workerId: string; speaksOurs: boolean },
+    wakeDispatcher: () => void,
+  ) {
+    this.teamId = who.teamId
+    this.keyId = who.keyId
+    this.workerId = who.workerId
+    this.speaksOurs = who.speaksOurs
+    this.#ctx = ctx
+    this.#socket = socket
+    this.#wakeDispatcher = wakeDispatcher
+    socket.on('error', (error) => ctx.log.debug({ error: error.message, workerId: who.workerId }, 'worker socket'))
+    socket.on('pong', () => this.#heard())
+    socket.on('ping', () => this.#heard())
+    socket.on('message', (data) => {
+      this.#heard()
+      this.#enqueue(() => this.#receive(data.toString()))
+    })
+    if (who.speaksOurs) this.#helloTimer = setTimeout(() => this.#violation('it did not say worker_hello'), helloMs)
+    else this.#enqueue(() => this.#ready([]))
+  }
+
+  get active(): number {
+    return this.#executions.size
+  }
+
+  hasFreeSlot(): boolean {
+    const hasRoom = this.#maxConcurrentTasks === 0 || this.active < this.#maxConcurrentTasks
+    return this.#isReady && !this.#isDraining && hasRoom && Date.now() >= this.#pausedUntil && this.#isOpen()
+  }
+
+  send(offer: Offer): boolean {
+    if (!this.#isOpen()) return false
+    this.#executions.set(offer.executionId, { runId: offer.runId, isClaimed: false })
+    return this.#sendMessage({ type: 'task_assignment', data: offer.assignment })
+  }
+
+  sendCancellation(runId: string, executionId: string): void {
+    this.#sendMessage({
+      type: 'task_cancellation',
+      data: { task_id: runId, ...(this.speaksOurs ? { execution_id: executionId } : {}) },
+    })
+  }
+
+  /**
+   * The execution is over in the database: its worker is told to end it, the reference's worker to cancel it, and its slot is free. A worker that
+   * still needs a moment for it rejects the next offer.
+   */
+  supersede(runId: string, executionId: string): void {
+    this.#executions.delete(executionId)
+    if (this.speaksOurs)
+      this.#sendMessage({ type: 'task_superseded', data: { task_id: runId, execution_id: executionId } })
+    else this.#sendMessage({ type: 'task_cancellation', data: { task_id: runId } })
+    this.#wakeDispatcher()
+  }
+
+  executionIds(): Iterable<string> {
+    return this.#executions.keys()
+  }
+
+  /** Pings, or closes a socket that has been silent; answers whether it is alive. */
+  ping(): boolean {
+    if (!this.#isReady) return false
+    if (Date.now() - this.#lastHeard > silentMs) {
+      this.#socket.terminate()
+      return false
+    }
+    this.#socket.ping()
+    return true
+  }
+
+  /** The key was revoked or has expired. What runs goes on; nothing new is offered here. */
+  refuseKey(): void {
+    this.#isDraining = true
+    this.#socket.close(workerCloseCodes.keyRefused, 'the key is no longer valid')
+  }
+
+  async register(): Promise<void> {
+    await insertWorkerConnection(this.#ctx.db, {
+      id: this.id,
+      serverId: this.#ctx.serverId,
+      teamId: this.teamId,
+      workerId: this.workerId,
+      maxConcurrentTasks: this.#maxConcurrentTasks,
+      ...this.#about,
+    })
+    await updateWorkerStatus(this.#ctx.db, this.id, { active: this.active, draining: this.#isDraining })
+  }
+
+  /** The socket closed: what was offered and not claimed goes back to the queue, what runs goes on. */
+  async gone(): Promise<void> {
+    clearTimeout(this.#helloTimer)
+    this.#isReady = false
+    await this.#work
+    this.#ctx.log.info({ workerId: this.workerId, connectionId: this.id }, 'worker disconnected')
+    await deleteWorkerConnection(this.#ctx.db, this.id)
+    for (const [executionId, { runId, isClaimed }] of this.#executions)
+      if (!isClaimed) await withdraw(this.#ctx, runId, executionId, 'its connection closed before it answered')
+  }
+
+  async drain(): Promise<void> {
+    this.#isDraining = true
+    // Asked for first: while its last message is handled the socket may close by itself, and it says so only once.
+    const closed = new Promise<void>((resolve) => this.#socket.once('close', () => resolve()))
+    await this.#work
+    this.#socket.close(workerCloseCodes.draining, 'this server is stopping')
+    const timer = setTimeout(() => this.#socket.terminate(), 1_000)
+    await closed
+    clearTimeout(timer)
+  }
+
+  #isOpen(): boolean {
+    return this.#socket.readyState === this.#socket.OPEN
+  }
+
+  #heard(): void {
+    this.#lastHeard = Date.now()
+  }
+
+  /** One message after the other; an error of one does not stop the next. */
+  #enqueue(work: () => Promise<void>): void {
+    this.#work = this.#work.then(work).catch((error: Error) => {
+      // A message that could not be handled must not be lost: the worker sends it again on its next connection.
+      this.#ctx.log.warn({ error: error.message, workerId: this.workerId }, 'worker message failed; closing its socket')
+      this.#socket.close(1011, 'the message could not be handled')
+    })
+  }
+
+  async #receive(text: string): Promise<void> {
+    const message = parseMessage(text)
+    if ('problem' in message) {
+      if (this.speaksOurs) return this.#violation(message.problem)
+      // The reference may know messages that we do not: closing its socket would only make it send them again.
+      this.#ctx.log.warn({ workerId: this.workerId, problem: message.problem }, 'worker message ignored')
+      return
+    }
+    // Not `isReady`: what a socket said before it closed counts, although it is heard afterwards.
+    if (this.speaksOurs && !this.#saidHello && message.type !== 'worker_hello')
+      return this.#violation(`it sent ${message.type} before worker_hello`)
+    if (this.#saidHello && message.type === 'worker_hello') return this.#violation('it said worker_hello a second time')
+    await this.#handle(message)
+  }
+
+  async #handle(message: WorkerMessage): Promise<void> {
+    const ctx = this.#ctx
+    switch (message.type) {
+      case 'worker_hello': {
+        const { backend, platform, version, host, max_concurrent_tasks, running } = message.data
+        this.#about = {
+          backend: storableText(backend),
+          platform: storableText(platform),
+          version: storableText(version),
+          host: storableText(host),
+        }
+        this.#maxConcurrentTasks = max_concurrent_tasks
+        return this.#ready(running)
+      }
+      case 'task_claimed': {
+        const verdict = await claimAssignment(ctx, this, message.data)
+        this.#act(verdict, message.data.task_id)
+        const known = verdict.executionId && this.#executions.get(verdict.executionId)
+        if (known) known.isClaimed = true
+        return
+      }
+      case 'task_rejected':
+        this.#pausedUntil = Date.now() + rejectedPauseMs
+        return this.#forget(await rejectAssignment(ctx, this, message.data, message.data.reason), false)
+      case 'task_step':
+        return this.#act(await reportStep(ctx, this, message.data), message.data.task_id)
+      case 'task_completed':
+      case 'task_failed':
+        return this.#forget(await reportEnd(ctx, this, message), true)
+      case 'worker_status':
+        this.#isDraining = message.data.draining
+        await updateWorkerStatus(ctx.db, this.id, message.data)
+        return this.#wakeDispatcher()
+      case 'heartbeat':
+        return
+      default:
+        return message satisfies never
+    }
+  }
+
+  async #ready(running: { task_id: string; execution_id: string }[]): Promise<void> {
+    clearTimeout(this.#helloTimer)
+    this.#saidHello = true
+    await this.register()
+    for (const { task_id, execution_id } of running)
+      this.#executions.set(execution_id, { runId: task_id, isClaimed: true })
+    for (const { task_id, execution_id } of await resumeExecutions(this.#ctx, this, running))
+      this.supersede(task_id, execution_id)
+    this.#isReady = true
+    this.#ctx.log.info(
+      { workerId: this.workerId, connectionId: this.id, backend: this.#about.backend, running: running.length },
+      'worker connected',
+    )
+    this.#wakeDispatcher()
+  }
+
+  #act(verdict: Verdict, runId: string): void {
+    if (verdict.verdict === 'superseded' && verdict.executionId !== undefined)
+      this.supersede(runId, verdict.executionId)
+  }
+
+  #forget(verdict: Verdict, isEnd: boolean): void {
+    if (verdict.executionId !== undefined) this.#executions.delete(verdict.executionId)
+    if (isEnd) this.#pausedUntil = 0
+    this.#wakeDispatcher()
+    if (!isEnd) setTimeout(this.#wakeDispatcher, rejectedPauseMs).unref()
+  }
+
+  #violation(problem: string): void {
+    const error = new AppError('worker_protocol_violation', { workerId: this.workerId, problem })
+    this.#ctx.log.warn({ workerId: this.workerId }, error.message)
+    this.#socket.close(workerCloseCodes.protocolViolation, problem.slice(0, 120))
+  }
+
+  #sendMessage(message: ServerMessage): boolean {
+    if (!this.#isOpen()) return false
+    this.#socket.send(JSON.stringify(message))
+    return true
+  }
+}
+
+function parseMessage(text: string): WorkerMessage | { problem: string } {
+  let json: unknown
+  try {
+    json = JSON.parse(text)
+  } catch {
+    return { problem: 'the frame is not JSON' }
+  }
+  const parsed = workerMessage.safeParse(json)
+  if (parsed.success) return parsed.data
+  const issue = parsed.error.issues[0]
+  return { problem: `${issue?.path.join('.') || 'message'}: ${issue?.message ?? 'does not fit'}` }
+}

@@ -1,0 +1,222 @@
+import { expect, test } from 'vitest'
+import { type ControlPlane, startControlPlane } from './support/control-plane.ts'
+import { until } from './support/poll.ts'
+
+const terminalStates = async (cp: ControlPlane, runId: string) =>
+  (await cp.statesOf(runId)).filter((state) => ['SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED'].includes(state))
+
+test('a queued run is cancelled at once, and cancelling twice is fine', async () => {
+  await using cp = await startControlPlane()
+  const runId = await cp.createRun()
+  expect(await cp.client.runs.cancel(runId)).toBe(runId)
+  expect(await cp.client.runs.get(runId)).toMatchObject({
+    state: 'CANCELLED',
+    status_message: { message: 'Cancelled by user.' },
+  })
+  expect(await cp.client.runs.cancel(runId)).toBe(runId)
+  expect((await cp.request('POST', `/api/v1/agent/tasks/${runId}/cancel`)).status).toBe(200)
+  expect(await terminalStates(cp, runId)).toEqual(['CANCELLED'])
+  const worker = await cp.connectWorker()
+  const next = await cp.createRun()
+  expect((await worker.nextAssignment()).task_id).toBe(next)
+})
+
+test('an offered run is cancelled at once; the claim that comes then is told so and its slot is free', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker()
+  const runId = await cp.createRun()
+  const assignment = await worker.nextAssignment()
+  await cp.client.runs.cancel(runId)
+  expect((await cp.client.runs.get(runId)).state).toBe('CANCELLED')
+  worker.claim(assignment)
+  expect(await worker.superseded.next()).toEqual({ task_id: runId, execution_id: assignment.execution_id })
+  await expect(cp.agentFor(assignment).hello()).rejects.toMatchObject({ problem: { code: 'execution_superseded' } })
+  const next = await cp.createRun()
+  expect((await worker.nextAssignment()).task_id).toBe(next)
+})
+
+test('a claimed run whose agent said nothing yet is cancelled through its worker', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker()
+  const runId = await cp.createRun()
+  const assignment = await worker.claimNext()
+  await cp.waitFor(runId, 'CLAIMED')
+  await cp.client.runs.cancel(runId)
+  expect(await cp.client.runs.get(runId)).toMatchObject({
+    state: 'CLAIMED',
+    status_message: { message: 'Cancelling: waiting for the agent to stop.' },
+  })
+  expect(await worker.cancellations.next()).toEqual({ task_id: runId, execution_id: assignment.execution_id })
+  expect(await cp.client.runs.cancel(runId)).toBe(runId)
+  worker.fail(assignment, { failure_reason: 'task_cancelled', task_state: 'CANCELLED' })
+  await cp.waitFor(runId, 'CANCELLED')
+  expect(await terminalStates(cp, runId)).toEqual(['CANCELLED'])
+})
+
+test('a cancel that was asked for before the hello reaches the agent with it', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker()
+  const runId = await cp.createRun()
+  const assignment = await worker.claimNext()
+  await cp.waitFor(runId, 'CLAIMED')
+  await cp.client.runs.cancel(runId)
+  const agent = cp.agentFor(assignment)
+  await agent.hello()
+  expect(await agent.nextCommand()).toMatchObject({ type: 'cancel', payload: { reason: 'Cancelled by user.' } })
+})
+
+test('an agent at work is asked first; it ends politely and its worker hears nothing', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker, assignment } = await cp.startAgent()
+  const command = agent.nextCommand()
+  await cp.client.runs.cancel(runId)
+  expect(await command).toMatchObject({ type: 'cancel' })
+  await agent.end('CANCELLED', 'stopped')
+  expect((await cp.client.runs.get(runId)).state).toBe('CANCELLED')
+  worker.complete(assignment, { task_state: 'CANCELLED' })
+  await until(
+    () => cp.client.runs.get(runId),
+    (run) => !run.is_sandbox_running,
+  )
+  expect(worker.cancellations.items).toEqual([])
+  expect(await terminalStates(cp, runId)).toEqual(['CANCELLED'])
+})
+
+test('a command is delivered until it is acknowledged, with the same id', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await cp.client.runs.cancel(runId)
+  await cp.client.runs.cancel(runId)
+  const seen: string[] = []
+  for (let connection = 0; connection < 2; connection++)
+    for await (const { id, event } of agent.commandEvents()) {
+      seen.push(`${event} ${id}`)
+      break
+    }
+  expect(new Set(seen).size).toBe(1)
+  await agent.ack(seen[0]?.split(' ')[1] ?? '')
+  const [row] = await cp.db.query<{ open: number }>('select count(*)::int as open from commands where acked_at is null')
+  expect(row?.open).toBe(0)
+})
+
+test('an agent that does not stop is ended by its worker after 10 s', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker, assignment } = await cp.startAgent()
+  await cp.client.runs.cancel(runId)
+  await agent.renew()
+  await cp.advanceDatabaseClock({ seconds: 9 })
+  await agent.renew()
+  expect(worker.cancellations.items).toEqual([])
+  await cp.advanceDatabaseClock({ seconds: 2 })
+  expect(await worker.cancellations.next()).toMatchObject({ task_id: runId })
+  worker.fail(assignment, { exit_code: 137, failure_reason: 'agent_invocation' })
+  expect((await cp.waitFor(runId, 'CANCELLED')).status_message?.message).toBe('Cancelled by user.')
+  expect(await terminalStates(cp, runId)).toEqual(['CANCELLED'])
+})
+
+test('an outcome that the agent reached before it heard of the cancel stands', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker, assignment } = await cp.startAgent()
+  await cp.client.runs.cancel(runId)
+  await agent.end('SUCCEEDED', 'was quicker')
+  worker.complete(assignment)
+  await until(
+    () => cp.client.runs.get(runId),
+    (run) => !run.is_sandbox_running,
+  )
+  expect((await cp.client.runs.get(runId)).state).toBe('SUCCEEDED')
+  await expect(cp.client.runs.cancel(runId)).rejects.toMatchObject({
+    problem: { code: 'run_not_cancellable', status: 400 },
+  })
+  expect(await terminalStates(cp, runId)).toEqual(['SUCCEEDED'])
+})
+
+test.each(['SUCCEEDED', 'FAILED', 'ERROR'] as const)('a run that ended as %s cannot be cancelled', async (outcome) => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await agent.end(outcome)
+  await expect(cp.client.runs.cancel(runId)).rejects.toMatchObject({
+    problem: {
+      code: 'run_not_cancellable',
+      status: 400,
+      detail: expect.stringContaining(`${runId} has already ended as ${outcome}`),
+    },
+  })
+})
+
+test('a blocked run without an agent is cancelled at once', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker, assignment } = await cp.startAgent()
+  await agent.end('BLOCKED', 'Which one?')
+  worker.complete(assignment)
+  await until(
+    () => cp.client.runs.get(runId),
+    (run) => !run.is_sandbox_running,
+  )
+  expect((await cp.client.runs.get(runId)).state).toBe('BLOCKED')
+  await cp.client.runs.cancel(runId)
+  expect((await cp.client.runs.get(runId)).state).toBe('CANCELLED')
+  expect(await cp.statesOf(runId)).toEqual(['QUEUED', 'PENDING', 'CLAIMED', 'INPROGRESS', 'BLOCKED', 'CANCELLED'])
+  expect(await cp.client.runs.cancel(runId)).toBe(runId)
+})
+
+test('a blocked run whose agent waits is cancelled when that agent has ended', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker, assignment } = await cp.startAgent()
+  await agent.end('BLOCKED', 'Which one?')
+  await agent.send({ type: 'execution_state', data: { state: 'idle' } })
+  await cp.client.runs.cancel(runId)
+  expect(await agent.nextCommand()).toMatchObject({ type: 'cancel' })
+  worker.complete(assignment)
+  await cp.waitFor(runId, 'CANCELLED')
+})
+
+test('a blocked run whose agent is lost after the cancel is cancelled too', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await agent.end('BLOCKED', 'Which one?')
+  await cp.client.runs.cancel(runId)
+  await cp.advanceDatabaseClock({ seconds: 14 * 60 })
+  await cp.waitFor(runId, 'CANCELLED')
+})
+
+test('a worker that is away hears of the cancel when it comes back', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker()
+  const runId = await cp.createRun()
+  const { task_id, execution_id } = await worker.claimNext()
+  await cp.waitFor(runId, 'CLAIMED')
+  await worker.disconnect()
+  await cp.client.runs.cancel(runId)
+  expect((await cp.client.runs.get(runId)).state).toBe('CLAIMED')
+  const back = await cp.connectWorker({ running: [{ task_id, execution_id }] })
+  expect(await back.cancellations.next()).toEqual({ task_id, execution_id })
+  // That one was lost with the connection: it is sent again on the next.
+  await back.disconnect()
+  const again = await cp.connectWorker({ running: [{ task_id, execution_id }] })
+  expect(await again.cancellations.next()).toEqual({ task_id, execution_id })
+  again.complete({ task_id, execution_id }, { task_state: 'CANCELLED' })
+  await cp.waitFor(runId, 'CANCELLED')
+})
+
+test('a cancelled run that nobody answers for any more ends with its lease', async () => {
+  await using cp = await startControlPlane()
+  const { runId, worker } = await cp.startAgent()
+  await worker.disconnect()
+  await cp.client.runs.cancel(runId)
+  await cp.advanceDatabaseClock({ seconds: 14 * 60 })
+  await cp.waitFor(runId, 'CANCELLED')
+  expect(await terminalStates(cp, runId)).toEqual(['CANCELLED'])
+})
+
+test('cancel is in the audit log with who asked for it', async () => {
+  await using cp = await startControlPlane()
+  const runId = await cp.createRun()
+  await cp.client.runs.cancel(runId)
+  const { uid } = await cp.client.whoami()
+  const rows = await cp.db.query('select actor, action, target from audit_events order by id')
+  expect(rows).toEqual([
+    { actor: `user:${uid}`, action: 'run.create', target: `run:${runId}` },
+    { actor: `user:${uid}`, action: 'run.cancel', target: `run:${runId}` },
+  ])
+})

@@ -1,0 +1,191 @@
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { AgentCommand, HelloResponse, NumberedEvent } from '@openoz/protocol'
+import { agentChannelPaths, errorSpecs } from '@openoz/protocol'
+
+/**
+ * The control plane's side of the agent channel in one small server, for tests of the agent alone. It keeps what it is told, in memory, with the
+ * real server's rules for numbering; model requests go to the listener that it is given.
+ */
+export interface AgentChannelServer extends AsyncDisposable {
+  url: string
+  token: string
+  hello: HelloResponse
+  /** Everything acknowledged, in order. */
+  events: NumberedEvent[]
+  blobs: Map<string, Buffer>
+  acknowledgedCommands: string[]
+  send(command: AgentCommand): void
+  /** Answers every request of the channel with this error of the registry; undefined ends that. */
+  refuseWith(code: 'execution_superseded' | 'execution_token_ended' | undefined): void
+  /** Breaks every connection, as when the control plane is away. */
+  setAway(isAway: boolean): void
+  eventsOf(type: string): NumberedEvent[]
+  /** Resolves with the first event that fits, also one that is there already. */
+  waitFor(fits: (event: NumberedEvent) => boolean, timeoutMs?: number): Promise<NumberedEvent>
+  close(): Promise<void>
+}
+
+export interface AgentChannelServerOptions {
+  hello?: Partial<HelloResponse>
+  limits?: Partial<HelloResponse['limits']>
+  /** For paths below `/llm`. */
+  model?: RequestListener
+}
+
+export const testLimits: HelloResponse['limits'] = {
+  renew_every_ms: 200,
+  stop_after_ms: 60_000,
+  max_steps: 50,
+  max_output_tokens: 4096,
+  llm_idle_timeout_ms: 10_000,
+  llm_retry_for_ms: 10_000,
+  setup_command_timeout_ms: 30_000,
+  command_timeout_ms: 30_000,
+  workspace_max_bytes: 50_000_000,
+  spool_max_bytes: 16_000_000,
+}
+
+export async function startAgentChannelServer(options: AgentChannelServerOptions = {}): Promise<AgentChannelServer> {
+  const token = `oet-${crypto.randomUUID()}`
+  const state = {
+    events: [] as NumberedEvent[],
+    blobs: new Map<string, Buffer>(),
+    pending: [] as AgentCommand[],
+    acknowledged: [] as string[],
+    streams: new Set<ServerResponse>(),
+    refusal: undefined as 'execution_superseded' | 'execution_token_ended' | undefined,
+    isAway: false,
+  }
+  const hello: HelloResponse = {
+    protocol: 1,
+    run_id: crypto.randomUUID(),
+    execution_id: crypto.randomUUID(),
+    conversation_id: crypto.randomUUID(),
+    attempt: 1,
+    turn: { turn_id: crypto.randomUUID(), number: 1, message: 'say hi' },
+    title: 'say hi',
+    config: {},
+    model: { id: 'openai/scripted', wire: 'openai-chat', base_path: '/llm/openai/v1' },
+    checkpoint: null,
+    workspace: null,
+    acked_n: 0,
+    run_url: 'http://localhost/runs/1',
+    ...options.hello,
+    limits: { ...testLimits, ...options.limits },
+  }
+
+  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = new URL(request.url ?? '/', 'http://localhost').pathname
+    if (state.isAway) return void request.socket.destroy()
+    if (state.refusal) return sendProblem(response, state.refusal)
+    if (request.headers.authorization !== `Bearer ${token}`) {
+      const isModelKey = request.headers['x-api-key'] === token
+      if (!isModelKey) return sendProblem(response, 'api_key_unknown')
+    }
+    if (path.startsWith('/llm/')) return options.model?.(request, response)
+    if (path === agentChannelPaths.hello) return sendJson(response, { ...hello, acked_n: state.events.length })
+    if (path === agentChannelPaths.commands) return openStream(response)
+    if (path.startsWith(`${agentChannelPaths.blobs}/`)) {
+      const blob = state.blobs.get(path.slice(agentChannelPaths.blobs.length + 1))
+      return blob ? void response.end(blob) : sendProblem(response, 'blob_not_found')
+    }
+    const body = await readBytes(request)
+    if (path === agentChannelPaths.events) {
+      for (const event of JSON.parse(body.toString('utf8')).events as NumberedEvent[]) {
+        if (event.n === state.events.length + 1) state.events.push(event)
+      }
+      return sendJson(response, { acked_n: state.events.length })
+    }
+    if (path === agentChannelPaths.blobs) {
+      const id = crypto.randomUUID()
+      state.blobs.set(id, body)
+      return sendJson(response, { blob_id: id, size_bytes: body.length })
+    }
+    if (path === agentChannelPaths.ackCommands) {
+      const { ids } = JSON.parse(body.toString('utf8')) as { ids: string[] }
+      state.acknowledged.push(...ids)
+      state.pending = state.pending.filter(({ id }) => !ids.includes(id))
+      return sendJson(response, {})
+    }
+    return sendProblem(response, 'route_not_found')
+  }
+
+  function openStream(response: ServerResponse): void {
+    response.writeHead(200, { 'content-type': 'text/event-stream' })
+    response.write(': hello\n\n')
+    for (const command of state.pending) writeCommand(response, command)
+    state.streams.add(response)
+    response.on('close', () => state.streams.delete(response))
+  }
+
+  const server = createServer((request, response) => {
+    answer(request, response).catch(() => response.destroy())
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const close = async () => {
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+  }
+  return {
+    url: `http://127.0.0.1:${port}`,
+    token,
+    hello,
+    events: state.events,
+    blobs: state.blobs,
+    acknowledgedCommands: state.acknowledged,
+    send(command) {
+      state.pending.push(command)
+      for (const stream of state.streams) writeCommand(stream, command)
+    },
+    refuseWith(code) {
+      state.refusal = code
+    },
+    setAway(isAway) {
+      state.isAway = isAway
+      if (isAway) server.closeAllConnections()
+    },
+    eventsOf: (type) => state.events.filter((event) => event.type === type),
+    async waitFor(fits, timeoutMs = 20_000) {
+      const deadline = performance.now() + timeoutMs
+      for (;;) {
+        const found = state.events.find(fits)
+        if (found) return found
+        if (performance.now() > deadline)
+          throw new Error(`no such event among ${JSON.stringify(state.events).slice(-4000)}`)
+        await delay(10)
+      }
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  }
+}
+
+function writeCommand(stream: ServerResponse, command: AgentCommand): void {
+  stream.write(`id: ${command.id}\nevent: command\ndata: ${JSON.stringify(command)}\n\n`)
+}
+
+function sendJson(response: ServerResponse, body: unknown): void {
+  response.writeHead(200, { 'content-type': 'application/json' })
+  response.end(JSON.stringify(body))
+}
+
+function sendProblem(
+  response: ServerResponse,
+  code: 'execution_superseded' | 'execution_token_ended' | 'api_key_unknown' | 'blob_not_found' | 'route_not_found',
+): void {
+  const { status, title, message, platform, retryable } = errorSpecs[code]
+  response.writeHead(status, { 'content-type': 'application/problem+json' })
+  const detail = message
+  response.end(
+    JSON.stringify({ type: 'about:blank', title, status, detail, message, error: platform, code, retryable }),
+  )
+}
+
+async function readBytes(request: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  for await (const chunk of request) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks)
+}

@@ -1,0 +1,155 @@
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { wires } from './model-wires.ts'
+
+/**
+ * A stand-in for model providers: a real server on the loopback that speaks three real wires (OpenAI Chat Completions, OpenAI Responses,
+ * Anthropic Messages, all streaming) and answers by a script. It misbehaves on request as providers do: refusals, rate limits, slow and cut
+ * streams, silence.
+ *
+ *   await using model = await startScriptedModel({
+ *     steps: [{ toolCalls: [{ name: 'run_command', arguments: { command: 'npm test' } }] }, { text: 'All tests pass.' }],
+ *   })
+ *   // OPENAI_BASE_URL = `${model.url}/v1`, or ANTHROPIC_BASE_URL = model.url
+ */
+export type ModelWire = 'openai-chat' | 'openai-responses' | 'anthropic-messages'
+
+/** One answer. Everything may be left out: an empty step is an empty answer. */
+export interface ScriptedStep {
+  /** A list is streamed in these pieces. */
+  text?: string | string[]
+  reasoning?: string
+  /** `arguments` as a string is sent as it is, also when it is no JSON. */
+  toolCalls?: { id?: string; name: string; arguments: Record<string, unknown> | string }[]
+  usage?: { input?: number; output?: number; cached?: number }
+  /** Default: `tool_calls` when there are some, else `stop`. */
+  finish?: 'stop' | 'length' | 'tool_calls' | 'content_filter'
+  /** Before the head of the answer. */
+  delayMs?: number
+  /** Before each piece of the stream. */
+  pieceDelayMs?: number
+  /** A refusal instead of an answer. */
+  status?: number
+  headers?: Record<string, string>
+  body?: unknown
+  /** Breaks the connection after so many pieces of the stream, or ends it without its end (`ends`). */
+  cut?: { afterPieces: number; ends?: boolean }
+  /** Reports an error after so many pieces of the stream, as the provider would, and ends. */
+  failAfterPieces?: number
+  /** After so many pieces nothing more comes, until the client goes. */
+  hangAfterPieces?: number
+}
+
+export interface ModelRequest {
+  wire: ModelWire
+  path: string
+  headers: IncomingMessage['headers']
+  /** biome-ignore lint/suspicious/noExplicitAny: three wires, and tests look wherever they like. */
+  body: any
+  /** 0 for the first. */
+  number: number
+  /** The client went away before the answer was complete. */
+  wasAborted: boolean
+}
+
+export interface ScriptedModelOptions {
+  /** In order; a request more than there are steps is answered with status 500, and says so. */
+  steps?: ScriptedStep[]
+  /** Decides by the request, instead of `steps`. */
+  handler?: (request: ModelRequest) => ScriptedStep | Promise<ScriptedStep>
+  /** What `/v1/models` lists. */
+  models?: string[]
+  /** Refuses every other key with 401. */
+  apiKey?: string
+  port?: number
+}
+
+export interface ScriptedModel extends AsyncDisposable {
+  /** Without `/v1`. */
+  url: string
+  requests: ModelRequest[]
+  /** For servers that want to answer these paths themselves. */
+  handle: RequestListener
+  close(): Promise<void>
+}
+
+export async function startScriptedModel(options: ScriptedModelOptions): Promise<ScriptedModel> {
+  const requests: ModelRequest[] = []
+  const handle: RequestListener = (request, response) => {
+    answer(options, requests, { request, response }).catch((error: unknown) => {
+      if (!response.headersSent) sendJson(response, 500, { error: { message: String(error) } })
+      else response.destroy()
+    })
+  }
+  const server = createServer(handle)
+  await new Promise<void>((resolve) => server.listen(options.port ?? 0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  const close = async () => {
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+  }
+  return { url: `http://127.0.0.1:${port}`, requests, handle, close, [Symbol.asyncDispose]: close }
+}
+
+async function answer(
+  options: ScriptedModelOptions,
+  requests: ModelRequest[],
+  { request, response }: { request: IncomingMessage; response: ServerResponse },
+): Promise<void> {
+  const path = new URL(request.url ?? '/', 'http://localhost').pathname
+  const key = request.headers['x-api-key'] ?? request.headers.authorization?.replace(/^Bearer /, '')
+  if (options.apiKey !== undefined && key !== options.apiKey) {
+    return sendJson(response, 401, { error: { type: 'authentication_error', message: 'invalid key' } })
+  }
+  if (request.method === 'GET' && path.endsWith('/models')) {
+    const data = (options.models ?? ['scripted']).map((id) => ({
+      id,
+      object: 'model',
+      type: 'model',
+      display_name: id,
+    }))
+    return sendJson(response, 200, { object: 'list', data, has_more: false })
+  }
+  const wire = wires.find((candidate) => path.endsWith(candidate.path))
+  if (request.method !== 'POST' || !wire) return sendJson(response, 404, { error: { message: `no route ${path}` } })
+
+  const body = JSON.parse(await readText(request))
+  const { headers } = request
+  const received: ModelRequest = { wire: wire.name, path, headers, body, number: requests.length, wasAborted: false }
+  requests.push(received)
+  const gone = new AbortController()
+  response.on('close', () => {
+    if (response.writableFinished) return
+    received.wasAborted = true
+    gone.abort()
+  })
+  const step = (await options.handler?.(received)) ?? options.steps?.[received.number]
+  if (!step) throw new Error(`the script has no step ${received.number}`)
+
+  const sleep = (ms: number) => delay(ms, undefined, { signal: gone.signal }).catch(() => {})
+  if (step.delayMs) await sleep(step.delayMs)
+  if (step.status !== undefined) return sendJson(response, step.status, step.body ?? {}, step.headers)
+  response.writeHead(200, { 'content-type': 'text/event-stream', ...step.headers })
+  response.flushHeaders()
+  for (const [index, piece] of wire.pieces(step, String(body.model)).entries()) {
+    if (step.pieceDelayMs) await sleep(step.pieceDelayMs)
+    if (step.cut?.afterPieces === index) return void (step.cut.ends ? response.end() : response.destroy())
+    if (step.failAfterPieces === index) return void response.end(wire.failure)
+    if (step.hangAfterPieces === index) await new Promise((resolve) => gone.signal.addEventListener('abort', resolve))
+    if (gone.signal.aborted) return
+    response.write(piece)
+  }
+  response.end()
+}
+
+function sendJson(response: ServerResponse, status: number, body: unknown, headers: Record<string, string> = {}): void {
+  response.writeHead(status, { 'content-type': 'application/json', ...headers })
+  response.end(JSON.stringify(body))
+}
+
+async function readText(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of request) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks).toString('utf8')
+}

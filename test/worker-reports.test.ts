@@ -1,0 +1,222 @@
+import { type FailureReason, failureReasons } from '@openoz/protocol'
+import { expect, test } from 'vitest'
+import { startControlPlane } from './support/control-plane.ts'
+import { until } from './support/poll.ts'
+import { WorkerRefused } from './support/test-worker.ts'
+
+test('task_completed without a word of the agent is a success', async () => {
+  await using cp = await startControlPlane()
+  const { runId, worker, assignment } = await cp.startAgent()
+  worker.complete(assignment, { message: 'exit 0' })
+  expect(await cp.waitFor(runId, 'SUCCEEDED')).toMatchObject({ status_message: { message: 'exit 0' } })
+})
+
+test('task_completed before any hello is a success too: the worker’s word decides', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker()
+  const runId = await cp.createRun()
+  worker.complete(await worker.claimNext())
+  const run = await cp.waitFor(runId, 'SUCCEEDED')
+  expect(run.status_message?.message).toBe('The agent ended without a word.')
+})
+
+test('the agent’s word counts, whatever its worker says afterwards', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker, assignment } = await cp.startAgent()
+  await agent.end('SUCCEEDED', 'mine')
+  worker.fail(assignment, { failure_reason: 'teardown_command', message: 'rm failed', exit_code: 1 })
+  await until(
+    () => cp.client.runs.get(runId),
+    (run) => !run.is_sandbox_running,
+  )
+  expect(await cp.client.runs.get(runId)).toMatchObject({ state: 'SUCCEEDED', status_message: { message: 'mine' } })
+  expect((await cp.client.runs.executions(runId)).executions).toMatchObject([
+    { state: 'ended', outcome: 'SUCCEEDED', failure_reason: 'teardown_command', exit_code: 1, message: 'rm failed' },
+  ])
+})
+
+test('every failure reason ends as its table says: FAILED for the user’s side, ERROR for ours, or another try', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker({ maxConcurrentTasks: 0 })
+  const reasons = (Object.keys(failureReasons) as FailureReason[]).filter((reason) => reason !== 'task_cancelled')
+  for (const reason of reasons) {
+    const runId = await cp.createRun()
+    const assignment = await worker.claimNext()
+    worker.fail(assignment, { failure_reason: reason, message: 'Details.', exit_code: 137 })
+    const spec = failureReasons[reason]
+    if (spec.retries > 0) {
+      await until(
+        () => cp.statesOf(runId),
+        (states) => states.filter((state) => state === 'QUEUED').length === 2,
+      )
+      // Without a delay it is offered again at once.
+      if (spec.retryDelaySeconds === 0) await worker.nextAssignment()
+      await cp.client.runs.cancel(runId)
+      continue
+    }
+    const run = await until(
+      () => cp.client.runs.get(runId),
+      ({ state }) => state !== 'CLAIMED' && state !== 'PENDING',
+    )
+    expect([reason, run.state]).toEqual([reason, spec.side === 'user' ? 'FAILED' : 'ERROR'])
+    expect(run.status_message).toEqual({ message: `${spec.meaning} Details.`, error_code: spec.code })
+  }
+})
+
+test('an agent that was killed is tried again; one that ended by itself is not', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker()
+  const killed = await cp.createRun()
+  for (let attempt = 1; attempt <= 3; attempt++) {
+    const assignment = await worker.claimNext()
+    expect(assignment.task_id).toBe(killed)
+    worker.fail(assignment, { failure_reason: 'agent_invocation', exit_code: 137, message: `kill ${attempt}` })
+    if (attempt === 3) break
+    const waiting = await cp.waitFor(killed, 'QUEUED')
+    expect(waiting.status_message?.message).toContain(`Trying again (${attempt} of 2).`)
+    await cp.advanceDatabaseClock({ seconds: 3 })
+  }
+  expect((await cp.waitFor(killed, 'ERROR')).status_message?.message).toBe(
+    'The agent could not be started, or was killed. kill 3 It was tried 3 times.',
+  )
+
+  const plain = await cp.createRun()
+  worker.fail(await worker.claimNext(), { failure_reason: 'agent_invocation', exit_code: 1, message: 'usage' })
+  await cp.waitFor(plain, 'ERROR')
+  expect((await cp.client.runs.executions(plain)).executions).toHaveLength(1)
+})
+
+test('a retry waits its time, although the queue is looked at all the while', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker()
+  const runId = await cp.createRun()
+  worker.fail(await worker.claimNext(), { failure_reason: 'container_start' })
+  await cp.waitFor(runId, 'QUEUED')
+  const other = await cp.createRun()
+  const next = await worker.claimNext()
+  expect(next.task_id).toBe(other)
+  worker.complete(next)
+  expect((await cp.client.runs.why(runId)).workers[0]?.reason).toBe('the run waits before it is tried again')
+  await cp.advanceDatabaseClock({ seconds: 11 })
+  expect((await worker.nextAssignment()).task_id).toBe(runId)
+})
+
+test('what a stopping worker gave up is started elsewhere at once', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker, assignment } = await cp.startAgent()
+  await agent.checkpoint(1, 'state')
+  const other = await cp.connectWorker({ workerId: 'other' })
+  worker.send({ type: 'worker_status', data: { active: 1, draining: true } })
+  worker.fail(assignment, { failure_reason: 'graceful_shutdown', exit_code: 143 })
+  const next = await other.claimNext()
+  expect(next.task_id).toBe(runId)
+  expect((await cp.agentFor(next).hello()).checkpoint).toMatchObject({ step: 1 })
+})
+
+test('text of a worker that PostgreSQL cannot store ends the run like any other', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker({ maxConcurrentTasks: 0 })
+  const runId = await cp.createRun()
+  const first = await worker.nextAssignment()
+  worker.reject(first, 'no \0 room')
+  await cp.waitFor(runId, 'QUEUED')
+  const second = await worker.claimNext()
+  const { task_id, execution_id } = second
+  worker.send({ type: 'task_step', data: { task_id, execution_id, step: 'start', status: 'failed', detail: 'a\0b' } })
+  worker.fail(second, { failure_reason: 'container_exit', message: 'out\0put \ud800' })
+  expect((await cp.waitFor(runId, 'ERROR')).status_message?.message).toBe(
+    'The container ended before the agent gave an outcome. out\ufffdput \ufffd',
+  )
+})
+
+test('a reference worker gets what it knows and nothing more', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker({ ours: false, workerId: 'ref' })
+  const { run_id } = await cp.client.runs.create({
+    prompt: 'say hi',
+    team: false,
+    config: { environment: { docker_image: 'debian:12' }, idle_timeout_minutes: 3 },
+  })
+  const assignment = await worker.nextAssignment()
+  expect(assignment).toEqual({
+    task_id: run_id,
+    execution_id: assignment.execution_id,
+    docker_image: 'debian:12',
+    env_vars: { WARP_API_KEY: expect.stringMatching(/^wk-exec-/) },
+    task: {
+      id: run_id,
+      title: 'say hi',
+      task_definition: { prompt: 'say hi' },
+      created_at: expect.any(String),
+      updated_at: expect.any(String),
+      owner: { Type: 'USER', Id: 1 },
+      agent_config_snapshot: expect.objectContaining({ idle_timeout_minutes: 3, harness: { type: 'oz' } }),
+      agent_conversation_id: expect.any(String),
+    },
+  })
+  worker.claim(assignment)
+  const agent = cp.agentFor(assignment)
+  await agent.hello()
+  await cp.client.runs.cancel(run_id)
+  await cp.advanceDatabaseClock({ seconds: 11 })
+  expect(await worker.cancellations.next()).toEqual({ task_id: run_id })
+  worker.complete(assignment, { task_state: 'CANCELLED' })
+  await cp.waitFor(run_id, 'CANCELLED')
+  expect(worker.frames.map(({ type }) => type)).toEqual(['task_assignment', 'task_cancellation'])
+})
+
+test('a team’s run is owned by the team on the wire, and our worker gets its token apart from the environment', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker()
+  await cp.createRun({ prompt: 'a long prompt' })
+  const assignment = await worker.nextAssignment()
+  expect(assignment.env_vars).toBeUndefined()
+  expect(assignment.execution_token).toMatch(/^wk-exec-/)
+  expect(assignment.task).toMatchObject({ owner: { Type: 'TEAM', Id: 1 }, task_definition: { prompt: '' } })
+})
+
+test('a reference worker may send more than we know; ours may not', async () => {
+  await using cp = await startControlPlane()
+  const reference = await cp.connectWorker({ ours: false, workerId: 'ref' })
+  reference.sendRaw('{"type":"from_the_future","data":{}}')
+  reference.sendRaw('no JSON')
+  reference.sendRaw('{"type":"heartbeat","data":{}}')
+  const runId = await cp.createRun()
+  const assignment = await reference.nextAssignment()
+  reference.sendRaw(
+    JSON.stringify({ type: 'task_claimed', data: { task_id: assignment.task_id, worker_id: 'ref', extra: true } }),
+  )
+  await cp.waitFor(runId, 'CLAIMED')
+})
+
+test.each([
+  ['no JSON', 'the frame is not JSON'],
+  ['{"type":"from_the_future","data":{}}', expect.stringMatching(/^type: Invalid/)],
+  ['{"type":"worker_status","data":{"active":0,"draining":false,"more":1}}', 'data: Unrecognized key: "more"'],
+  ['{"type":"task_claimed","data":{"task_id":"x"}}', 'data.task_id: Invalid UUID'],
+  [
+    '{"type":"worker_hello","data":{"protocol":1,"version":"0","backend":"d","platform":"p","host":"h","max_concurrent_tasks":1,"running":[]}}',
+    'it said worker_hello a second time',
+  ],
+])('our worker’s %s closes its socket as a violation', async (frame, problem) => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker()
+  worker.sendRaw(frame)
+  expect(await worker.closed).toEqual({ code: 4400, reason: problem })
+})
+
+test('a worker’s upgrade is refused in words', async () => {
+  await using cp = await startControlPlane()
+  const refusal = (options: Parameters<typeof cp.connectWorker>[0]) =>
+    cp.connectWorker(options).then(
+      () => 'connected',
+      (error: unknown) => (error instanceof WorkerRefused ? `${error.problem.status} ${error.problem.code}` : error),
+    )
+  expect(await refusal({ workerId: '' })).toBe('400 worker_id_reserved')
+  expect(await refusal({ workerId: 'warp-9' })).toBe('400 worker_id_reserved')
+  expect(await refusal({ workerId: 'a\0b' })).toBe('400 worker_id_reserved')
+  expect(await refusal({ workerId: 'x'.repeat(256) })).toBe('400 worker_id_reserved')
+  expect(await refusal({ key: 'wk-nobody' })).toBe('401 api_key_unknown')
+  const { agent } = await cp.startAgent()
+  expect(await refusal({ key: agent.token })).toBe('403 not_authorized')
+})
