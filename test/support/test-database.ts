@@ -42,10 +42,13 @@ export async function createTestDatabase(options: { isEmpty?: boolean } = {}): P
         update executions set lease_renewed_at = lease_renewed_at + interval '${seconds} seconds'
          where lease_holder = 'worker' and exists (select from worker_connections where id = worker_connection_id);`
       // Locked first: a statement that was planned with the old clock must not write an old time after the jump.
-      await untilDone(pool, `lock table worker_connections, executions, control_plane_heartbeat in access exclusive mode;
+      await untilDone(
+        pool,
+        `lock table worker_connections, executions, control_plane_heartbeat in access exclusive mode;
         create or replace function db_now() returns timestamptz language sql volatile
           as $$select clock_timestamp() + interval '${offsetSeconds} seconds'$$;
-        ${whileAway ? '' : aliveMeanwhile}`)
+        ${whileAway ? '' : aliveMeanwhile}`,
+      )
     },
     async [Symbol.asyncDispose]() {
       await pool.end()

@@ -70,7 +70,7 @@ export function printWhy(output: Output, why: Why): void {
   }
   output.line(`${paintState(why.state, output.colors)}  ${plainText(why.summary)}`)
   if (why.next_step !== '') output.line(plainText(why.next_step))
-  if (why.place_in_queue !== null) output.line(`Runs before it in the queue: ${why.place_in_queue}`)
+  if (why.place_in_queue !== null) output.line(`Place in the queue: ${why.place_in_queue}`)
   if (why.workers.length === 0) return
   const columns: Column<Why['workers'][number]>[] = [
     { title: 'worker', value: (row) => row.worker_id, cutTo: 12 },

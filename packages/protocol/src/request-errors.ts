@@ -77,14 +77,6 @@ export const requestErrors = {
     message: 'No run that you may see has the id {runId}.',
     remedy: 'List runs with `oz run list`.',
   },
-  conversation_not_found: {
-    status: 404,
-    platform: 'resource_not_found',
-    retryable: false,
-    title: 'No such conversation',
-    message: 'No conversation that you may see has the id {conversationId}.',
-    remedy: 'The conversation of a run is its `conversation_id` (`oz run get RUN`).',
-  },
   environment_not_found: {
     status: 404,
     platform: 'resource_not_found',
@@ -223,13 +215,5 @@ export const requestErrors = {
     title: 'Idempotency key used for another body',
     message: 'The Idempotency-Key {key} was used within 24 hours with another body.',
     remedy: 'Use a fresh key for a different request.',
-  },
-  idempotency_in_progress: {
-    status: 409,
-    platform: 'conflict',
-    retryable: true,
-    title: 'The first request is still at work',
-    message: 'A request with the same Idempotency-Key {key} has not been answered yet.',
-    remedy: 'Send it again in a second.',
   },
 } as const satisfies Record<string, ErrorSpec>

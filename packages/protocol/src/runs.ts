@@ -171,7 +171,7 @@ export const whyResponse = z
     summary: z.string(),
     /** What to do next, or that nothing needs doing. */
     next_step: z.string(),
-    /** Runs of the same team before it in the queue; null when it is not queued. */
+    /** 1: it is the next one of those that the same workers could take; null when it is not queued. */
     place_in_queue: z.int().nullable(),
     /** Every worker that is connected, and why it does not take the run (`reason` null: it may). */
     workers: z.array(z.object({ worker_id: z.string(), connection_id: z.string(), reason: z.string().nullable() })),

@@ -236,6 +236,18 @@ export function readServerOptions(
       problem: 'it must begin with wk- and have at least 16 characters after that, without spaces',
     })
 
+  const lease = {
+    unreachableMs: read('leaseUnreachable', parseDuration),
+    stopMs: read('leaseStop', parseDuration),
+    lostMs: read('leaseLost', parseDuration),
+  }
+  // An agent must have stopped itself before another one is started: else both work at the same time.
+  if (!(lease.unreachableMs < lease.stopMs && lease.stopMs < lease.lostMs))
+    throw new AppError('option_invalid', {
+      option: 'OZ_LEASE_STOP',
+      problem: 'it must lie between OZ_LEASE_UNREACHABLE and OZ_LEASE_LOST',
+    })
+
   return {
     listen: read('listen', parseAddress),
     metricsListen: text('metricsListen') === null ? null : read('metricsListen', parseAddress),
@@ -252,11 +264,7 @@ export function readServerOptions(
     masterKeyFile: text('masterKeyFile'),
     bootstrapApiKey: text('bootstrapApiKey'),
     defaultModel: text('defaultModel'),
-    lease: {
-      unreachableMs: read('leaseUnreachable', parseDuration),
-      stopMs: read('leaseStop', parseDuration),
-      lostMs: read('leaseLost', parseDuration),
-    },
+    lease,
     agent: {
       llmRetryForMs: read('llmRetryFor', parseDuration),
       llmIdleTimeoutMs: read('llmIdleTimeout', parseDuration),

@@ -1,8 +1,9 @@
-import { isLive } from '@openoz/protocol'
 import { beat } from '../store/control-plane.ts'
 import {
   extendLeases,
   findExecutionForUpdate,
+  findExpiredExecutionForUpdate,
+  type LeaseLimits,
   listExpiredExecutions,
   listOrphanedOffers,
   updateExecutionEnded,
@@ -32,12 +33,19 @@ export async function beatAndExtend(ctx: Ctx): Promise<void> {
     ctx.log.warn({ gapSeconds }, 'the control plane was away; all leases were extended by that time')
 }
 
+/**
+ * An agent that has given its outcome only has to end, and its worker to say so. When neither is heard of for this long, the worker was killed:
+ * waiting for the whole lease would keep viewers and a follow-up waiting.
+ */
+const settledSeconds = 60
+
+function leaseLimits(ctx: Ctx): LeaseLimits {
+  return { offerSeconds, settledSeconds, lostSeconds: ctx.config.lease.lostMs / 1000 }
+}
+
 /** Ends what nobody is responsible for any more. Several servers may sweep at once: each end is decided under the run's lock. */
 export async function sweepLeases(ctx: Ctx): Promise<void> {
-  const expired = await listExpiredExecutions(ctx.db, {
-    offerSeconds,
-    lostSeconds: ctx.config.lease.lostMs / 1000,
-  })
+  const expired = await listExpiredExecutions(ctx.db, leaseLimits(ctx))
   for (const { runId, executionId } of await listOrphanedOffers(ctx.db))
     await withdraw(ctx, runId, executionId, 'its connection closed before it answered')
   for (const { runId, executionId, state } of expired) {
@@ -59,10 +67,12 @@ export async function withdraw(ctx: Ctx, runId: string, executionId: string, rea
 async function loseExecution(ctx: Ctx, runId: string, executionId: string): Promise<void> {
   await change(ctx, async (tx, hint) => {
     const run = await findRunForUpdate(tx, runId)
-    const execution = await findExecutionForUpdate(tx, executionId)
-    if (!run || !execution || !isLive(execution.state)) return
-    const leaseOverSince = Date.now() - execution.leaseRenewedAt.getTime()
-    ctx.log.warn({ runId, executionId, workerId: execution.workerId, leaseOverSince }, 'execution lost')
+    const execution = await findExpiredExecutionForUpdate(tx, executionId, leaseLimits(ctx))
+    if (!run || !execution) return
+    ctx.log.warn(
+      { runId, executionId, workerId: execution.workerId, renewedAt: execution.leaseRenewedAt },
+      'execution lost',
+    )
     await updateExecutionEnded(tx, executionId, {
       state: 'lost',
       failureReason: 'lost',

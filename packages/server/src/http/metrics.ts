@@ -1,4 +1,5 @@
 import type { PrometheusExporter } from '@opentelemetry/exporter-prometheus'
+import type { MeterProviderOptions } from '@opentelemetry/sdk-metrics'
 import type { Ctx } from '../domain/context.ts'
 
 /** Numbers of this server; counts of runs come from the database, so every replica tells the same. */
@@ -16,7 +17,7 @@ export async function createServerMetrics(
   const { PrometheusExporter, PrometheusSerializer } = await import('@opentelemetry/exporter-prometheus')
   const { MeterProvider } = await import('@opentelemetry/sdk-metrics')
   const exporter: PrometheusExporter = new PrometheusExporter({ preventServerStart: true })
-  const provider = new MeterProvider({ readers: [exporter] })
+  const provider = new MeterProvider({ readers: [exporter], resource: resourceOf(gauges.version) })
   const meter = provider.getMeter('openoz')
 
   meter
@@ -46,4 +47,15 @@ export async function createServerMetrics(
     },
     shutdown: () => provider.shutdown(),
   }
+}
+
+/** A resource is plain data here; the package that makes them from the environment has detectors that nobody needs. */
+function resourceOf(version: string): NonNullable<MeterProviderOptions['resource']> {
+  const attributes = { 'service.name': 'openoz', 'service.version': version }
+  const resource: ReturnType<typeof resourceOf> = {
+    attributes,
+    merge: () => resource,
+    getRawAttributes: () => Object.entries(attributes),
+  }
+  return resource
 }

@@ -228,19 +228,44 @@ export async function updateExecutionsConnection(
   return rows.map((row) => row.id)
 }
 
-/** Offers nobody answered in time, and live executions whose lease is over: `(run, execution)` pairs to end one by one. */
+export interface LeaseLimits {
+  offerSeconds: number
+  lostSeconds: number
+  /** For an execution whose turn has its outcome: nothing depends on it any more. */
+  settledSeconds: number
+}
+
+const leaseIsOver = `(
+     (state = 'offered' and created_at < db_now() - make_interval(secs => $1))
+  or (${live} and lease_renewed_at < db_now() - make_interval(secs => $2))
+  or (${live} and lease_renewed_at < db_now() - make_interval(secs => $3)
+      and not exists (select from turns where turns.run_id = executions.run_id and outcome is null)))`
+
+const limitValues = (limits: LeaseLimits) => [limits.offerSeconds, limits.lostSeconds, limits.settledSeconds]
+
+/** Offers nobody answered in time, and live executions whose lease is over, to be ended one by one. */
 export async function listExpiredExecutions(
   db: Queryable,
-  limits: { offerSeconds: number; lostSeconds: number },
+  limits: LeaseLimits,
 ): Promise<{ executionId: string; runId: string; state: ExecutionState }[]> {
   const { rows } = await db.query<{ id: string; run_id: string; state: ExecutionState }>(
-    `select id, run_id, state from executions
-      where (state = 'offered' and created_at < db_now() - make_interval(secs => $1))
-         or (${live} and lease_renewed_at < db_now() - make_interval(secs => $2))
-      order by id limit 100`,
-    [limits.offerSeconds, limits.lostSeconds],
+    `select id, run_id, state from executions where ${leaseIsOver} order by id limit 100`,
+    limitValues(limits),
   )
   return rows.map((row) => ({ executionId: row.id, runId: row.run_id, state: row.state }))
+}
+
+/** The same under its lock: an agent may have renewed since it was listed. */
+export async function findExpiredExecutionForUpdate(
+  tx: Tx,
+  executionId: string,
+  limits: LeaseLimits,
+): Promise<ExecutionRecord | undefined> {
+  const { rows } = await tx.query<ExecutionRow>(
+    `select * from executions where ${leaseIsOver} and id = $4 for update`,
+    [...limitValues(limits), executionId],
+  )
+  return rows[0] && toExecution(rows[0])
 }
 
 /** Adds the time that the control plane itself was away to every live deadline. */
