@@ -185,8 +185,8 @@ test('an event of 5 MB is taken whole', async () => {
   expect(await agent.say(text)).toEqual({ acked_n: 1 })
   const stored = (await cp.eventsOf(runId)).find(({ type }) => type === 'agent_message_chunk')
   // Compared here: a failing matcher would print all of it.
-  const { content } = stored?.data as { content: { text: string } }
-  expect(content.text === text).toBe(true)
+  const { content } = (stored?.data ?? {}) as { content?: { text: string } }
+  expect(content?.text === text).toBe(true)
 })
 
 test('what an execution says after its end is kept as late evidence for 15 minutes, and changes nothing', async () => {

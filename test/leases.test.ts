@@ -83,6 +83,21 @@ test('a worker that stays connected keeps what it has claimed', async () => {
   expect((await cp.client.runs.get(runId)).state).toBe('CLAIMED')
 })
 
+test('an execution whose turn has its outcome is settled after a minute, when its worker was killed before it could say so', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker } = await cp.startAgent()
+  await agent.end('SUCCEEDED', 'done')
+  await worker.disconnect()
+  expect(await executionsOf(cp, runId)).toMatchObject([{ state: 'running' }])
+  await cp.advanceDatabaseClock({ seconds: 61 })
+  await until(
+    () => executionsOf(cp, runId),
+    ([execution]) => execution?.state === 'lost',
+  )
+  expect(await cp.client.runs.get(runId)).toMatchObject({ state: 'SUCCEEDED', is_sandbox_running: false })
+  expect((await cp.client.runs.events(runId, { limit: 500 })).is_complete).toBe(true)
+})
+
 test('a run is tried three times, then it ends with the reason', async () => {
   await using cp = await startControlPlane()
   const worker = await cp.connectWorker()

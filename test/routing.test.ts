@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import { startControlPlane } from './support/control-plane.ts'
 import { addTeam } from './support/people.ts'
 import { until } from './support/poll.ts'
+import type { TestWorker } from './support/test-worker.ts'
 
 test('a run for a worker that nobody has connected stays queued and says who is connected', async () => {
   await using cp = await startControlPlane()
@@ -63,12 +64,11 @@ test('a worker of another team cannot claim, end or keep what is not its team’
   expect((await cp.client.runs.executions(runId)).executions[0]?.state).toBe('running')
 })
 
-/** Messages of a connection are handled in order: the answer to a bad one says that those before it are done. */
-async function untilHandled(
-  worker: Awaited<ReturnType<Awaited<ReturnType<typeof startControlPlane>>['connectWorker']>>,
-) {
-  worker.sendRaw('{"type":"task_rejected","data":{"task_id":"00000000-0000-4000-8000-000000000000","reason":"x"}}')
-  await sleep(150)
+/** Messages of a connection are handled in order: when a violation has closed it, those before it are done. */
+async function untilHandled(worker: TestWorker): Promise<void> {
+  const about = { protocol: 1, version: '0', backend: 'direct', platform: 'linux/amd64', host: 'test' }
+  worker.send({ type: 'worker_hello', data: { ...about, max_concurrent_tasks: 1, running: [] } })
+  expect(await worker.closed).toMatchObject({ code: 4400 })
 }
 
 test('runs are offered in the order in which they came, named and unnamed alike', async () => {
@@ -226,4 +226,22 @@ test('a draining worker gets nothing new', async () => {
   expect((await cp.client.runs.why(runId)).workers[0]?.reason).toBe('it is draining and takes nothing new')
   worker.send({ type: 'worker_status', data: { active: 0, draining: false } })
   expect((await worker.nextAssignment()).task_id).toBe(runId)
+})
+
+test('hints for others that never cease do not keep a run waiting that nobody gave a hint for', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker()
+  const silent = await cp.createRun({ config: { worker_host: 'nobody' } })
+  let isOffered = false
+  const hints = (async () => {
+    while (!isOffered) await cp.createRun({ config: { worker_host: 'nobody' } })
+  })()
+  await sleep(200)
+  // As a lost hint, or a retry whose time has come.
+  await cp.db.query(`update runs set worker_host = 'w1' where id = $1`, [silent])
+  const assignment = await worker.nextAssignment(4_000).finally(() => {
+    isOffered = true
+  })
+  expect(assignment.task_id).toBe(silent)
+  await hints
 })

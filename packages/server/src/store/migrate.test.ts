@@ -22,11 +22,6 @@ test('a PostgreSQL that is too old is refused with both versions named', async (
   })
 })
 
-test('migrations are numbered from 1 without gaps, and named', () => {
-  expect(migrations.map(({ version }) => version)).toEqual(migrations.map((_, index) => index + 1))
-  for (const { name } of migrations) expect(name).toMatch(/^\d{4}_[a-z_]+\.sql$/)
-})
-
 test('no migration opens or ends a transaction: all of them are one', () => {
   for (const { sql } of migrations) expect(sql).not.toMatch(/^\s*(begin|commit|rollback)\s*;/im)
 })
