@@ -25,14 +25,8 @@ export function createApp(ctx: Ctx, deps: { catalog: ModelCatalog; version: stri
       throw new AppError('body_too_large', { maxBytes: maxBodyBytes })
     },
   })
-  api.use(async (c, next) => {
-    // The agent channel has limits of its own: blobs are streams, and a batch must never be refused.
-    if (c.req.path.includes('/agent-channel/')) return next()
-    const contentType = c.req.header('content-type')
-    if (contentType !== undefined && ['POST', 'PUT', 'PATCH'].includes(c.req.method) && !/\bjson\b/i.test(contentType))
-      throw new AppError('json_malformed', { problem: `the Content-Type is ${contentType.slice(0, 100)}` })
-    return limit(c, next)
-  })
+  // The agent channel has limits of its own: blobs are streams, and a batch must never be refused.
+  api.use((c, next) => (c.req.path.includes('/agent-channel/') ? next() : limit(c, next)))
   api.route('/', runRoutes(ctx))
   api.route('/', eventRoutes(ctx, new RunTails(ctx), deps.stopping))
   api.route('/', modelRoutes(ctx, deps.catalog))

@@ -1,5 +1,5 @@
 import { createRoute, OpenAPIHono, type RouteConfig } from '@hono/zod-openapi'
-import { problem } from '@openoz/protocol'
+import { AppError, problem } from '@openoz/protocol'
 import type { Context, MiddlewareHandler } from 'hono'
 import type { z } from 'zod'
 import { type Actor, authenticate } from '../domain/actors.ts'
@@ -36,6 +36,14 @@ export function allow(ctx: Ctx, action: Action): MiddlewareHandler<AppEnv> {
   }
 }
 
+/** A form or a text would otherwise be read as an empty body and refused for its missing fields. */
+const jsonOnly: MiddlewareHandler<AppEnv> = async (c, next) => {
+  const contentType = c.req.header('content-type')
+  if (contentType !== undefined && c.req.method !== 'GET' && !/\bjson\b/i.test(contentType))
+    throw new AppError('json_malformed', { problem: `the Content-Type is ${contentType.slice(0, 100)}` })
+  await next()
+}
+
 type Described = Omit<RouteConfig, 'responses' | 'middleware' | 'security' | 'operationId'>
 
 /** A JSON route: its schemas are its validation and its place in the OpenAPI document. `errors` are the refusals of its own. */
@@ -47,7 +55,8 @@ export function describe<Route extends Described, Body extends z.ZodType, Status
   return createRoute({
     ...route,
     'x-action': action,
-    middleware: allow(ctx, action),
+    // Who asks comes before what is asked: a wrong key is 401, whatever the body.
+    middleware: [allow(ctx, action), jsonOnly],
     security: [{ bearer: [] }],
     // Typed as the success alone: refusals are thrown, and made by `problemResponse`.
     responses: {
