@@ -1,6 +1,6 @@
 import pc from 'picocolors'
 import { expect, test } from 'vitest'
-import { prettyLine } from './log.ts'
+import { loggedError, prettyLine } from './log.ts'
 
 const plain = pc.createColors(false)
 
@@ -28,4 +28,21 @@ test('an error shows its message, not its stack, and nothing that moves the curs
   })
   expect(prettyLine(line, plain)).toMatch(/ oz failed: no room$/)
   expect(prettyLine('not JSON', plain)).toBe('not JSON')
+})
+
+test('a log keeps what helps of an error, and not the rows and requests that it carries', () => {
+  const cause = Object.assign(new Error('duplicate key'), {
+    code: '23505',
+    detail: 'Key (prompt)=(secret plan) exists',
+  })
+  const error = Object.assign(new Error('could not save', { cause }), { requestBodyValues: { prompt: 'secret plan' } })
+  const logged = loggedError(error)
+  expect(logged).toMatchObject({
+    type: 'Error',
+    message: 'could not save',
+    cause: { message: 'duplicate key', code: '23505' },
+  })
+  expect(JSON.stringify(logged)).toContain('log.test.ts')
+  expect(JSON.stringify(logged)).not.toContain('secret plan')
+  expect(loggedError('just words')).toBe('just words')
 })

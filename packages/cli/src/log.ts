@@ -8,7 +8,24 @@ export function createLogger({ name, level, env }: { name: string; level: string
   const destination = process.stderr.isTTY
     ? prettyDestination((text) => process.stderr.write(text), pc.createColors(mayColor(process.stderr, env)))
     : pino.destination({ fd: 2, sync: true })
-  return pino({ name, level, base: { name } }, destination)
+  const serializers = { err: loggedError, error: loggedError }
+  return pino({ name, level, base: { name }, serializers }, destination)
+}
+
+/**
+ * What a log may hold of an error. Not everything that it carries: a database error's `detail` quotes rows, and so prompts; an AI SDK's
+ * error holds the whole request.
+ */
+export function loggedError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error
+  const { code } = error as { code?: unknown }
+  return {
+    type: error.name,
+    message: error.message,
+    ...(typeof code === 'string' ? { code } : {}),
+    stack: error.stack,
+    ...(error.cause instanceof Error ? { cause: loggedError(error.cause) } : {}),
+  }
 }
 
 function prettyDestination(write: (text: string) => void, colors: Colors): DestinationStream {

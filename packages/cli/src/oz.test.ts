@@ -77,6 +77,19 @@ test('Ctrl-C stops watching and leaves the run alone', async () => {
   await oz(['run', 'cancel', runId])
 })
 
+test('a key given as a flag does not stay in the command line, which everybody can read', async () => {
+  const { stdout } = await oz(['agent', 'run-cloud', '-p', 'wait', '--host', 'nobody', '--output-format', 'json'])
+  const { run_id: runId } = JSON.parse(stdout)
+  const key = (await readFile(`${home.env.OZ_DATA_DIR}/admin-api-key`, 'utf8')).trim()
+  const watch = startOz(['run', 'watch', runId, '--api-key', key], home.env)
+  await watch.line(/QUEUED/)
+  const commandLine = await readFile(`/proc/${watch.child.pid}/cmdline`, 'utf8')
+  watch.child.kill('SIGINT')
+  await watch.ended
+  await oz(['run', 'cancel', runId])
+  expect(commandLine).not.toContain(key)
+})
+
 test('keys are made for one worker, listed without their secret, and ended', async () => {
   const made = await oz([
     'api-key',

@@ -74,6 +74,7 @@ const topCommands: TopCommand[] = [
 
 export async function main(args: string[]): Promise<void> {
   endQuietlyWithoutReader()
+  hideSecrets(args)
   const program = createProgram(process.env)
   try {
     await registerCommands(program, wantedCommand(args))
@@ -95,6 +96,11 @@ async function registerCommands(program: Command, wanted: string | undefined): P
     const placeholder = program.command(name).description(summary)
     if (alias !== undefined) placeholder.alias(alias)
   }
+}
+
+/** Command lines can be read by everybody on the machine, tasks included: this overwrites ours when it holds a key or a password. */
+function hideSecrets(args: string[]): void {
+  if (args.some((arg) => /^--(api-key|database-url)\b/.test(arg))) process.title = 'oz'
 }
 
 const globalOptionsWithValue = new Set(['--api-key', '--server-url', '--server-root-url', '--output-format'])

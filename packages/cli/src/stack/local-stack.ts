@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { hostname } from 'node:os'
+import { join, resolve } from 'node:path'
 import { writePrivateFile } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 import { type RunningServer, type ServerOptions, startServer } from '@openoz/server'
@@ -125,7 +126,8 @@ async function startLocalWorker(start: {
 
 /** Opens one worker id and nothing else. The keys of earlier starts that could not clean up are ended. */
 async function mintWorkerKey({ client }: Connection, workerId: string): Promise<{ uid: string; secret: string }> {
-  const name = `oz up: ${workerId}`
+  // Several machines may share a database, and a worker id: each ends its own keys only.
+  const name = `oz up on ${hostname()}: ${workerId}`
   const { api_keys: keys } = await client.apiKeys.list()
   const now = Date.now()
   const isStale = ({ expires_at }: { expires_at: string | null }) => expires_at === null || Date.parse(expires_at) > now
@@ -147,7 +149,13 @@ async function writeWorkerConfig(parts: {
     oz_path: ozProgram,
     workspace_root: worker.workspaceRoot,
     state_dir: worker.stateDir,
-    hidden_paths: [options.dataDir, savedLoginFile(env)],
+    hidden_paths: [
+      options.dataDir,
+      savedLoginFile(env),
+      ...[options.masterKeyFile, options.tls?.keyFile]
+        .filter((path) => typeof path === 'string')
+        .map((path) => resolve(path)),
+    ],
   }
   await writePrivateFile(file, `${JSON.stringify({ backend: { direct } }, null, 2)}\n`)
   return file
