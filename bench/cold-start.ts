@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createApiClient } from '@openoz/protocol'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type ApiClient, createApiClient } from '@openoz/protocol'
 import { startScriptedModel } from '../test/support/scripted-model.ts'
 import { type Benchmark, compared, percentile } from './measurement.ts'
 import { scratchHome, startProgram, timeToExit } from './programs.ts'
@@ -26,9 +27,7 @@ export const coldStartBenchmark: Benchmark = {
       for (let i = 0; i < runs; i++) {
         bareMs.push(await timeToExit(['-e', '0']))
         const { run_id } = await client.runs.create({ prompt: 'Say done.' })
-        await ended(async () => (await client.runs.get(run_id)).finished_at !== null)
-        const { executions } = await client.runs.executions(run_id)
-        const steps = executions[0]?.waterfall ?? []
+        const steps = await waterfallOnceEnded(client, run_id)
         const duration = (step: string) => steps.find((one) => one.step === step)?.duration_ms ?? Number.NaN
         helloMs.push(duration('offer') + duration('hello'))
       }
@@ -50,6 +49,12 @@ export const coldStartBenchmark: Benchmark = {
   },
 }
 
-async function ended(isEnded: () => Promise<boolean>): Promise<void> {
-  while (!(await isEnded())) await new Promise((done) => setTimeout(done, 50))
+/** The execution is over when the worker has cleared up after it: what is still busy then would slow the next start. */
+async function waterfallOnceEnded(client: ApiClient, runId: string) {
+  for (const until = performance.now() + 60_000; performance.now() < until; await sleep(50)) {
+    const execution = (await client.runs.executions(runId)).executions[0]
+    if (execution?.ended_at) return execution.waterfall
+  }
+  const { state, status_message } = await client.runs.get(runId)
+  throw new Error(`Run ${runId} has not ended within a minute: ${state} ${status_message?.message ?? ''}`)
 }

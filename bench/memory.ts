@@ -12,8 +12,8 @@ export const memoryBenchmark: Benchmark = {
   name: 'memory',
   async run() {
     const home = scratchHome()
-    const bare = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e9)'], { stdio: 'ignore' })
     const up = await startProgram(['up', '--worker-id', 'bench'], home.env, 'worker_ready')
+    const bare = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e9)'], { stdio: 'ignore' })
     try {
       await sleep(settleMs)
       const pids = processesOf(up.child.pid ?? 0, home.dataDir)

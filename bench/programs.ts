@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -27,39 +28,56 @@ export function scratchHome() {
   }
 }
 
+/** No benchmark waits for a program without an end: a start, a stop and a single command each have this long. */
+const patienceMs = 60_000
+
 /** Runs to its end and answers the milliseconds from spawn to exit. */
 export async function timeToExit(args: string[]): Promise<number> {
   const from = performance.now()
-  const child = spawn(process.execPath, args, { stdio: 'ignore' })
-  await new Promise((done) => child.once('exit', done))
+  const child = spawn(process.execPath, args, { stdio: 'ignore', timeout: patienceMs, killSignal: 'SIGKILL' })
+  const [code] = await once(child, 'exit')
+  if (code !== 0) throw new Error(`node ${args.join(' ')} ended with ${code}`)
   return performance.now() - from
 }
 
 /** Starts `oz server` or `oz up` and waits for what it prints as JSON lines. */
 export async function startProgram(args: string[], env: Record<string, string>, until: string) {
   const from = performance.now()
-  const child = spawn(process.execPath, [dist('oz'), ...args, '--output-format', 'ndjson'], {
-    env,
-    stdio: ['ignore', 'pipe', process.env.BENCH_DEBUG ? 'inherit' : 'ignore'],
+  const command = [dist('oz'), ...args, '--output-format', 'ndjson']
+  const child = spawn(process.execPath, command, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  let lastWords = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    if (process.env.BENCH_DEBUG) process.stderr.write(text)
+    lastWords = (lastWords + text).slice(-2_000)
   })
-  const lines: Record<string, unknown>[] = []
+  let url = ''
   const ready = Promise.withResolvers<void>()
-  child.once('exit', (code) => ready.reject(new Error(`oz ${args.join(' ')} ended with ${code}`)))
+  const failed = (problem: string) => ready.reject(new Error(`oz ${args.join(' ')} ${problem}\n${lastWords}`))
+  child.once('exit', (code, signal) => failed(`ended with ${code ?? signal}`))
+  const tooLate = setTimeout(failed, patienceMs, `did not say ${until} within ${patienceMs / 1000} s`)
   createInterface({ input: child.stdout }).on('line', (line) => {
-    const object = JSON.parse(line) as Record<string, unknown>
-    lines.push(object)
+    const object = JSON.parse(line) as { type?: string; url?: string }
+    if (object.type === 'server_ready') url = object.url ?? ''
     if (object.type === until) ready.resolve()
   })
-  await ready.promise
-  const url = String(lines.find((line) => line.type === 'server_ready')?.url)
+  try {
+    await ready.promise
+  } catch (error) {
+    await stop(child)
+    throw error
+  } finally {
+    clearTimeout(tooLate)
+  }
   return { child, url, readyMs: performance.now() - from, stop: () => stop(child) }
 }
 
 async function stop(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
-  const exited = new Promise((done) => child.once('exit', done))
+  const exited = once(child, 'exit')
   child.kill('SIGTERM')
+  const kill = setTimeout(() => child.kill('SIGKILL'), patienceMs)
   await exited
+  clearTimeout(kill)
 }
 
 /** The process and everything below it, and the database, which stands on its own feet. */

@@ -27,7 +27,11 @@ test('every refusal is a problem document that says what to do', async () => {
 const refused = [
   ['malformed JSON', { body: '{"prompt":', headers: { 'content-type': 'application/json' } }, 'json_malformed'],
   ['no body', { body: '', headers: { 'content-type': 'application/json' } }, 'json_malformed'],
-  ['a form', { body: 'prompt=x', headers: { 'content-type': 'application/x-www-form-urlencoded' } }, 'json_malformed'],
+  [
+    'a form',
+    { body: 'prompt=x', headers: { 'content-type': 'application/x-www-form-urlencoded' } },
+    'content_type_unsupported',
+  ],
   ['no JSON object', { json: 'x' }, 'invalid_request'],
   ['no prompt', { json: {} }, 'invalid_request'],
   ['a prompt that is no text', { json: { prompt: 5 } }, 'invalid_request'],
@@ -55,6 +59,30 @@ test('a run that cannot be started as asked is refused, and nothing is left of i
     expect([what, body.code, body.retryable, status >= 400 && status < 500]).toEqual([what, code, false, true])
   }
   expect((await cp.client.runs.list()).runs).toEqual([])
+})
+
+test('a body that is no JSON by its type is refused in words about the type, and one without a type is read as JSON', async () => {
+  await using cp = await startControlPlane()
+  for (const type of ['application/x-www-form-urlencoded', 'text/json', 'text/plain;charset=UTF-8']) {
+    const { status, body } = await create(cp, { body: '{"prompt":"x"}', headers: { 'content-type': type } })
+    expect([type, status, body.code]).toEqual([type, 415, 'content_type_unsupported'])
+    expect(body.detail).toBe(
+      `The Content-Type of the body is ${type}. Send JSON with \`Content-Type: application/json\`.`,
+    )
+  }
+  const withoutType = (text: string) =>
+    new Promise((resolve, reject) => {
+      const headers = { authorization: `Bearer ${cp.adminKey}` }
+      const upload = request(`${cp.url}/api/v1/agent/runs`, { method: 'POST', agent: false, headers })
+      upload.on('response', (response) => {
+        response.resume()
+        resolve(response.statusCode)
+      })
+      upload.on('error', reject)
+      upload.end(text)
+    })
+  expect(await withoutType('{"prompt":"x"}')).toBe(200)
+  expect(await withoutType('prompt=x')).toBe(400)
 })
 
 test('a refusal names the field', async () => {

@@ -178,10 +178,46 @@ test('no text of an agent makes a batch that can never be acknowledged', async (
   expect((await cp.eventsOf(runId)).filter(({ type }) => type === 'event_invalid')).toHaveLength(3)
 })
 
-test('an event of 5 MB is taken whole', async () => {
+test('an event that no batch of an agent could carry is kept as event_invalid with its head', async () => {
   await using cp = await startControlPlane()
   const { agent, runId } = await cp.startAgent()
-  const text = 'é'.repeat(2_500_000)
+  const large = 'é'.repeat(2_500_000)
+  const answer = await agent.sendBatch([
+    chunk(1, large),
+    { n: 2, type: 'no_such_type', data: { large } },
+    { n: 3, type: 'notice', data: large },
+  ])
+  expect(answer).toEqual({ acked_n: 3 })
+  const stored = (await cp.eventsOf(runId)).filter(({ type }) => type === 'event_invalid')
+  expect(stored.map(({ data }) => data)).toEqual(
+    [/^{"messageId":"m1"/, /^{"large":"é/, /^"éé/].map((head, i) => ({
+      original_type: ['agent_message_chunk', 'no_such_type', 'notice'][i],
+      reason: 'it is larger than 4194304 bytes',
+      data: expect.stringMatching(head),
+    })),
+  )
+  expect(stored.every(({ data }) => (data as unknown as { data: string }).data.length === 1024)).toBe(true)
+})
+
+test('what the agent’s spool could not keep is stored as the spool says it', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  const data = { original_type: 'tool_call_update', reason: 'It could not be read from the spool.' }
+  await agent.sendBatch([
+    { n: 1, type: 'event_invalid', data },
+    { n: 2, type: 'event_invalid', data: { anything: 'else' } },
+  ])
+  const stored = (await cp.eventsOf(runId)).filter(({ type }) => type === 'event_invalid')
+  expect(stored.map((event) => event.data)).toEqual([
+    data,
+    { original_type: 'event_invalid', reason: 'its type is not in the protocol', data: { anything: 'else' } },
+  ])
+})
+
+test('an event of 4 MB is taken whole', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  const text = 'é'.repeat(2_000_000)
   expect(await agent.say(text)).toEqual({ acked_n: 1 })
   const stored = (await cp.eventsOf(runId)).find(({ type }) => type === 'agent_message_chunk')
   // Compared here: a failing matcher would print all of it.

@@ -95,3 +95,46 @@ test('first tries with the same body at the same time are as many runs', async (
   const answers = await Promise.all(Array.from({ length: 5 }, () => post(cp, { 'x-stainless-retry-count': '0' })))
   expect(new Set(answers.map(({ body }) => body.run_id)).size).toBe(5)
 })
+
+test('a repeated request is answered although it could not be started any more', async () => {
+  await using cp = await startControlPlane()
+  const parent = await cp.createRun()
+  const ask = () => post(cp, { 'idempotency-key': 'k1' }, { prompt: 'x', parent_run_id: parent })
+  const first = await ask()
+  await cp.db.query(`update runs set scope = 'user', created_by_user = null where id = $1`, [parent])
+  expect(await ask()).toMatchObject({ status: 200, body: first.body })
+  expect(await post(cp, {}, { prompt: 'x', parent_run_id: parent })).toMatchObject({ status: 404 })
+})
+
+test('an Idempotency-Key of more than 255 characters is refused: cut, it could be another’s', async () => {
+  await using cp = await startControlPlane()
+  expect((await post(cp, { 'idempotency-key': 'k'.repeat(255) })).status).toBe(200)
+  const answer = await cp.request('POST', '/api/v1/agent/runs', {
+    json: { prompt: 'x' },
+    headers: { 'idempotency-key': 'k'.repeat(256) },
+  })
+  expect(answer).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
+  expect(answer.body.detail).toContain('has 256 characters; at most 255 are taken')
+  expect(await runCount(cp)).toBe(1)
+})
+
+test('a repeated request for an API key makes no second one, names the first and keeps its secret out of the database', async () => {
+  await using cp = await startControlPlane()
+  const ask = (key: string, name = 'ci') =>
+    cp.request<{ raw_api_key: string; api_key: { uid: string }; code: string; detail: string }>(
+      'POST',
+      '/api/v1/api-keys',
+      { json: { name }, headers: { 'idempotency-key': key } },
+    )
+  const first = await ask('k1')
+  expect(first.status).toBe(201)
+  const second = await ask('k1')
+  expect(second).toMatchObject({ status: 409, body: { code: 'api_key_created_before' } })
+  expect(second.body.detail).toContain(first.body.api_key.uid)
+  expect(second.headers.get('x-should-retry')).toBe('false')
+  expect(await ask('k1', 'other')).toMatchObject({ status: 409, body: { code: 'idempotency_key_reused' } })
+  expect((await cp.client.apiKeys.list()).api_keys.map(({ name }) => name)).toEqual(['admin', 'ci'])
+  const kept = await cp.db.query('select body from idempotency_keys')
+  expect(kept).toEqual([{ body: { uid: first.body.api_key.uid } }])
+  expect((await ask('k2')).status).toBe(201)
+})

@@ -56,9 +56,16 @@ test('a worker’s key connects as its worker and can do nothing else', async ()
   })
 })
 
+test('a worker’s key names its worker', async () => {
+  await using cp = await startControlPlane()
+  await expect(cp.client.apiKeys.create({ name: 'w', scope: 'worker' })).rejects.toMatchObject({
+    problem: { code: 'invalid_request', status: 400, detail: expect.stringContaining('needs worker_id') },
+  })
+})
+
 test('a key that is revoked loses its worker’s connection too', async () => {
   await using cp = await startControlPlane()
-  const { raw_api_key: key } = await cp.client.apiKeys.create({ name: 'w', scope: 'worker' })
+  const { raw_api_key: key } = await cp.client.apiKeys.create({ name: 'w', scope: 'worker', worker_id: 'w1' })
   const worker = await cp.connectWorker({ key })
   const kept = await cp.connectWorker({ workerId: 'kept' })
   await cp.client.apiKeys.expire('w')
@@ -144,10 +151,11 @@ test('members make keys for themselves; only admins make team and worker keys an
   const admin = cp.clientFor((await addMember(cp, 'admin')).key)
   const own = await member.apiKeys.create({ name: 'own' })
   for (const scope of ['team', 'worker'] as const) {
-    await expect(member.apiKeys.create({ name: scope, scope })).rejects.toMatchObject({
+    const request = { name: scope, scope, ...(scope === 'worker' ? { worker_id: 'w1' } : {}) }
+    await expect(member.apiKeys.create(request)).rejects.toMatchObject({
       problem: { code: 'not_authorized' },
     })
-    await admin.apiKeys.create({ name: scope, scope })
+    await admin.apiKeys.create(request)
   }
   expect((await member.apiKeys.list()).api_keys.map(({ name }) => name)).toEqual(['key of a member', 'own'])
   await expect(member.apiKeys.expire('admin')).rejects.toMatchObject({ problem: { code: 'api_key_not_found' } })
@@ -213,7 +221,7 @@ test('every route lets in exactly the kinds of actor that the permission table n
     worker: {
       kind: 'worker',
       rank: 0,
-      key: (await cp.client.apiKeys.create({ name: 'w', scope: 'worker' })).raw_api_key,
+      key: (await cp.client.apiKeys.create({ name: 'w', scope: 'worker', worker_id: 'w1' })).raw_api_key,
     },
     execution: { kind: 'execution', rank: 0, key: agent.token },
     nobody: { kind: 'nobody', rank: 0, key: null },

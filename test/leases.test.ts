@@ -1,3 +1,4 @@
+import pg from 'pg'
 import { expect, test } from 'vitest'
 import { type ControlPlane, startControlPlane } from './support/control-plane.ts'
 import { until } from './support/poll.ts'
@@ -167,4 +168,97 @@ test('a worker that comes back is told what is over, and keeps the rest', async 
   expect((await cp.client.runs.get(live)).state).toBe('CLAIMED')
   await cp.agentFor(second as never).hello()
   expect((await cp.client.runs.get(live)).state).toBe('INPROGRESS')
+})
+
+test('a reference worker that comes back keeps what it had claimed, and hears of its cancel', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker({ ours: false })
+  const runId = await cp.createRun()
+  const assignment = await worker.claimNext()
+  await cp.waitFor(runId, 'CLAIMED')
+  await worker.disconnect()
+  await until(
+    () => cp.client.workers.list(),
+    ({ workers }) => workers.length === 0,
+  )
+  const back = await cp.connectWorker({ ours: false })
+  await until(async () => {
+    const rows = await cp.db.query(
+      'select from executions join worker_connections on worker_connections.id = worker_connection_id',
+    )
+    return rows.length === 1
+  })
+  for (let i = 0; i < 3; i++) await cp.advanceDatabaseClock(minutes(10))
+  expect((await cp.client.runs.get(runId)).state).toBe('CLAIMED')
+  await cp.client.runs.cancel(runId)
+  expect(await back.cancellations.next()).toEqual({ task_id: runId })
+  // It closes before the worker has heard it: the next connection gets it again, although the old socket is not known to be closed.
+  const again = await cp.connectWorker({ ours: false })
+  await back.disconnect()
+  expect(await again.cancellations.next()).toEqual({ task_id: runId })
+  again.complete(assignment, { task_state: 'CANCELLED' })
+  await cp.waitFor(runId, 'CANCELLED')
+})
+
+test('one execution that cannot be ended keeps no other one alive', async () => {
+  await using cp = await startControlPlane()
+  const stuck = await cp.startAgent()
+  await stuck.worker.disconnect()
+  const other = await cp.startAgent({}, { workerId: 'w2' })
+  await other.worker.disconnect()
+  await cp.db.query(`
+    create function refuse() returns trigger language plpgsql as $$begin raise exception 'not this one'; end$$;
+    create trigger refuse before update on executions for each row
+      when (old.id = '${stuck.assignment.execution_id}' and new.state = 'lost') execute function refuse()`)
+  await cp.advanceDatabaseClock(minutes(14))
+  await cp.waitFor(other.runId, 'QUEUED')
+  expect((await cp.client.runs.get(stuck.runId)).state).toBe('INPROGRESS')
+  await cp.db.query('drop trigger refuse on executions')
+  await cp.waitFor(stuck.runId, 'QUEUED')
+})
+
+test('the heartbeat does not wait for a sweep that waits', async () => {
+  await using cp = await startControlPlane()
+  const { runId, worker } = await cp.startAgent()
+  await worker.disconnect()
+  const client = new pg.Client({ connectionString: cp.database.url })
+  await client.connect()
+  try {
+    await client.query('begin')
+    await client.query('select from runs where id = $1 for update', [runId])
+    await cp.advanceDatabaseClock(minutes(14))
+    await until(async () => {
+      const rows =
+        await cp.db.query(`select from pg_stat_activity where wait_event_type = 'Lock' and query like '%runs%'
+                                         and datname = current_database()`)
+      return rows.length > 0
+    })
+    const beats = new Set<string>()
+    await until(async () => {
+      const [row] = await cp.db.query<{ at: string }>('select beat_at::text as at from control_plane_heartbeat')
+      return beats.add(row?.at ?? '').size > 3
+    })
+    await client.query('rollback')
+  } finally {
+    await client.end()
+  }
+  await cp.waitFor(runId, 'QUEUED')
+})
+
+test('an outage gives no execution more time than a fresh lease has', async () => {
+  await using cp = await startControlPlane()
+  await cp.startAgent()
+  await cp.stop()
+  // Renewed in the middle of the outage, by a batch that another server still took.
+  await cp.advanceDatabaseClock({ ...minutes(60), whileAway: true })
+  await cp.db.query('update executions set lease_renewed_at = db_now()')
+  await cp.restart()
+  await until(async () => {
+    const [row] = await cp.db.query<{ fresh: boolean }>(
+      `select beat_at > db_now() - interval '2 seconds' as fresh from control_plane_heartbeat`,
+    )
+    return row?.fresh === true
+  })
+  const [row] = await cp.db.query<{ ahead: boolean }>('select lease_renewed_at > db_now() as ahead from executions')
+  expect(row?.ahead).toBe(false)
 })

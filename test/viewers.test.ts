@@ -143,6 +143,22 @@ test('viewers who come at different times see the same, and one that does not re
   expect(seqs(await collect(stalled))).toEqual(upTo(2_006).slice(1))
 })
 
+test('a page of large events ends early, and nobody misses any of them', async () => {
+  await using cp = await startControlPlane()
+  const started = await cp.startAgent()
+  const { agent, runId } = started
+  const early = collect(cp.view(runId))
+  const large = 'x'.repeat(3_000_000)
+  for (let i = 0; i < 8; i++) await agent.say(large)
+  const page = await cp.client.runs.events(runId, { since: 5, limit: 500 })
+  expect([page.events.length, page.next_since, page.is_complete]).toEqual([3, 8, false])
+  await endRun(cp, started)
+  expect((await cp.client.runs.events(runId, { since: 5, limit: 500 })).is_complete).toBe(false)
+  for (const events of [await early, await collect(cp.view(runId)), await collect(cp.view(runId, { since: 6 }))])
+    expect(seqs(events)).toEqual(upTo(14).slice(14 - seqs(events).length))
+  expect((await cp.eventsOf(runId)).map(({ seq }) => seq)).toEqual(upTo(14))
+})
+
 test('a viewer goes on at another server where the first one left it', async () => {
   await using cp = await startControlPlane()
   const started = await cp.startAgent()

@@ -35,6 +35,23 @@ test('the agent’s word counts, whatever its worker says afterwards', async () 
   ])
 })
 
+test.each(['FAILED', 'CANCELLED', 'SUCCEEDED'] as const)(
+  'an agent that exits with 1 after it said %s has not failed once more',
+  async (outcome) => {
+    await using cp = await startControlPlane()
+    const { agent, runId, worker, assignment } = await cp.startAgent()
+    await agent.end(outcome, 'mine')
+    worker.fail(assignment, { failure_reason: 'agent_invocation', message: 'exit 1', exit_code: 1 })
+    await until(
+      () => cp.client.runs.get(runId),
+      (run) => !run.is_sandbox_running,
+    )
+    expect((await cp.client.runs.executions(runId)).executions).toMatchObject([
+      { state: 'ended', outcome, failure_reason: null, exit_code: 1 },
+    ])
+  },
+)
+
 test('every failure reason ends as its table says: FAILED for the user’s side, ERROR for ours, or another try', async () => {
   await using cp = await startControlPlane()
   const worker = await cp.connectWorker({ maxConcurrentTasks: 0 })
@@ -84,6 +101,31 @@ test('an agent that was killed is tried again; one that ended by itself is not',
   worker.fail(await worker.claimNext(), { failure_reason: 'agent_invocation', exit_code: 1, message: 'usage' })
   await cp.waitFor(plain, 'ERROR')
   expect((await cp.client.runs.executions(plain)).executions).toHaveLength(1)
+})
+
+test('a run that waits for its next try goes on saying why', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker({ maxConcurrentTasks: 0 })
+  const killed = await cp.createRun({ config: { worker_host: 'w1' } })
+  const rejected = await cp.createRun({ config: { worker_host: 'w1' } })
+  const first = await worker.claimNext()
+  worker.fail(first, { failure_reason: 'container_start', message: 'no space' })
+  worker.reject(await worker.nextAssignment(), 'worker at maximum concurrency.')
+  await cp.waitFor(killed, 'QUEUED')
+  await cp.waitFor(rejected, 'QUEUED')
+  await worker.disconnect()
+  // When this one's sentence names the new worker, all sentences were looked at.
+  const plain = await cp.createRun({ config: { worker_host: 'nobody' } })
+  await cp.connectWorker({ workerId: 'late' })
+  const sentence = async (runId: string) => (await cp.client.runs.get(runId)).status_message?.message
+  await until(
+    () => sentence(plain),
+    (text) => text?.includes('Connected: late.') === true,
+  )
+  expect(await sentence(killed)).toMatch(/^Trying again \(1 of 1\)\. /)
+  expect(await sentence(rejected)).toBe(
+    'Worker w1 did not take it: worker at maximum concurrency. Waiting for a worker.',
+  )
 })
 
 test('a retry waits its time, although the queue is looked at all the while', async () => {

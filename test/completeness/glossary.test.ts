@@ -1,4 +1,5 @@
-import { executionStates, runStates, sessionEventTypes, setupSteps, turnOutcomes } from '@openoz/protocol'
+import { executionStates, runStates, turnOutcomes } from '@openoz/protocol'
+import { sessionEventTypes, setupSteps } from '@openoz/protocol/schemas'
 import { expect, test } from 'vitest'
 import { read } from './documents.ts'
 

@@ -1,4 +1,5 @@
-import { agentChannelPaths, workerSocketPath } from '@openoz/protocol'
+import { agentChannelPaths } from '@openoz/protocol'
+import { workerSocketPath } from '@openoz/protocol/schemas'
 import { pino } from 'pino'
 import { expect, test } from 'vitest'
 import { readServerOptions } from '../../packages/server/src/config.ts'

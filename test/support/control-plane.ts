@@ -171,7 +171,8 @@ export async function startControlPlane(options: ControlPlaneOptions = {}) {
         const page = await cp.client.runs.events(runId, { since, limit })
         events.push(...(page.events as SessionEvent[]))
         since = page.next_since
-        if (page.events.length < limit) return events
+        // A page of large events ends early: only an empty one is the end.
+        if (page.events.length === 0) return events
       }
     },
 

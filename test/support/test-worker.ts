@@ -1,14 +1,7 @@
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
-import {
-  type Problem,
-  type ServerMessage,
-  type TaskAssignment,
-  type WorkerMessage,
-  workerProtocolHeader,
-  workerProtocolVersion,
-  workerSocketPath,
-} from '@openoz/protocol'
+import type { Problem, ServerMessage, TaskAssignment, WorkerMessage } from '@openoz/protocol'
+import { workerProtocolHeader, workerProtocolVersion, workerSocketPath } from '@openoz/protocol/schemas'
 import WebSocket from 'ws'
 import { Inbox } from './poll.ts'
 

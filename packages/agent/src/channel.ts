@@ -1,15 +1,16 @@
 import { openAsBlob } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
-import { type Dialer, fullJitterMs, type StreamEvent, sleep } from '@openoz/machine'
 import {
-  ApiError,
-  AppError,
-  agentChannelPaths,
-  blobResponse,
-  type HelloRequest,
-  type HelloResponse,
-  readAnswer,
-} from '@openoz/protocol'
+  type Dialer,
+  fullJitterMs,
+  judgeSendFailure,
+  RetryLater,
+  readAnswerOrRetryLater,
+  type StreamEvent,
+  sleep,
+  toDialError,
+} from '@openoz/machine'
+import { ApiError, agentChannelPaths, type BlobResponse, type HelloRequest, type HelloResponse } from '@openoz/protocol'
 
 /**
  * The agent channel, apart from the events (which have a sender of their own). Calls are repeated while the control plane is away or busy,
@@ -45,7 +46,7 @@ export function createAgentChannel(dialer: Dialer, executionToken: string): Agen
       body: JSON.stringify(body),
       signal: AbortSignal.any([signal, AbortSignal.timeout(helloTimeoutMs)]),
     })
-    return readAnswer(response)
+    return readAnswerOrRetryLater(response, dialer.serverUrl)
   }
 
   function download(blobId: string, signal: AbortSignal): Promise<Uint8Array> {
@@ -53,8 +54,10 @@ export function createAgentChannel(dialer: Dialer, executionToken: string): Agen
       const timed = AbortSignal.any([signal, AbortSignal.timeout(blobTimeoutMs)])
       const path = `${agentChannelPaths.blobs}/${encodeURIComponent(blobId)}`
       const response = await dialer.fetch(path, { headers: { authorization }, signal: timed })
-      if (!response.ok) await readAnswer(response)
-      return new Uint8Array(await response.arrayBuffer())
+      if (!response.ok) await readAnswerOrRetryLater(response, dialer.serverUrl)
+      return response.bytes().catch((error: unknown) => {
+        throw toDialError(error, dialer.serverUrl)
+      })
     })
   }
 
@@ -69,7 +72,7 @@ export function createAgentChannel(dialer: Dialer, executionToken: string): Agen
           body: 'file' in content ? await openAsBlob(content.file) : Buffer.from(content),
           signal: AbortSignal.any([signal, AbortSignal.timeout(blobTimeoutMs)]),
         })
-        return blobResponse.parse(await readAnswer(response)).blob_id
+        return (await readAnswerOrRetryLater<BlobResponse>(response, dialer.serverUrl)).blob_id
       }),
     downloadBlob: download,
     downloadBlobTo: async (file, blobId, signal) => writeFile(file, await download(blobId, signal), { mode: 0o600 }),
@@ -86,26 +89,17 @@ export function isRefusal(error: unknown): error is ApiError {
   return error instanceof ApiError && (error.problem.status === 401 || error.problem.status === 410)
 }
 
+/** What may pass is tried again, by the rules of the event sender. */
 async function retrying<T>(signal: AbortSignal, call: () => Promise<T>): Promise<T> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await call()
     } catch (error) {
       signal.throwIfAborted()
-      if (!mayPass(error)) throw error
-      await sleep(fullJitterMs(attempt, { baseMs: 250, maxMs: 5_000 }), signal)
+      const decision = judgeSendFailure(error)
+      if (decision.action !== 'retry' || decision.isBug) throw error instanceof RetryLater ? error.cause : error
+      await sleep(Math.max(decision.afterMs, fullJitterMs(attempt, { baseMs: 250, maxMs: 5_000 })), signal)
       signal.throwIfAborted()
     }
   }
-}
-
-/** No answer, no readable answer (a proxy spoke), or an answer that asks for patience. */
-function mayPass(error: unknown): boolean {
-  if (error instanceof ApiError) {
-    const { status, retryable } = error.problem
-    return retryable || status >= 500 || status === 408 || status === 425 || status === 429
-  }
-  if (error instanceof AppError) return error.details.status !== 413
-  // The body of an answer broke off.
-  return error instanceof Error && (error.name === 'TimeoutError' || error instanceof TypeError)
 }

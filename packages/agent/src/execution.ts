@@ -5,16 +5,13 @@ import {
   bootClockMs,
   createEventPost,
   createMasker,
-  type Dialer,
   type EventSender,
   endProcessTree,
   openSpool,
   type Spool,
   startEventSender,
 } from '@openoz/machine'
-import { type HelloResponse, repositoriesOf } from '@openoz/protocol'
-import type { RunAgentOptions } from './agent.ts'
-import type { AgentChannel } from './channel.ts'
+import { repositoriesOf } from '@openoz/protocol'
 import { followCommands } from './command-inbox.ts'
 import { createEventLog, type EventLog } from './event-log.ts'
 import { notice } from './event-sink.ts'
@@ -23,7 +20,7 @@ import { saveLocally, saveToControlPlane } from './save-work.ts'
 import { setupStep } from './setup-step.ts'
 import { createStopSwitch, type StopReason, type StopSwitch } from './stop-switch.ts'
 import { markerName, taskEnvironment } from './task-environment.ts'
-import { performTurn, type Turn } from './turn.ts'
+import { type Execution, performTurn, type Turn } from './turn.ts'
 import { turnFailure } from './turn-failure.ts'
 import { repositoryAddress } from './workspace/repository-address.ts'
 
@@ -36,13 +33,6 @@ import { repositoryAddress } from './workspace/repository-address.ts'
  *   superseded             processes ended, nothing said any more
  *   lease lost             processes ended, workspace saved beside the spool, which stays for the worker to deliver
  */
-export interface Execution extends RunAgentOptions {
-  hello: HelloResponse
-  channel: AgentChannel
-  dialer: Dialer
-  /** When the agent began; its hello was the first step. */
-  startedAt: Date
-}
 
 /** How long harness and tools may take to stop before they are ended, whatever they are doing. */
 const stopGraceMs = 10_000

@@ -1,2 +1,3 @@
-export { type RunAgentOptions, type RunAgentResult, runAgent } from './agent.ts'
+export { type RunAgentResult, runAgent } from './agent.ts'
 export { type AgentEnvironment, readAgentEnvironment } from './agent-environment.ts'
+export type { RunAgentOptions } from './agent-options.ts'

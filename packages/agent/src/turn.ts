@@ -1,10 +1,10 @@
 import { stat } from 'node:fs/promises'
-import type { Masker } from '@openoz/machine'
+import type { Dialer, Masker } from '@openoz/machine'
 import { ApiError, AppError, type HelloResponse, type ModelAccess, repositoriesOf } from '@openoz/protocol'
-import { isRefusal } from './channel.ts'
+import type { RunAgentOptions } from './agent-options.ts'
+import { type AgentChannel, isRefusal } from './channel.ts'
 import type { EventLog } from './event-log.ts'
 import { notice } from './event-sink.ts'
-import type { Execution } from './execution.ts'
 import type { Harness, HarnessCheckpoint, HarnessSession, ModelGateway, TurnResult } from './harnesses/harness.ts'
 import { selectHarness } from './harnesses/select.ts'
 import { setupStep } from './setup-step.ts'
@@ -16,6 +16,15 @@ import { runSetupCommands } from './workspace/setup-commands.ts'
 
 /** After that the workspace is waiting to be saved. */
 const stoppedStepMs = 2_000
+
+/** What an execution is given. */
+export interface Execution extends RunAgentOptions {
+  hello: HelloResponse
+  channel: AgentChannel
+  dialer: Dialer
+  /** When the agent began; its hello was the first step. */
+  startedAt: Date
+}
 
 /** The one turn of an execution, with everything that it needs. */
 export interface Turn extends Execution {
@@ -92,6 +101,7 @@ async function prepareWorkspace(turn: Turn): Promise<string[]> {
     saved: hello.workspace?.repositories ?? [],
     repositories: workspace.repositories,
     env: taskEnv,
+    timeoutMs: hello.limits.setup_command_timeout_ms,
     signal: stop.working,
     download: (blobId, file) => turn.channel.downloadBlobTo(file, blobId, stop.working),
   })

@@ -1,5 +1,5 @@
 import { ApiError, AppError } from '@openoz/protocol'
-import { CommanderError } from 'commander'
+import type { CommanderError } from 'commander'
 import pc from 'picocolors'
 import type { OutputFormat } from './global-options.ts'
 
@@ -66,7 +66,7 @@ export function reportError(
   error: unknown,
   { format, debug, stderr, env }: { format: OutputFormat; debug: boolean; stderr: Stream; env: NodeJS.ProcessEnv },
 ): number {
-  if (error instanceof CommanderError) return usageExitCode(error)
+  if (isCommanderError(error)) return usageExitCode(error)
   const { code, message } = describe(error)
   if (format === 'json' || format === 'ndjson') {
     stderr.write(`${JSON.stringify({ error: { code, message } })}\n`)
@@ -76,6 +76,11 @@ export function reportError(
   }
   if (debug) stderr.write(causes(error))
   return code === 'usage' || code === 'option_invalid' ? 2 : 1
+}
+
+/** By its code, since an agent goes without loading commander. */
+function isCommanderError(error: unknown): error is CommanderError {
+  return error instanceof Error && 'code' in error && String(error.code).startsWith('commander.')
 }
 
 /** Commander has printed its own errors by now. Asking for help is no error; leaving out the command is. */

@@ -1,5 +1,7 @@
 import type { Command } from 'commander'
-import { createProgram, type OutputFormat } from './global-options.ts'
+import type { AgentRunInput } from './commands/agent-run.ts'
+import { readWorkerCommandLine } from './commands/worker-command-line.ts'
+import type { OutputFormat } from './global-options.ts'
 import { reportError } from './output.ts'
 
 /**
@@ -75,6 +77,9 @@ const topCommands: TopCommand[] = [
 export async function main(args: string[]): Promise<void> {
   endQuietlyWithoutReader()
   hideSecrets(args)
+  const forAgent = readWorkerCommandLine(args)
+  if (forAgent) return beAgent(forAgent)
+  const { createProgram } = await import('./global-options.ts')
   const program = createProgram(process.env)
   try {
     await registerCommands(program, wantedCommand(args))
@@ -84,6 +89,17 @@ export async function main(args: string[]): Promise<void> {
     const { outputFormat, debug } = program.opts<{ outputFormat: OutputFormat; debug?: boolean }>()
     const streams = { stderr: process.stderr, env: process.env }
     process.exitCode = reportError(error, { format: outputFormat, debug: debug ?? false, ...streams })
+  }
+}
+
+/** What the command `agent run` does, on the short way. */
+async function beAgent(input: AgentRunInput): Promise<void> {
+  const { env, stderr } = process
+  try {
+    const { agentRun } = await import('./commands/agent-run.ts')
+    process.exitCode = await agentRun(input, env)
+  } catch (error) {
+    process.exitCode = reportError(error, { format: 'pretty', debug: input.globals.debug ?? false, stderr, env })
   }
 }
 

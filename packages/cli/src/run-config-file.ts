@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { extname } from 'node:path'
-import { type AmbientAgentConfig, AppError, ambientAgentConfig } from '@openoz/protocol'
+import { type AmbientAgentConfig, AppError } from '@openoz/protocol'
+import { ambientAgentConfig } from '@openoz/protocol/schemas'
 import { parse as parseYaml } from 'yaml'
 
 /** What `-f` may hold: a run's config under the reference's names, which calls the worker `host`. Unknown keys are errors. */

@@ -1,4 +1,5 @@
-import { listRunsQuery, runSources, runStates } from '@openoz/protocol'
+import { runStates } from '@openoz/protocol'
+import { listRunsQuery, runSources } from '@openoz/protocol/schemas'
 import { expect, test } from 'vitest'
 import { listParams, sourceNames, stateNames } from './run-filters.ts'
 

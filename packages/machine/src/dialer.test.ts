@@ -122,7 +122,7 @@ function connectProxy({ credentials }: { credentials?: string } = {}) {
 }
 
 function dial(options: DialerOptions) {
-  const dialer = createDialer({ env: {}, connectTimeoutMs: 2_000, ...options })
+  const dialer = createDialer({ env: {}, ...options })
   return Object.assign(dialer, { [Symbol.asyncDispose]: () => dialer.close() })
 }
 
@@ -229,8 +229,8 @@ test('a proxy that says no is named, and its credentials are not', async () => {
   await using proxy = await listen(proxyServer)
   const env = { HTTPS_PROXY: `http://user:wrong-password@127.0.0.1:${proxy.port}` }
   await using dialer = dial({ serverUrl: 'https://oz.test', env })
-  for (const attempt of [dialer.fetch('/'), dialer.openWebSocket('/')]) {
-    const error = await failureOf(attempt)
+  for (const attempt of [dialer.fetch, dialer.openWebSocket]) {
+    const error = await failureOf(attempt('/'))
     expect(dialFailureReason(error)).toBe('proxy')
     expect(error.message).toContain('407')
     expect(`${error.message} ${String(error.cause)}`).not.toContain('wrong-password')
@@ -246,17 +246,40 @@ test('a proxy that is not there is told from a server that is not there', async 
   expect(dialFailureReason(await failureOf(direct.openWebSocket('/')))).toBe('refused')
 })
 
-test('names, sockets and protocols that do not exist have their own reasons', async () => {
-  await using unknown = dial({ serverUrl: 'http://no-such-host.invalid' })
+test.each([
+  ['Node’s own fetch', {}],
+  ['connections of our own', { connectTimeoutMs: 5_000 }],
+])('names, ports and protocols that do not exist have their own reasons: %s', async (_, options) => {
+  await using unknown = dial({ ...options, serverUrl: 'http://no-such-host.invalid' })
   expect(dialFailureReason(await failureOf(unknown.fetch('/')))).toBe('dns')
-  await using missing = dial({ serverUrl: `unix:${folder}/none.sock` })
-  expect(dialFailureReason(await failureOf(missing.fetch('/')))).toBe('socket')
+  await using nobody = dial({ ...options, serverUrl: `http://127.0.0.1:${await freePort()}` })
+  expect(dialFailureReason(await failureOf(nobody.fetch('/')))).toBe('refused')
   await using plain = await listen(createServer(answer))
-  await using tls = dial({ serverUrl: `https://127.0.0.1:${plain.port}` })
+  await using tls = dial({ ...options, serverUrl: `https://127.0.0.1:${plain.port}` })
   expect(dialFailureReason(await failureOf(tls.fetch('/')))).toBe('tls')
   await using other = await listen(createTcpServer((socket) => socket.end('220 mail\r\n')) as unknown as Server)
-  await using http = dial({ serverUrl: `http://127.0.0.1:${other.port}` })
+  await using http = dial({ ...options, serverUrl: `http://127.0.0.1:${other.port}` })
   expect(dialFailureReason(await failureOf(http.fetch('/')))).toBe('protocol')
+  await using silent = await listen(
+    createTcpServer((socket) => socket.resume().once('data', () => socket.destroy())) as unknown as Server,
+  )
+  await using broken = dial({ ...options, serverUrl: `http://127.0.0.1:${silent.port}` })
+  expect(dialFailureReason(await failureOf(broken.fetch('/')))).toBe('reset')
+})
+
+test('closing ends requests that wait for an answer', async () => {
+  await using silent = await listen(createTcpServer() as unknown as Server)
+  for (const options of [{}, { connectTimeoutMs: 5_000 }]) {
+    const dialer = dial({ ...options, serverUrl: `http://127.0.0.1:${silent.port}` })
+    const failure = failureOf(dialer.fetch('/'))
+    await dialer.close()
+    expect(dialFailureReason(await failure)).toBe('other')
+  }
+})
+
+test('sockets and addresses that cannot be have their own words', async () => {
+  await using missing = dial({ serverUrl: `unix:${folder}/none.sock` })
+  expect(dialFailureReason(await failureOf(missing.fetch('/')))).toBe('socket')
   for (const serverUrl of ['localhost:4747', 'ftp://x', 'unix:relative', 'http://user:pw@host']) {
     expect(() => createDialer({ serverUrl })).toThrow(/server address is not valid/)
   }
@@ -284,7 +307,7 @@ test('the caller’s own abort comes back as it was', async () => {
   const abort = new AbortController()
   const pending = [dialer.fetch('/', { signal: abort.signal }), dialer.openWebSocket('/', { signal: abort.signal })]
   abort.abort(new Error('enough'))
-  for (const promise of pending) await expect(promise).rejects.toThrow('enough')
+  await Promise.all(pending.map((promise) => expect(promise).rejects.toThrow('enough')))
 })
 
 test('a redirect is an error that names the right address', async () => {

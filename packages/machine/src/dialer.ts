@@ -1,14 +1,13 @@
 import { readFileSync } from 'node:fs'
-import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls'
 import { AppError } from '@openoz/protocol'
-import { Agent, fetch as undiciFetch } from 'undici'
 import type { WebSocket } from 'ws'
-import { createConnector } from './connector.ts'
+import type { ArrangedFetch } from './arranged-fetch.ts'
+import type { Connect } from './connector.ts'
 import { toDialError } from './dial-failure.ts'
 import { type EventStreamOptions, readEventStream, type StreamEvent } from './event-stream.ts'
 import { proxyFor } from './proxy-environment.ts'
 import { parseServerAddress, urlOnServer } from './server-address.ts'
-import { openWebSocket, type WebSocketOptions } from './web-socket.ts'
+import type { WebSocketOptions } from './web-socket.ts'
 
 /**
  * The one way from a worker, an agent or the CLI to the control plane. It honours `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, extra
@@ -17,6 +16,9 @@ import { openWebSocket, type WebSocketOptions } from './web-socket.ts'
  * No answer is always an AppError `server_unreachable` whose `details.reason` is a DialFailureReason (see `dialFailureReason`); an
  * answer that says no is an answer. When the caller's own signal aborts, its reason is thrown, except that a timeout of the caller
  * (`AbortSignal.timeout`) is an unreachable server too. Nothing is retried here.
+ *
+ * Requests that need nothing special go through Node's own `fetch`; what the others and WebSockets need is loaded when it is first used,
+ * because an agent's start waits for every module.
  */
 export interface Dialer {
   /** The address as people may see it. */
@@ -47,34 +49,45 @@ export interface DialerOptions {
   env?: NodeJS.ProcessEnv
   /** PEM file of authorities to trust beside the usual ones; wins over `OZ_CA_FILE`. */
   caFile?: string
-  /** For name, TCP, proxy and TLS together. */
+  /** For name, TCP, proxy and TLS together. Default: 10 s, which is also Node's. */
   connectTimeoutMs?: number
-  /** Until the head of an answer. */
-  headersTimeoutMs?: number
-  /** Between two pieces of an answer's body. */
-  bodyTimeoutMs?: number
 }
 
 /** Throws `option_invalid` for an address or a CA file that cannot be used; opens no connection yet. */
 export function createDialer(options: DialerOptions): Dialer {
-  const { env = process.env, connectTimeoutMs = 10_000, headersTimeoutMs = 300_000, bodyTimeoutMs = 300_000 } = options
+  const { env = process.env, connectTimeoutMs } = options
   const address = parseServerAddress(options.serverUrl)
-  const connect = createConnector({
-    socketPath: address.socketPath,
-    proxyFor: (target) => proxyFor(target, env),
-    secureContext: readTrust([options.caFile ?? env.OZ_CA_FILE, env.NODE_EXTRA_CA_CERTS]),
-    timeoutMs: connectTimeoutMs,
-  })
-  const agent = new Agent({
-    headersTimeout: headersTimeoutMs,
-    bodyTimeout: bodyTimeoutMs,
-    connect: ({ protocol, hostname, port }, callback) => {
-      connect(new URL(`${protocol}//${hostname}${port ? `:${port}` : ''}`)).then(
-        (socket) => callback(null, socket),
-        (error: unknown) => callback(error instanceof Error ? error : new Error('not connected'), null),
-      )
-    },
-  })
+  const { socketPath } = address
+  // Node itself trusts what this process was started with.
+  const extra = env.NODE_EXTRA_CA_CERTS === process.env.NODE_EXTRA_CA_CERTS ? undefined : env.NODE_EXTRA_CA_CERTS
+  const authorities = [options.caFile ?? env.OZ_CA_FILE, extra].flatMap(readAuthorities)
+  const closing = new AbortController()
+
+  let connector: Promise<Connect> | undefined
+  const loadConnector = () => {
+    connector ??= import('./connector.ts').then(({ createConnector }) =>
+      createConnector({
+        socketPath,
+        proxyFor: (target) => proxyFor(target, env),
+        authorities,
+        timeoutMs: connectTimeoutMs ?? 10_000,
+      }),
+    )
+    return connector
+  }
+  let arrangedFetch: Promise<ArrangedFetch> | undefined
+  const loadArrangedFetch = () => {
+    arrangedFetch ??= import('./arranged-fetch.ts').then(async ({ createArrangedFetch }) =>
+      createArrangedFetch(await loadConnector()),
+    )
+    return arrangedFetch
+  }
+  // Node would decide by itself what goes through a proxy, and reads NO_PROXY differently.
+  const isArranged =
+    socketPath !== undefined ||
+    authorities.length > 0 ||
+    connectTimeoutMs !== undefined ||
+    env.NODE_USE_ENV_PROXY !== undefined
 
   const shownAddress = (path: string | URL, url: URL) =>
     typeof path === 'string' && path.startsWith('/') ? address.display : url.origin
@@ -82,14 +95,12 @@ export function createDialer(options: DialerOptions): Dialer {
   async function dialFetch(path: string | URL, init: RequestInit = {}): Promise<Response> {
     const url = urlOnServer(address, path)
     const shown = shownAddress(path, url)
+    const signal = init.signal ? AbortSignal.any([closing.signal, init.signal]) : closing.signal
     let response: Response
     try {
-      // undici's own types and those that Node declares for its built-in copy describe the same objects.
-      response = (await undiciFetch(url, {
-        redirect: 'manual',
-        ...(init as object),
-        dispatcher: agent,
-      })) as unknown as Response
+      const needsArranging = isArranged || proxyFor(url, env) !== undefined
+      const send = needsArranging ? (await loadArrangedFetch()).fetch : fetch
+      response = await send(url, { redirect: 'manual', ...init, signal })
     } catch (error) {
       throw callersReason(init.signal) ?? toDialError(error, shown)
     }
@@ -106,11 +117,17 @@ export function createDialer(options: DialerOptions): Dialer {
     fetch: dialFetch,
     async openWebSocket(path, socketOptions = {}) {
       const url = urlOnServer(address, path)
+      const [{ openWebSocket }, connect] = await Promise.all([import('./web-socket.ts'), loadConnector()])
       return openWebSocket({ url, shown: shownAddress(path, url), connect, connectTimeoutMs, ...socketOptions })
     },
     eventStream: (path, streamOptions = {}) =>
       readEventStream((init) => dialFetch(path, init), { shown: address.display, ...streamOptions }),
-    close: () => agent.destroy(),
+    async close() {
+      closing.abort(
+        new AppError('server_unreachable', { url: address.display, reason: 'other', problem: 'we are closing' }),
+      )
+      await (await arrangedFetch)?.close()
+    },
   }
 }
 
@@ -127,18 +144,12 @@ function redirected(shown: string, location: string, from: URL): AppError {
   return new AppError('server_unreachable', { url: shown, reason: 'redirect', problem })
 }
 
-/** Node's own authorities and the named files; undefined when there is no file, which costs nothing. */
-function readTrust(files: (string | undefined)[]): SecureContext | undefined {
-  const named = files.flatMap((file) => file || [])
-  if (named.length === 0) return undefined
-  const extra = named.map(readAuthorities)
-  return createSecureContext({ ca: [...getCACertificates('default'), ...extra] })
-}
-
-function readAuthorities(file: string): string {
+/** What a PEM file of authorities holds; nothing when none is named. */
+function readAuthorities(file: string | undefined): string[] {
+  if (!file) return []
   try {
     const pem = readFileSync(file, 'utf8')
-    if (pem.includes('-----BEGIN CERTIFICATE-----')) return pem
+    if (pem.includes('-----BEGIN CERTIFICATE-----')) return [pem]
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : 'unreadable'
     throw new AppError('option_invalid', { option: `The CA file ${file}`, problem: `it cannot be read (${code})` })

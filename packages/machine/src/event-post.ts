@@ -1,14 +1,6 @@
-import {
-  ApiError,
-  AppError,
-  agentChannelPaths,
-  type EventBatch,
-  type EventBatchResponse,
-  readAnswer,
-} from '@openoz/protocol'
-import { toDialError } from './dial-failure.ts'
+import { AppError, agentChannelPaths, type EventBatch, type EventBatchResponse } from '@openoz/protocol'
 import type { Dialer } from './dialer.ts'
-import { RetryLater, retryAfterMs } from './send-failure.ts'
+import { readAnswerOrRetryLater } from './send-failure.ts'
 
 /** Hands one batch over. An empty batch renews the lease. Rejects for everything but an acknowledgement. */
 export type EventPost = (batch: EventBatch, signal: AbortSignal) => Promise<EventBatchResponse>
@@ -22,15 +14,8 @@ export function createEventPost(dialer: Dialer, token: () => string): EventPost 
       body: JSON.stringify(batch),
       signal,
     })
-    try {
-      const answer = await readAnswer<EventBatchResponse>(response)
-      if (Number.isSafeInteger(answer?.acked_n)) return answer
-    } catch (error) {
-      // The body broke off: that is no answer.
-      const failure = error instanceof ApiError ? error : toDialError(error, dialer.serverUrl)
-      const afterMs = retryAfterMs(response.headers)
-      throw afterMs === undefined ? failure : new RetryLater(afterMs, failure)
-    }
+    const answer = await readAnswerOrRetryLater<EventBatchResponse>(response, dialer.serverUrl)
+    if (Number.isSafeInteger(answer?.acked_n)) return answer
     throw new AppError('server_answer_unreadable', { url: dialer.serverUrl, status: response.status })
   }
 }

@@ -1,5 +1,6 @@
-import { linkSync, readdirSync, readFileSync, readlinkSync, renameSync, unlinkSync, writeFileSync } from 'node:fs'
+import { linkSync, readdirSync, readlinkSync, renameSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
+import { readSmallFile, writeNewFile } from './plain-file.ts'
 import { identifyProcess, isSameProcess, type ProcessIdentity } from './process-identity.ts'
 
 /**
@@ -21,6 +22,13 @@ interface Holder {
   owner: ProcessIdentity | undefined
   /** PID namespace of the owner; empty where the platform has none. */
   namespace: string
+}
+
+const maxLockBytes = 1024
+
+/** Whether files of the lock have such names. */
+export function isLockName(name: string): boolean {
+  return /^lock-\d{1,9}$/.test(name) || name.startsWith('.lock.')
 }
 
 /** Returns the lock, or who has it. Throws what the file system throws. */
@@ -55,7 +63,7 @@ function lockFile(folder: string, number: number): string {
 
 function lockNumbers(folder: string): number[] {
   return readdirSync(folder).flatMap((name) => {
-    const [, number] = /^lock-(\d+)$/.exec(name) ?? []
+    const [, number] = /^lock-(\d{1,12})$/.exec(name) ?? []
     return number === undefined ? [] : [Number(number)]
   })
 }
@@ -67,7 +75,8 @@ function highestLock(folder: string): number {
 /** undefined: the file went away, or was never whole; then somebody may take over. */
 function readHolder(file: string): Holder | undefined {
   try {
-    return JSON.parse(readFileSync(file, 'utf8')) as Holder
+    // For a moment of its making it has two names.
+    return JSON.parse(readSmallFile(file, maxLockBytes, { mayBeLinked: true }) ?? '') as Holder
   } catch {
     return undefined
   }
@@ -97,7 +106,7 @@ function replaceLock(folder: string, number: number, holder: Holder): void {
 
 function writeTemporary(folder: string, holder: Holder): string {
   const temporary = join(folder, `.lock.${process.pid}.${Math.random().toString(36).slice(2)}`)
-  writeFileSync(temporary, JSON.stringify(holder), { mode: 0o600, flag: 'wx' })
+  writeNewFile(temporary, JSON.stringify(holder))
   return temporary
 }
 

@@ -23,5 +23,14 @@ export {
   type ProcessEnd,
   type ProcessSelection,
 } from './process-tree.ts'
-export { openSpool, type PendingLimits, type Spool, type SpoolOptions, type UnnumberedEvent } from './spool.ts'
+export { judgeSendFailure, RetryLater, readAnswerOrRetryLater } from './send-failure.ts'
+export {
+  isSpoolFileName,
+  maxSegmentBytes,
+  openSpool,
+  type PendingLimits,
+  type Spool,
+  type SpoolOptions,
+  type UnnumberedEvent,
+} from './spool.ts'
 export type { WebSocketOptions } from './web-socket.ts'

@@ -1,7 +1,9 @@
-import { ApiError, AppError } from '@openoz/protocol'
+import { ApiError, AppError, readAnswer } from '@openoz/protocol'
+import { toDialError } from './dial-failure.ts'
 
 /**
- * What to do about a batch of events that was not acknowledged. Every kind of failure is decided here:
+ * What to do about something that was sent to the control plane (a batch of events, a blob, a hello) and not answered with yes. Every kind
+ * of failure is decided here:
  *
  * | failure | decision | because |
  * | --- | --- | --- |
@@ -53,6 +55,20 @@ function judgeRefusal({ problem }: ApiError): SendDecision {
     return { action: 'retry', problem: detail, afterMs: 0, isBug: false }
   }
   return { action: 'refused', code, status, message: detail }
+}
+
+/**
+ * `readAnswer` for whoever asks again: a body that broke off is no answer (`server_unreachable`), and a refusal that says when to come back
+ * is a RetryLater around its ApiError.
+ */
+export async function readAnswerOrRetryLater<T>(response: Response, serverUrl: string): Promise<T> {
+  try {
+    return await readAnswer<T>(response)
+  } catch (error) {
+    const failure = error instanceof ApiError ? error : toDialError(error, serverUrl)
+    const afterMs = retryAfterMs(response.headers)
+    throw afterMs === undefined ? failure : new RetryLater(afterMs, failure)
+  }
 }
 
 /** Reads `Retry-After`, which is seconds or a date. */

@@ -1,5 +1,6 @@
-import { closeSync, fstatSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { openPlainFile } from './plain-file.ts'
 
 /**
  * One file of a spool: events `first`, `first + 1`, … as lines of JSON. What number a line has is known from its place, so that even a line
@@ -14,7 +15,10 @@ export interface Segment {
 }
 
 const newline = 0x0a
-const name = /^events-(\d+)\.jsonl$/
+const name = /^events-(\d{12})\.jsonl$/
+/** Far below the shortest event. Where lines begin is kept in memory, so a file of empty lines would take many times its size. */
+const minLineBytes = 32
+const scanBytes = 64 * 1024
 
 export function segmentFirst(fileName: string): number | undefined {
   const [, first] = name.exec(fileName) ?? []
@@ -28,20 +32,38 @@ export function createSegment(folder: string, first: number): Segment {
 
 /**
  * Opens a file of an earlier process. With `isLast`, what a kill left half written at its end is cut off: those events were never
- * reported as appended.
+ * reported as appended. Throws for what no spool has written: links, more than `maxBytes`, lines that cannot be events.
  */
-export function openSegment(folder: string, fileName: string, { isLast }: { isLast: boolean }): Segment {
+export function openSegment(
+  folder: string,
+  fileName: string,
+  { isLast, maxBytes }: { isLast: boolean; maxBytes: number },
+): Segment {
   const file = join(folder, fileName)
-  const descriptor = openSync(file, 'r+')
-  const segment = { first: segmentFirst(fileName) ?? 0, file, descriptor, starts: [0] }
-  const content = readBytes(descriptor, 0, fstatSync(descriptor).size)
-  for (let end = content.indexOf(newline); end >= 0; end = content.indexOf(newline, end + 1))
-    segment.starts.push(end + 1)
-  if (isLast) {
-    while (lineCount(segment) > 0 && !isJson(lineBytes(content, segment.starts))) segment.starts.pop()
-    if (endOf(segment) < content.length) ftruncateSync(descriptor, endOf(segment))
+  const descriptor = openPlainFile(file, constants.O_RDWR)
+  try {
+    const { size } = fstatSync(descriptor)
+    if (size > maxBytes) throw new Error(`${file} has ${size} bytes; ${maxBytes} is the limit of a segment`)
+    const segment = { first: segmentFirst(fileName) ?? 0, file, descriptor, starts: findStarts(descriptor, size) }
+    if (lineCount(segment) > size / minLineBytes + 1) throw new Error(`${file} does not hold events`)
+    if (isLast) {
+      while (lineCount(segment) > 0 && !isJson(lastLine(segment))) segment.starts.pop()
+      if (endOf(segment) < size) ftruncateSync(descriptor, endOf(segment))
+    }
+    return segment
+  } catch (error) {
+    closeSync(descriptor)
+    throw error
   }
-  return segment
+}
+
+function findStarts(descriptor: number, size: number): number[] {
+  const starts = [0]
+  for (let at = 0; at < size; at += scanBytes) {
+    const part = readBytes(descriptor, at, Math.min(at + scanBytes, size))
+    for (let end = part.indexOf(newline); end >= 0; end = part.indexOf(newline, end + 1)) starts.push(at + end + 1)
+  }
+  return starts
 }
 
 export function lineCount(segment: Segment): number {
@@ -105,8 +127,8 @@ export function removeSegment(segment: Segment): void {
   unlinkSync(segment.file)
 }
 
-function lineBytes(content: Buffer, starts: number[]): Buffer {
-  return content.subarray(starts.at(-2) ?? 0, starts.at(-1))
+function lastLine({ descriptor, starts }: Segment): Buffer {
+  return readBytes(descriptor, starts.at(-2) ?? 0, starts.at(-1) ?? 0)
 }
 
 function isJson(bytes: Buffer): boolean {

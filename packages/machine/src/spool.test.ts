@@ -2,11 +2,13 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   appendFileSync,
+  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -261,4 +263,65 @@ test('an owner in another PID namespace is believed to be gone only when the cal
   const drained = await open(folder, { ownerIsGone: true })
   expect(drained.lastN).toBe(1)
   await expect(openSpool(folder, { ownerIsGone: true })).rejects.toMatchObject({ code: 'spool_in_use' })
+})
+
+test('a link in a spool is followed neither for reading nor for writing', async () => {
+  const folder = newFolder()
+  const first = await open(folder)
+  first.append([notice('one'), notice('two')])
+  first.close()
+  const outside = join(folder, '..', 'outside')
+  writeFileSync(outside, '2\n')
+  symlinkSync(outside, join(folder, 'acked'))
+  symlinkSync(outside, join(folder, '.acked.tmp'))
+  const spool = await open(folder)
+  expect([spool.ackedN, spool.lastN]).toEqual([0, 2])
+  spool.acknowledge(1)
+  spool.close()
+  expect(readFileSync(outside, 'utf8')).toBe('2\n')
+  expect(readFileSync(join(folder, 'acked'), 'utf8')).toBe('1\n')
+
+  const victim = join(folder, '..', 'victim')
+  writeFileSync(victim, 'not an event')
+  rmSync(join(folder, segments(first)[0] ?? ''))
+  symlinkSync(victim, join(folder, 'events-000000000001.jsonl'))
+  await expect(openSpool(folder)).rejects.toMatchObject({ code: 'ELOOP' })
+  expect(readFileSync(victim, 'utf8')).toBe('not an event')
+})
+
+test.each([
+  [
+    'is larger than any spool would make it',
+    (file: string) => truncateSync(file, 3_000_000_000),
+    'is the limit of a segment',
+  ],
+  [
+    'holds lines that cannot be events',
+    (file: string) => writeFileSync(file, '\n'.repeat(1_000_000)),
+    'does not hold events',
+  ],
+])('a segment that %s is not read into memory', async (_what, make, words) => {
+  const folder = newFolder()
+  const spool = await open(folder)
+  spool.append([notice('one')])
+  const file = join(folder, segments(spool)[0] ?? '')
+  spool.close()
+  make(file)
+  const before = process.memoryUsage().rss
+  await expect(openSpool(folder)).rejects.toThrow(words)
+  expect(process.memoryUsage().rss - before).toBeLessThan(100_000_000)
+  // The lock was given back.
+  rmSync(file)
+  expect((await open(folder)).lastN).toBe(0)
+  expect(existsSync(file)).toBe(false)
+})
+
+test('a segment as large as its last event can make it is read again', async () => {
+  const folder = newFolder()
+  const big = 'x'.repeat(4_000_000)
+  const spool = await open(folder)
+  for (let i = 0; i < 3; i++) spool.append([notice(big)])
+  expect(segments(spool)).toHaveLength(2)
+  spool.close()
+  expect((await open(folder)).lastN).toBe(3)
 })

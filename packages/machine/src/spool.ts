@@ -1,7 +1,8 @@
-import { closeSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { AppError, maxBatchBytes, type NumberedEvent } from '@openoz/protocol'
-import { type FolderLock, lockFolder } from './folder-lock.ts'
+import { type FolderLock, isLockName, lockFolder } from './folder-lock.ts'
+import { readSmallFile, writeNewFile } from './plain-file.ts'
 import {
   appendLines,
   bytesAfter,
@@ -50,6 +51,14 @@ export interface PendingLimits {
 const reserveBytes = 1024 * 1024
 /** An event must fit into one batch, with some room for its frame. */
 const maxEventBytes = maxBatchBytes - 64 * 1024
+const defaultSegmentBytes = 4 * 1024 * 1024
+/** The largest segment of a spool with the usual limits: the last event may cross the limit. */
+export const maxSegmentBytes = defaultSegmentBytes + maxBatchBytes
+
+/** Whether the spool gives files such names. What else lies in its folder is not its own. */
+export function isSpoolFileName(name: string): boolean {
+  return segmentFirst(name) !== undefined || name === 'acked' || name === ackedTemporary || isLockName(name)
+}
 
 /** Makes the folder (0700) when it is missing. Rejects with `spool_in_use`. */
 export async function openSpool(folder: string, options: SpoolOptions = {}): Promise<Spool> {
@@ -81,11 +90,11 @@ export class Spool implements Disposable {
   constructor(folder: string, lock: FolderLock, { maxBytes = 64 * 1024 * 1024, limitSegmentBytes }: SpoolOptions) {
     this.folder = folder
     this.maxBytes = maxBytes
-    this.#limitSegmentBytes = limitSegmentBytes ?? 4 * 1024 * 1024
+    this.#limitSegmentBytes = limitSegmentBytes ?? defaultSegmentBytes
     this.#lock = lock
     const names = readdirSync(folder).filter((name) => segmentFirst(name) !== undefined)
     names.sort((a, b) => (segmentFirst(a) ?? 0) - (segmentFirst(b) ?? 0))
-    this.#segments = names.map((name, i) => openSegment(folder, name, { isLast: i === names.length - 1 }))
+    this.#segments = openSegments(folder, names, { maxBytes: this.#limitSegmentBytes + maxBatchBytes })
     const last = this.#segments.at(-1)
     // Only acknowledged segments are ever deleted, which still holds when a power cut took the `acked` file.
     this.#ackedN = Math.max(readAcked(folder), (this.#segments[0]?.first ?? 1) - 1)
@@ -284,18 +293,32 @@ export function invalidEvent(n: number, reason: string): NumberedEvent {
   return { n, type: 'event_invalid', at: new Date().toISOString(), data: { original_type: 'unknown', reason } }
 }
 
+/** All or none. */
+function openSegments(folder: string, names: string[], { maxBytes }: { maxBytes: number }): Segment[] {
+  const opened: Segment[] = []
+  try {
+    for (const name of names) opened.push(openSegment(folder, name, { isLast: name === names.at(-1), maxBytes }))
+    return opened
+  } catch (error) {
+    for (const { descriptor } of opened) closeSync(descriptor)
+    throw error
+  }
+}
+
+const ackedTemporary = '.acked.tmp'
+
 function readAcked(folder: string): number {
-  const file = join(folder, 'acked')
-  if (!existsSync(file)) return 0
-  const n = Number(readFileSync(file, 'utf8').trim())
+  const n = Number(readSmallFile(join(folder, 'acked'), 64)?.trim())
   return Number.isSafeInteger(n) && n > 0 ? n : 0
 }
 
 /** False when the disk is full: an acknowledgement must still free space then. At worst events are sent twice, which the other side knows. */
 function writeAcked(folder: string, n: number): boolean {
-  const temporary = join(folder, '.acked.tmp')
+  const temporary = join(folder, ackedTemporary)
   try {
-    writeFileSync(temporary, `${n}\n`, { mode: 0o600 })
+    // Left by a kill, or put there by somebody.
+    rmSync(temporary, { recursive: true, force: true })
+    writeNewFile(temporary, `${n}\n`)
     renameSync(temporary, join(folder, 'acked'))
     return true
   } catch (error) {

@@ -17,9 +17,9 @@ export interface WebSocketOptions {
 const maxRefusalBytes = 64 * 1024
 
 export async function openWebSocket(
-  options: WebSocketOptions & { url: URL; shown: string; connect: Connect; connectTimeoutMs: number },
+  options: WebSocketOptions & { url: URL; shown: string; connect: Connect; connectTimeoutMs?: number },
 ): Promise<WebSocket> {
-  const { url, shown, connect, connectTimeoutMs, headers = {}, protocols = [], signal } = options
+  const { url, shown, connect, connectTimeoutMs = 10_000, headers = {}, protocols = [], signal } = options
   const { maxPayloadBytes = 16 * 1024 * 1024 } = options
   try {
     signal?.throwIfAborted()

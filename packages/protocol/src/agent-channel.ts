@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { maxBatchEvents } from './agent-channel-paths.ts'
 import type { AmbientAgentConfig } from './agent-config.ts'
 import type { SavedRepository, SessionEventData } from './events.ts'
 import { turnOutcomes } from './run-state.ts'
@@ -17,17 +18,6 @@ import { turnOutcomes } from './run-state.ts'
  * Everything that an agent changes travels as an event in its numbered stream, the outcome and checkpoints too: so one spool makes all of it
  * durable, and the order on disk is the order in the database.
  */
-
-/** The server speaks this version and the one before. */
-export const agentProtocolVersion = 1
-
-export const agentChannelPaths = {
-  hello: '/api/v1/agent-channel/hello',
-  events: '/api/v1/agent-channel/events',
-  commands: '/api/v1/agent-channel/commands',
-  ackCommands: '/api/v1/agent-channel/commands/ack',
-  blobs: '/api/v1/agent-channel/blobs',
-} as const
 
 export const helloRequest = z.strictObject({
   protocol: z.int(),
@@ -172,10 +162,6 @@ export interface NumberedEvent {
   data: Record<string, unknown>
 }
 
-/** 100 events and 4 MiB a batch: an acknowledgement stays quick, and one large tool result still fits. */
-export const maxBatchEvents = 100
-export const maxBatchBytes = 4 * 1024 * 1024
-
 /** Loose on purpose: an event may not fit, a batch must always be answerable. */
 export const eventBatch = z.object({
   events: z
@@ -207,3 +193,4 @@ export type AgentCommand =
 
 export const ackCommandsRequest = z.strictObject({ ids: z.array(z.uuid()).max(100) })
 export const blobResponse = z.object({ blob_id: z.uuid(), size_bytes: z.int() })
+export type BlobResponse = z.infer<typeof blobResponse>

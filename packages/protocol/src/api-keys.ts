@@ -11,7 +11,7 @@ export const apiKeyItem = z
     scope: z.enum(apiKeyScopes),
     /** The last four characters, to tell keys apart. */
     key_suffix: z.string(),
-    /** The only worker id that a worker key may connect as; null: any. */
+    /** The only worker id that a worker key may connect as; null: it is no worker key. */
     worker_id: z.string().nullable(),
     created_at: z.string(),
     last_used_at: z.string().nullable(),
@@ -24,6 +24,7 @@ export const createApiKeyRequest = z
   .strictObject({
     name: z.string().min(1).max(255),
     scope: z.enum(apiKeyScopes).default('user'),
+    /** Required for keys of scope `worker`, and only for them. */
     worker_id: z.string().min(1).max(255).optional(),
     /** RFC 3339; absent: never. */
     expires_at: z.iso.datetime({ offset: true }).optional(),

@@ -146,7 +146,17 @@ export const operatorErrors = {
     retryable: false,
     title: 'Invalid master key',
     message: 'The master key file {file} is not usable: {problem}.',
-    remedy: 'It holds 32 bytes as base64 on one line, mode 0600.',
+    remedy:
+      'It holds 32 bytes as base64 on one line, mode 0600. Put it back from a backup; only if nothing was started with it yet, remove it.',
+  },
+  admin_key_invalid: {
+    status: 503,
+    platform: 'authentication_required',
+    retryable: false,
+    title: 'Invalid administrator key',
+    message: 'The file {file} with the first API key is not usable: {problem}.',
+    remedy:
+      'It holds `wk-…` on one line, mode 0600. Put the key back; or remove the file, and the next start makes a new key.',
   },
   admin_key_missing: {
     status: 503,

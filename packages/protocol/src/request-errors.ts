@@ -135,6 +135,14 @@ export const requestErrors = {
     message: 'The body is not valid JSON: {problem}.',
     remedy: 'Send a JSON object with `Content-Type: application/json`.',
   },
+  content_type_unsupported: {
+    status: 415,
+    platform: 'invalid_request',
+    retryable: false,
+    title: 'Body is not JSON',
+    message: 'The Content-Type of the body is {contentType}.',
+    remedy: 'Send JSON with `Content-Type: application/json`.',
+  },
   body_too_large: {
     status: 413,
     platform: 'invalid_request',
@@ -215,5 +223,13 @@ export const requestErrors = {
     title: 'Idempotency key used for another body',
     message: 'The Idempotency-Key {key} was used within 24 hours with another body.',
     remedy: 'Use a fresh key for a different request.',
+  },
+  api_key_created_before: {
+    status: 409,
+    platform: 'conflict',
+    retryable: false,
+    title: 'API key made before',
+    message: 'This request was repeated: the first one made the API key {uid}, which is not shown again.',
+    remedy: 'If you do not have it, end it with `oz api-key expire {uid}` and ask with a fresh Idempotency-Key.',
   },
 } as const satisfies Record<string, ErrorSpec>

@@ -1,13 +1,14 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { readFile, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { link, open, readFile, rm, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { AppError } from '@openoz/protocol'
 import type { ServerOptions } from './config.ts'
 import { newApiKey } from './domain/api-keys.ts'
 
 /**
  * The two secrets that lie in the data folder: the master key, under which secrets are encrypted and which is never in the database, and the
- * first API key. Both are files of mode 0600, written once.
+ * first API key. Both are files of mode 0600, written once: a file has its name only when it is whole and on disk, and of two starters that
+ * make one at the same time, both go on with the one that came first.
  */
 export interface ServerKeys {
   masterKeyFile: string
@@ -19,46 +20,92 @@ export interface ServerKeys {
 
 const masterKeyBytes = 32
 
+type KeyErrorCode = 'master_key_invalid' | 'admin_key_invalid'
+
 export async function openServerKeys(options: ServerOptions): Promise<ServerKeys> {
   const masterKeyFile = options.masterKeyFile ?? join(options.dataDir, 'master.key')
   // A key that was named must exist: making a new one there would hide a wrong path until the first secret cannot be read.
-  const masterKey =
-    options.masterKeyFile === null
-      ? await readOrCreate(masterKeyFile, () => randomBytes(masterKeyBytes).toString('base64'))
-      : await readPrivate(masterKeyFile)
-  const bytes = Buffer.from(masterKey, 'base64')
-  if (bytes.byteLength !== masterKeyBytes)
-    throw new AppError('master_key_invalid', {
-      file: masterKeyFile,
-      problem: `it does not hold ${masterKeyBytes} bytes`,
-    })
+  if (options.masterKeyFile === null)
+    await createOnce(masterKeyFile, () => randomBytes(masterKeyBytes).toString('base64'))
+  const masterKey = readMasterKey(masterKeyFile, await readPrivate(masterKeyFile, 'master_key_invalid'))
 
   const adminApiKeyFile = join(options.dataDir, 'admin-api-key')
-  const { bootstrapApiKey } = options
   return {
     masterKeyFile,
-    masterKeyCheck: createHmac('sha256', bytes).update('openoz master key check').digest(),
+    masterKeyCheck: createHmac('sha256', masterKey).update('openoz master key check').digest(),
     adminApiKeyFile,
-    adminApiKey: bootstrapApiKey ?? (await readOrCreate(adminApiKeyFile, newApiKey)),
+    adminApiKey: options.bootstrapApiKey ?? (await openAdminKey(adminApiKeyFile)),
   }
 }
 
-async function readOrCreate(file: string, create: () => string): Promise<string> {
+function readMasterKey(file: string, text: string): Buffer {
+  const bytes = Buffer.from(text, 'base64')
+  // Buffer skips what is no base64; a key that does not come back as it was written is not the one that was meant.
+  const isBase64 = bytes.toString('base64').replace(/=+$/, '') === text.replace(/=+$/, '')
+  const problem = !isBase64 ? 'it is not base64' : `it holds ${bytes.byteLength} bytes instead of ${masterKeyBytes}`
+  if (!isBase64 || bytes.byteLength !== masterKeyBytes) throw new AppError('master_key_invalid', { file, problem })
+  return bytes
+}
+
+async function openAdminKey(file: string): Promise<string> {
+  await createOnce(file, newApiKey)
+  const key = await readPrivate(file, 'admin_key_invalid')
+  if (!/^wk-\S{16,}$/.test(key))
+    throw new AppError('admin_key_invalid', { file, problem: 'it does not hold one key that begins with wk-' })
+  return key
+}
+
+async function createOnce(file: string, create: () => string): Promise<void> {
+  if (await exists(file)) return
+  const temporary = `${file}.${randomBytes(8).toString('hex')}.tmp`
   try {
-    await writeFile(file, `${create()}\n`, { mode: 0o600, flag: 'wx' })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    const handle = await open(temporary, 'wx', 0o600)
+    try {
+      await handle.writeFile(`${create()}\n`)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    // Unlike a rename, a link never replaces the file of whoever came first.
+    await link(temporary, file).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+    })
+    await syncFolder(dirname(file))
+  } finally {
+    await rm(temporary, { force: true })
   }
-  return readPrivate(file)
 }
 
-async function readPrivate(file: string): Promise<string> {
+async function exists(file: string): Promise<boolean> {
+  try {
+    await stat(file)
+    return true
+  } catch (error) {
+    // Anything else is said when it is read.
+    return (error as NodeJS.ErrnoException).code !== 'ENOENT'
+  }
+}
+
+/** The name must be on disk before the database knows the key. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+async function readPrivate(file: string, code: KeyErrorCode): Promise<string> {
+  let text: string
   try {
     const { mode } = await stat(file)
     if ((mode & 0o077) !== 0) throw new AppError('private_file_exposed', { file })
-    return (await readFile(file, 'utf8')).trim()
+    text = (await readFile(file, 'utf8')).trim()
   } catch (error) {
     if (error instanceof AppError) throw error
-    throw new AppError('master_key_invalid', { file, problem: (error as Error).message }, { cause: error })
+    throw new AppError(code, { file, problem: (error as Error).message }, { cause: error })
   }
+  if (text === '') throw new AppError(code, { file, problem: 'it is empty' })
+  return text
 }

@@ -1,6 +1,6 @@
 import type { TaskAssignment, WorkerMessage } from '@openoz/protocol'
 import type { Logger } from 'pino'
-import type { Backend, StepReporter, TaskStep } from './backends/backend.ts'
+import type { AdoptedTask, Backend, StepReporter, Task, TaskRefs, TaskStep } from './backends/backend.ts'
 import { outcomeMessage, outcomeOf, type StopCause, type TaskEnd, type TaskOutcome } from './task-outcome.ts'
 
 /**
@@ -13,7 +13,7 @@ import { outcomeMessage, outcomeOf, type StopCause, type TaskEnd, type TaskOutco
  * - shutdown: this worker stops. The agent is asked first; the outcome is `graceful_shutdown`, which the server retries elsewhere.
  * The first cause counts, but abandon outranks the others. A stop that comes during the start ends the start.
  */
-interface AssignmentContext {
+export interface AssignmentContext {
   backend: Backend
   log: Logger
   send: (message: WorkerMessage) => void
@@ -32,12 +32,27 @@ export interface Assignment {
 }
 
 export function runAssignment(context: AssignmentContext, assignment: TaskAssignment): Assignment {
-  const { task_id: taskId, execution_id: executionId } = assignment
-  const refs = { task_id: taskId, execution_id: executionId }
-  const state: AssignmentState = { stopping: new AbortController(), killing: new AbortController(), cause: undefined }
+  const { task_id, execution_id } = assignment
+  const refs = { task_id, execution_id }
   context.send({ type: 'task_claimed', data: refs })
+  return follow(context, refs, async (signal) => {
+    const task = await context.backend.start(assignment, createStepReporter(context.send, refs), signal)
+    context.onStarted(task)
+    return task
+  })
+}
 
-  const ended = live(context, assignment, state).then((outcome) => {
+/** The same from `running` on, for an agent that an earlier process of this worker has started; its claim was told then. */
+export function resumeAssignment(context: AssignmentContext, { refs, task }: AdoptedTask): Assignment {
+  return follow(context, refs, async () => task)
+}
+
+type StartTask = (signal: AbortSignal) => Promise<Task>
+
+function follow(context: AssignmentContext, refs: TaskRefs, start: StartTask): Assignment {
+  const { task_id: taskId, execution_id: executionId } = refs
+  const state: AssignmentState = { stopping: new AbortController(), killing: new AbortController(), cause: undefined }
+  const ended = live(context, start, state).then((outcome) => {
     const message = outcomeMessage(refs, outcome)
     if (message) context.send(message)
     return outcome
@@ -60,14 +75,10 @@ interface AssignmentState {
   cause: StopCause | undefined
 }
 
-async function live(
-  context: AssignmentContext,
-  assignment: TaskAssignment,
-  state: AssignmentState,
-): Promise<TaskOutcome> {
+async function live(context: AssignmentContext, start: StartTask, state: AssignmentState): Promise<TaskOutcome> {
   let end: TaskEnd
   try {
-    end = await startAndWait(context, assignment, state)
+    end = await startAndWait(context, start, state)
   } catch (failure) {
     if (!state.stopping.signal.aborted) context.log.warn({ error: failure }, 'A task could not be started')
     end = { failure }
@@ -76,14 +87,11 @@ async function live(
 }
 
 async function startAndWait(
-  context: AssignmentContext,
-  assignment: TaskAssignment,
+  { graceMs }: AssignmentContext,
+  start: StartTask,
   state: AssignmentState,
 ): Promise<TaskEnd> {
-  const { backend, graceMs } = context
-  const reporter = createStepReporter(context, assignment)
-  const task = await backend.start(assignment, reporter, state.stopping.signal)
-  context.onStarted(task)
+  const task = await start(state.stopping.signal)
 
   const stop = () => {
     void task.stop(state.killing.signal.aborted ? 0 : graceMs)
@@ -104,8 +112,7 @@ async function startAndWait(
   return { exit, lastWords }
 }
 
-function createStepReporter({ send }: AssignmentContext, assignment: TaskAssignment): StepReporter {
-  const { task_id, execution_id } = assignment
+export function createStepReporter(send: AssignmentContext['send'], { task_id, execution_id }: TaskRefs): StepReporter {
   const startedAt = new Map<TaskStep, number>()
   const report = (step: TaskStep, status: 'started' | 'completed' | 'failed', detail?: string) => {
     const began = startedAt.get(step)

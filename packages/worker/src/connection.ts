@@ -1,15 +1,12 @@
 import { type Dialer, fullJitterMs, sleep } from '@openoz/machine'
+import { ApiError, AppError, type ServerMessage, type WorkerMessage } from '@openoz/protocol'
 import {
-  ApiError,
-  AppError,
-  type ServerMessage,
   serverMessage,
-  type WorkerMessage,
   workerCloseCodes,
   workerProtocolHeader,
   workerProtocolVersion,
   workerSocketPath,
-} from '@openoz/protocol'
+} from '@openoz/protocol/schemas'
 import type { Logger } from 'pino'
 import type { WebSocket } from 'ws'
 import { Outbox } from './outbox.ts'

@@ -122,6 +122,40 @@ test('a hidden file or folder is empty to a task, and whole to everybody else', 
   expect(readFileSync(file, 'utf8')).toBe('not for tasks')
 })
 
+test('what a task may read comes back into a hidden folder: folders, single files, and places inside of them', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  const outer = join(folder.path, 'outer')
+  const shared = join(outer, 'shared')
+  const inner = join(shared, 'inner')
+  const single = join(outer, 'single.txt')
+  const deep = join(inner, 'deep', 'note')
+  mkdirSync(join(inner, 'deep'), { recursive: true })
+  for (const [file, text] of [
+    [join(outer, 'note'), 'hidden in outer'],
+    [join(inner, 'note'), 'hidden in inner'],
+    [join(shared, 'note'), 'shared'],
+    [single, 'single'],
+    [deep, 'deep'],
+  ] as const)
+    writeFileSync(file, text)
+  // May be passed through, not looked into.
+  chmodSync(outer, 0o711)
+  const oz = `cat ${outer}/note ${inner}/note ${shared}/note ${single} ${deep} > seen 2>&1; true`
+  const direct = { hiddenPaths: [outer, inner], readablePaths: [shared, single, join(inner, 'deep')] }
+  await using worker = startWorker(cp, folder.path, { cleanup: false, oz, direct })
+  await worker.listening()
+  const { execution_id, task_id } = cp.assign()
+  expect(await cp.outcome(execution_id)).toMatchObject({ type: 'task_completed' })
+  const seen = readFileSync(join(worker.workspaceRoot, task_id, 'seen'), 'utf8')
+  for (const text of ['shared', 'single', 'deep']) expect(seen).toContain(text)
+  const { hidesProcesses } = await describeIsolation()
+  for (const text of ['hidden in outer', 'hidden in inner']) {
+    if (hidesProcesses) expect(seen).not.toContain(text)
+    else expect(seen).toContain(text)
+  }
+})
+
 /** Runs a task where these tools are there but always refused. */
 async function runWithout(tools: string[]) {
   using folder = createFolder()

@@ -45,8 +45,6 @@ interface ShutInTask {
   workspace: string
   /** Other places that the task needs. */
   exposed: string[]
-  /** Empty folder for mounts. */
-  stage: string
 }
 
 interface IsolationOptions {
@@ -193,7 +191,6 @@ function inNamespaces(input: {
   const script = initScript({
     hidden,
     exposed: [...needs, ...programs],
-    stage: task.stage,
     workingFolder: task.workspace,
   })
   const flags = ['--mount', '--pid', '--fork', '--kill-child', '--mount-proc']
@@ -240,9 +237,7 @@ async function tryIsolation(isolation: Isolation, options: IsolationOptions): Pr
   let folder: string | undefined
   try {
     folder = await mkdtemp(join(workspaceRoot, '.probe-'))
-    const stage = join(folder, 'stage')
     const workspace = targetDir ?? join(folder, 'workspace')
-    await mkdir(stage)
     if (targetDir === undefined) await mkdir(workspace, { mode: 0o700 })
     const isRoot = process.getuid?.() === 0
     const user = isRoot ? (isolation.sharedUser ?? (targetDir === undefined ? probeUser : undefined)) : undefined
@@ -258,7 +253,6 @@ async function tryIsolation(isolation: Isolation, options: IsolationOptions): Pr
       user,
       workspace,
       exposed: [],
-      stage,
     })
     const [file = '', ...args] = command
     await run(file, args, { cwd: workspace, env: { PATH: systemPath }, timeout: 10_000, killSignal: 'SIGKILL' })

@@ -1,4 +1,4 @@
-import { createServer, type Server } from 'node:http'
+import type { RequestListener, Server } from 'node:http'
 import { AppError, type FailureReason, failureReasons } from '@openoz/protocol'
 import type { Meter } from '@opentelemetry/api'
 import type { IMetricReader, MeterProvider, MeterProviderOptions } from '@opentelemetry/sdk-metrics'
@@ -103,7 +103,8 @@ async function startExporter(
 }
 
 /** A worker without metrics is better than no worker: a port in use is logged, and that is all. */
-async function listen({ env, log }: MetricsOptions, handler: Parameters<typeof createServer>[1]): Promise<Server> {
+async function listen({ env, log }: MetricsOptions, handler: RequestListener): Promise<Server> {
+  const { createServer } = await import('node:http')
   const host = env.OTEL_EXPORTER_PROMETHEUS_HOST || 'localhost'
   const port = Number(env.OTEL_EXPORTER_PROMETHEUS_PORT || 9464)
   const server = createServer(handler)

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { AppError, workerCloseCodes } from '@openoz/protocol'
+import { AppError } from '@openoz/protocol'
+import { workerCloseCodes } from '@openoz/protocol/schemas'
 import { expect, test } from 'vitest'
 import { createAssignment, startControlPlane } from './test-support/control-plane.ts'
 import { until } from './test-support/until.ts'

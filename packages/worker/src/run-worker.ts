@@ -1,9 +1,16 @@
 import { hostname } from 'node:os'
 import { createDialer } from '@openoz/machine'
-import { type ServerMessage, type TaskAssignment, type WorkerMessage, workerProtocolVersion } from '@openoz/protocol'
+import type { ServerMessage, TaskAssignment, WorkerMessage } from '@openoz/protocol'
+import { workerProtocolVersion } from '@openoz/protocol/schemas'
 import type { Logger } from 'pino'
 import manifest from '../package.json' with { type: 'json' }
-import { type Assignment, runAssignment } from './assignment.ts'
+import {
+  type Assignment,
+  type AssignmentContext,
+  createStepReporter,
+  resumeAssignment,
+  runAssignment,
+} from './assignment.ts'
 import type { Backend } from './backends/backend.ts'
 import { createDirectBackend } from './backends/direct.ts'
 import { Connection, type ConnectionTiming } from './connection.ts'
@@ -13,8 +20,8 @@ import type { TaskOutcome } from './task-outcome.ts'
 import type { RunWorkerOptions } from './worker-options.ts'
 
 /**
- * A worker from start to stop: check the backend, sweep, connect, take tasks while there are slots, and on the way out end and report what
- * runs. Nothing here listens on the network.
+ * A worker from start to stop: check the backend, take over what an earlier process left running, connect, sweep, take tasks while there are
+ * slots, and on the way out end and report what runs. Nothing here listens on the network.
  *
  * Resolves with the exit code: 0 after a stop that was asked for (with `oneShot`: when the task succeeded), 1 when the control plane
  * refused this worker for good, or the one task failed. Rejects with an AppError when it cannot start.
@@ -31,6 +38,7 @@ export async function runWorker(options: RunWorkerOptions, timing: Partial<Worke
     const backend = createDirectBackend({ worker: options, dialer, log, deliveryTimeoutMs: times.deliveryTimeoutMs })
     await backend.check(signal)
     worker = new Worker({ options, dialer, backend, metrics, times, stopSweeping: stopSweeping.signal })
+    await worker.adopt()
     return await worker.run()
   } finally {
     stopSweeping.abort()
@@ -79,6 +87,7 @@ class Worker {
   readonly #ending = new Set<Promise<void>>()
   readonly #stopped = new AbortController()
   #isSweeping = false
+  #isConnected = false
   #exitCode = 0
 
   constructor(parts: WorkerParts) {
@@ -97,11 +106,27 @@ class Worker {
       onMessage: (message) => this.#receive(message),
       onOpen: () => this.#onOpen(),
       onBroken: (problem, reason) => {
+        this.#isConnected = false
         metrics.setConnected(false)
         metrics.countReconnect(reason)
         options.onEvent?.({ type: 'disconnected', problem })
       },
     })
+  }
+
+  /** Before the first hello, which names what runs here: so the control plane's word about it comes to this connection. */
+  async adopt(): Promise<void> {
+    const { options, backend } = this.#parts
+    // Its one task is one that it was given.
+    if (options.oneShot) return
+    const send = (message: WorkerMessage) => this.#connection.send(message)
+    for (const adopted of await backend.adopt((refs) => createStepReporter(send, refs))) {
+      const { task_id: runId, execution_id: executionId } = adopted.refs
+      const log = this.#log.child({ runId, executionId })
+      log.info({ pid: adopted.task.pid }, 'An agent outlived its worker process and still runs; taken over')
+      this.#slots.occupy()
+      this.#follow(resumeAssignment(this.#assignmentContext(runId, executionId), adopted), adopted.startedAt.getTime())
+    }
   }
 
   async run(): Promise<number> {
@@ -154,6 +179,7 @@ class Worker {
 
   #onOpen(): void {
     const { options, metrics } = this.#parts
+    this.#isConnected = true
     metrics.setConnected(true)
     options.onEvent?.({ type: 'connected' })
     if (this.#slots.active > 0 || this.#slots.isDraining) this.#tellStatus()
@@ -203,30 +229,35 @@ class Worker {
   }
 
   #claim(assignment: TaskAssignment): void {
-    const { options, backend, metrics, times } = this.#parts
+    const { options, metrics } = this.#parts
     const { task_id: taskId, execution_id: executionId } = assignment
-    const log = this.#log.child({ runId: taskId, executionId })
-    const claimedAt = performance.now()
     metrics.countClaimed()
-    log.info('Task claimed')
+    this.#log.info({ runId: taskId, executionId }, 'Task claimed')
     options.onEvent?.({ type: 'task_claimed', taskId, executionId })
-    const running = runAssignment(
-      {
-        backend,
-        log,
-        send: (message) => this.#connection.send(message),
-        graceMs: times.graceMs,
-        onStarted: ({ pid, workspace }) => {
-          log.info({ pid, workspace }, 'Task started')
-          options.onEvent?.({ type: 'task_started', taskId, executionId, pid, workspace })
-        },
-      },
-      assignment,
-    )
-    this.#assignments.set(executionId, running)
+    this.#follow(runAssignment(this.#assignmentContext(taskId, executionId), assignment), Date.now())
     if (options.oneShot) this.#slots.drain()
-    const ending = running.ended.then((outcome) =>
-      this.#onEnded(running, outcome, (performance.now() - claimedAt) / 1000),
+  }
+
+  #assignmentContext(taskId: string, executionId: string): AssignmentContext {
+    const { options, backend, times } = this.#parts
+    const log = this.#log.child({ runId: taskId, executionId })
+    return {
+      backend,
+      log,
+      send: (message) => this.#connection.send(message),
+      graceMs: times.graceMs,
+      onStarted: ({ pid, workspace }) => {
+        log.info({ pid, workspace }, 'Task started')
+        options.onEvent?.({ type: 'task_started', taskId, executionId, pid, workspace })
+      },
+    }
+  }
+
+  /** Until its outcome. `sinceMs` is a wall clock time: it may lie in the life of an earlier process. */
+  #follow(assignment: Assignment, sinceMs: number): void {
+    this.#assignments.set(assignment.executionId, assignment)
+    const ending = assignment.ended.then((outcome) =>
+      this.#onEnded(assignment, outcome, Math.max(0, Date.now() - sinceMs) / 1000),
     )
     this.#ending.add(ending)
     void ending.finally(() => this.#ending.delete(ending))
@@ -281,8 +312,9 @@ class Worker {
     while (this.#ending.size > 0) await Promise.all(this.#ending)
   }
 
+  /** Only with a connection: without one nothing could be delivered, and what cannot be delivered in time is given up. */
   #sweep(): void {
-    if (this.#isSweeping) return
+    if (this.#isSweeping || !this.#isConnected) return
     const { backend, stopSweeping } = this.#parts
     this.#isSweeping = true
     this.swept = backend

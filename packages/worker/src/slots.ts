@@ -28,9 +28,14 @@ export class Slots {
     if (this.max > 0 && this.#active >= this.max) {
       return { taken: false, reason: 'worker at maximum concurrency', isFull: true }
     }
+    this.occupy()
+    return { taken: true }
+  }
+
+  /** For a task that runs already, whatever the limit. */
+  occupy(): void {
     this.#active += 1
     this.#onChange()
-    return { taken: true }
   }
 
   release(): void {

@@ -1,15 +1,33 @@
-import { lstat, readdir, rm } from 'node:fs/promises'
+import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { createEventPost, type Dialer, drainSpool, openSpool } from '@openoz/machine'
+import {
+  createEventPost,
+  type Dialer,
+  drainSpool,
+  isSpoolFileName,
+  maxSegmentBytes,
+  openSpool,
+  type Spool,
+} from '@openoz/machine'
+import { AppError } from '@openoz/protocol'
 import type { Logger } from 'pino'
+import { removeTree } from './folder-removal.ts'
 import { savedWorkName } from './task-folder.ts'
 
-/** `kept`: the control plane could not be reached in time; a later sweep tries again. */
-type DeliveryResult = 'nothing' | 'delivered' | 'refused' | 'kept'
+/**
+ * `kept`: the control plane could not be reached in time; a later sweep tries again. `unreadable`: nobody will ever be able to send it, which
+ * the log says.
+ */
+type DeliveryResult = 'nothing' | 'delivered' | 'refused' | 'unreadable' | 'kept'
+
+/** Four times what an agent keeps by default. What is read of a spool, and how many files of it are open, must have an end. */
+const maxSpoolBytes = 1024 * 1024 * 1024
+const maxSegments = 256
 
 /**
  * Sends what a dead agent had not sent. Call it when nothing of the task runs any more: the folder was the task's until now, so everything
- * in it that is no plain file of one name is removed first, else a link could make a worker that is root write somewhere else.
+ * in it that no spool would have written is removed first, else a link could make a worker that is root write somewhere else, and a file as large
+ * as its disk take the worker's memory.
  */
 export async function deliverSpool(options: {
   folder: string
@@ -28,30 +46,53 @@ export async function deliverSpool(options: {
   signal?.addEventListener('abort', stop, { once: true })
   try {
     if (signal?.aborted) stop()
-    // The agent may have lived in a PID namespace of its own, where its pid meant something else.
-    using spool = await openSpool(folder, { ownerIsGone: true })
+    using spool = await openLeft(folder)
     const post = createEventPost(dialer, () => token)
     const { kind } = await drainSpool({ spool, post, log, signal: limit.signal })
     return kind === 'drained' ? 'delivered' : kind === 'refused' ? 'refused' : 'kept'
   } catch (error) {
-    log.warn({ error }, 'The events of an ended agent could not be read')
-    return 'kept'
+    if (mayPass(error)) {
+      log.warn({ error }, 'The events of an ended agent could not be read; tried again later')
+      return 'kept'
+    }
+    log.error({ error }, 'The events of an ended agent cannot be read; they are given up')
+    return 'unreadable'
   } finally {
     clearTimeout(timer)
     signal?.removeEventListener('abort', stop)
   }
 }
 
+/** The agent may have lived in a PID namespace of its own, where its pid meant something else. */
+function openLeft(folder: string): Promise<Spool> {
+  return openSpool(folder, { ownerIsGone: true })
+}
+
+/** Whether it is the machine's state, not the spool, that keeps it from being read. */
+function mayPass(error: unknown): boolean {
+  if (error instanceof AppError) return error.code === 'spool_in_use'
+  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+  return ['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE', 'ENOMEM'].includes(code)
+}
+
 /** Returns whether there are events at all. */
 async function clearTraps(folder: string): Promise<boolean> {
-  let hasEvents = false
-  for (const name of await readdir(folder).catch(() => [])) {
+  let bytes = 0
+  let segments = 0
+  // By name, so that of too many segments the oldest stay.
+  for (const name of (await readdir(folder).catch(() => [])).sort()) {
     const path = join(folder, name)
     const stat = await lstat(path)
     // Kept with the task's folder, and looked into by nobody.
     if (name === savedWorkName && stat.isDirectory()) continue
-    if (!stat.isFile() || stat.nlink !== 1) await rm(path, { recursive: true, force: true })
-    else if (/^events-\d+\.jsonl$/.test(name) && stat.size > 0) hasEvents = true
+    const isSegment = name.startsWith('events-')
+    const fits = !isSegment || (bytes + stat.size <= maxSpoolBytes && segments < maxSegments)
+    if (!isSpoolFileName(name) || !stat.isFile() || stat.nlink !== 1 || stat.size > maxSegmentBytes || !fits) {
+      await removeTree(path)
+    } else if (isSegment) {
+      bytes += stat.size
+      segments += 1
+    }
   }
-  return hasEvents
+  return bytes > 0
 }

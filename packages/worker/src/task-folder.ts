@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { chown, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { lchown, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { writePrivateFile } from '@openoz/machine'
 import { z } from 'zod'
@@ -11,7 +11,6 @@ import { z } from 'zod'
  *     task.json    who and where: ids, user, process, workspace (see `taskRecord`)
  *     exit         the agent's exit code, put there by the shim in one step when the agent has ended
  *     agent.log    stdout and stderr of agent and hooks
- *     view/        empty; where a task's mounts are put together
  *     token        the execution token, for delivering the spool
  *     spool/       the agent's events                                   ┐ these two belong to the task's user;
  *     agent/       its token, git config, HOME and TMPDIR               ┘ the rest it cannot change or see
@@ -24,7 +23,6 @@ export interface TaskFolder {
   exit: string
   log: string
   token: string
-  view: string
   spool: string
   agent: {
     folder: string
@@ -53,7 +51,6 @@ export function taskFolder(stateDir: string, executionId: string): TaskFolder {
     exit: join(folder, 'exit'),
     log: join(folder, 'agent.log'),
     token: join(folder, 'token'),
-    view: join(folder, 'view'),
     spool: join(folder, 'spool'),
     agent: {
       folder: agent,
@@ -87,6 +84,8 @@ const taskRecord = z.object({
   /** The shim; null until it runs. */
   process: processIdentity.nullable(),
   started_at: z.string(),
+  /** When it was found to have ended with events that were not delivered. */
+  ended_at: z.string().optional(),
 })
 export type TaskRecord = z.infer<typeof taskRecord>
 
@@ -104,7 +103,6 @@ export async function createTaskFolder(paths: TaskFolder, content: TaskFolderCon
   // 0711: the task's user must be able to pass through to what is its own, and to see nothing on the way.
   await mkdir(paths.folder, { mode: 0o711 })
   await writeRecord(paths, record)
-  await mkdir(paths.view, { mode: 0o700 })
   const own = [paths.spool, paths.agent.folder, paths.agent.home, paths.agent.temporary]
   for (const folder of own) await mkdir(folder, { mode: 0o700 })
   // Repositories that somebody else cloned are used on purpose here; git would refuse them.
@@ -115,7 +113,7 @@ export async function createTaskFolder(paths: TaskFolder, content: TaskFolderCon
   // Nobody knows the folder yet, and after a power cut nobody needs these.
   for (const [file, text] of files) await writeFile(file, text, { mode: 0o600, flag: 'wx' })
   if (!owner) return
-  for (const path of [...files.map(([file]) => file), ...own.reverse()]) await chown(path, owner.uid, owner.gid)
+  for (const path of [...files.map(([file]) => file), ...own.reverse()]) await lchown(path, owner.uid, owner.gid)
 }
 
 export async function writeRecord(paths: TaskFolder, record: TaskRecord): Promise<void> {

@@ -1,11 +1,12 @@
 import { lstatSync, realpathSync, type Stats, statSync } from 'node:fs'
-import { dirname, sep } from 'node:path'
+import { dirname, relative, sep } from 'node:path'
 import { shellWord } from './shell-text.ts'
 
 /**
  * What a task sees of the file system, as a shell script for the first process of its own mount and PID namespace. Folders are hidden by
- * an empty tmpfs on top (files by /dev/null); what the task needs from inside of them is put back at the same place. Before anything is hidden it is gathered
- * on a small stage, which stays reachable through an open descriptor.
+ * an empty tmpfs on top (files by /dev/null); what the task needs from inside of them is put back at the same place. To reach that, the
+ * shell goes into the folder before it is hidden: a path that begins there leads past the tmpfs. Every program of this script costs
+ * each task's start 2 ms, so there are few.
  *
  * The script ends with 126, "cannot be started", when a mount fails. The command then runs without the right to undo any of it.
  */
@@ -13,30 +14,19 @@ interface TaskView {
   hidden: readonly string[]
   /** Folders and files that must stay where they are. */
   exposed: readonly string[]
-  /** An empty folder for the stage. */
-  stage: string
   workingFolder: string
 }
 
-export function initScript({ hidden, exposed, stage, workingFolder }: TaskView): string {
-  const hides = outermostOrInside(hidden.flatMap(realName), exposed)
-  const returning = [...new Set(exposed)].filter((path) => exists(path) && hides.some((hide) => isWithin(path, hide)))
-  const steps: string[] = []
-  if (returning.length > 0) {
-    steps.push(`mount -t tmpfs -o mode=0700,size=1m tmpfs ${shellWord(stage)}`)
-    for (const [index, path] of returning.entries()) {
-      const place = shellWord(`${stage}/${index}`)
-      steps.push(isFolder(path) ? `mkdir ${place}` : `: >${place}`, `mount --rbind ${shellWord(path)} ${place}`)
-    }
-    steps.push(`exec 3<${shellWord(stage)}`)
-  }
+export function initScript({ hidden, exposed, workingFolder }: TaskView): string {
   // Outer before inner: an inner one may lie in what an outer one brought back.
-  const changes = [
-    ...hides.map((path) => ({ path, steps: [hide(path)] })),
-    ...returning.map((path, index) => ({ path, steps: bringBack(path, index) })),
-  ]
-  for (const change of changes.sort((a, b) => depth(a.path) - depth(b.path))) steps.push(...change.steps)
-  if (returning.length > 0) steps.push('exec 3<&-')
+  const hides = byDepth(outermostOrInside(hidden.flatMap(realName), exposed))
+  const returning = byDepth([...new Set(exposed)].filter(exists))
+  const steps = hides.flatMap((folder) =>
+    hide(
+      folder,
+      returning.filter((path) => hides.findLast((other) => isWithin(path, other)) === folder),
+    ),
+  )
   steps.push(`cd ${shellWord(workingFolder)}`)
   return `{ ${steps.join(' &&\n')}; } || {
   echo 'The task could not be shut in: a mount failed.' >&2
@@ -47,14 +37,21 @@ exit $?
 `
 }
 
-function bringBack(path: string, index: number): string[] {
+/** A folder becomes empty but for what returns, a file empty. Files that are replaced by renaming come back into view, so folders are the better choice. */
+function hide(path: string, returning: string[]): string[] {
   const target = shellWord(path)
-  // Where an exposed parent was brought back before, the place is there already.
-  const make = isFolder(path)
-    ? `mkdir -p ${target}`
-    : `mkdir -p ${shellWord(dirname(path))} && { [ -e ${target} ] || : >${target}; }`
-  // -c: the path leads through the descriptor to the stage; its plain name is hidden by now.
-  return [make, `mount -c --rbind /proc/self/fd/3/${index} ${target}`]
+  if (returning.includes(path)) return []
+  if (!isFolder(path)) return [`mount --bind /dev/null ${target}`]
+  const empty = `mount -t tmpfs -o mode=0755,size=1m tmpfs ${target}`
+  if (returning.length === 0) return [empty]
+  const places = returning.map((inside) => (isFolder(inside) ? inside : dirname(inside)))
+  const bringBack = returning.flatMap((inside) => {
+    const place = shellWord(inside)
+    // -c: made absolute, the path would lead to the tmpfs.
+    const bind = `mount -c --rbind ${shellWord(`./${relative(path, inside)}`)} ${place}`
+    return isFolder(inside) ? [bind] : [`{ [ -e ${place} ] || : >${place}; }`, bind]
+  })
+  return [`cd ${target}`, empty, `mkdir -p ${places.map(shellWord).join(' ')}`, ...bringBack]
 }
 
 /** A folder inside a hidden one is hidden with it, unless something between the two comes back. */
@@ -64,12 +61,6 @@ function outermostOrInside(hides: string[], exposed: readonly string[]): string[
     const outer = unique.find((other) => other !== path && isWithin(path, other))
     return outer === undefined || exposed.some((back) => isWithin(path, back) && isWithin(back, outer))
   })
-}
-
-/** A folder becomes empty, a file too. Files that are replaced by renaming come back into view, so folders are the better choice. */
-function hide(path: string): string {
-  const target = shellWord(path)
-  return isFolder(path) ? `mount -t tmpfs -o mode=0755,size=1m tmpfs ${target}` : `mount --bind /dev/null ${target}`
 }
 
 /** A link to a hidden folder would only be replaced. */
@@ -86,8 +77,9 @@ export function isWithin(path: string, folder: string): boolean {
   return path === folder || path.startsWith(folder === sep ? sep : `${folder}${sep}`)
 }
 
-function depth(path: string): number {
-  return path.split(sep).length
+function byDepth(paths: string[]): string[] {
+  const depth = (path: string) => path.split(sep).length
+  return paths.sort((a, b) => depth(a) - depth(b))
 }
 
 function exists(path: string): boolean {

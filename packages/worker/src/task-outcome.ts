@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import type { FailureReason, WorkerMessage } from '@openoz/protocol'
 import type { TaskExit } from './backends/backend.ts'
 import { TaskFailure } from './backends/backend.ts'
@@ -35,6 +36,8 @@ export function outcomeOf(end: TaskEnd, stopCause: StopCause | undefined): TaskO
         result: 'failed',
         reason: 'agent_invocation',
         message: `The agent disappeared without an exit code.${said}`,
+        // It did run, and nothing but SIGKILL ends a shim without a word (the kernel's, out of memory, too): to be tried again elsewhere.
+        exitCode: 128 + constants.signals.SIGKILL,
       }
     case 'killed': {
       const message = `The agent was ended by signal ${exit.signal}.${said}`

@@ -12,7 +12,8 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { type Edit, editFiles } from './edit-files.ts'
+import { editFiles } from './edit-files.ts'
+import type { Edit } from './edit-plan.ts'
 import type { ToolCall } from './tool.ts'
 
 let folder: string

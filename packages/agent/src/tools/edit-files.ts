@@ -2,35 +2,10 @@ import { relative } from 'node:path'
 import { z } from 'zod'
 import { diskFull, isDiskFull } from '../disk-full.ts'
 import { resolveInside } from './edit-path.ts'
-import { type PlannedFile, planEdits } from './edit-plan.ts'
+import { edit, type PlannedFile, planEdits } from './edit-plan.ts'
 import type { Tool, ToolCall, ToolOutput } from './tool.ts'
 import { unifiedDiff } from './unified-diff.ts'
 import { writeFiles } from './write-files.ts'
-
-const path = z
-  .string()
-  .min(1)
-  .max(4096)
-  .refine((text) => !text.includes('\0'), 'must not hold NUL characters')
-
-const edit = z.discriminatedUnion('type', [
-  z.object({
-    type: z.literal('create'),
-    path,
-    content: z.string(),
-    overwrite: z.boolean().optional().describe('Replace the file if it exists. Default: that is an error.'),
-  }),
-  z.object({
-    type: z.literal('replace'),
-    path,
-    old_text: z.string().min(1).describe('Exactly as in the file, with its whitespace, and only once in it.'),
-    new_text: z.string(),
-    replace_all: z.boolean().optional().describe('Replace every occurrence. Default: there must be exactly one.'),
-  }),
-  z.object({ type: z.literal('move'), path, new_path: path }),
-  z.object({ type: z.literal('delete'), path }),
-])
-export type Edit = z.infer<typeof edit>
 
 const input = z.object({ edits: z.array(edit).min(1).max(100) })
 type Input = z.infer<typeof input>

@@ -1,6 +1,31 @@
-import type { Edit } from './edit-files.ts'
+import { z } from 'zod'
 import { replaceText } from './replace-text.ts'
 import { readTextFile, type TextFile } from './text-file.ts'
+
+const path = z
+  .string()
+  .min(1)
+  .max(4096)
+  .refine((text) => !text.includes('\0'), 'must not hold NUL characters')
+
+export const edit = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('create'),
+    path,
+    content: z.string(),
+    overwrite: z.boolean().optional().describe('Replace the file if it exists. Default: that is an error.'),
+  }),
+  z.object({
+    type: z.literal('replace'),
+    path,
+    old_text: z.string().min(1).describe('Exactly as in the file, with its whitespace, and only once in it.'),
+    new_text: z.string(),
+    replace_all: z.boolean().optional().describe('Replace every occurrence. Default: there must be exactly one.'),
+  }),
+  z.object({ type: z.literal('move'), path, new_path: path }),
+  z.object({ type: z.literal('delete'), path }),
+])
+export type Edit = z.infer<typeof edit>
 
 /** One file that shall change. `undefined` is no file. */
 export interface PlannedFile {

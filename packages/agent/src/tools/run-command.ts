@@ -4,6 +4,7 @@ import { constants } from 'node:os'
 import type { Readable } from 'node:stream'
 import { endProcessTree, identifyProcess, type ProcessIdentity } from '@openoz/machine'
 import { z } from 'zod'
+import { drainOutput, firstEnd, killedEnd } from '../child-end.ts'
 import { createLiveOutput } from '../live-output.ts'
 import { type CommandOutput, createCommandOutput } from './command-output.ts'
 import type { Tool, ToolCall, ToolOutput } from './tool.ts'
@@ -21,9 +22,6 @@ type Input = z.infer<typeof input>
 
 /** How long a command that was told to stop may take to tidy up. */
 const graceMs = 5_000
-/** Output may be on its way when a command ends; a pause of this length says that it was all. */
-const quietMs = 50
-const maxDrainMs = 1_000
 
 export const runCommand: Tool<Input> = {
   name: 'run_command',
@@ -83,58 +81,21 @@ async function follow(
   const stdout = child.stdout as Readable
   // Known from the start: a process that has ended cannot be identified any more, but what it started can be found through it.
   const root = child.pid === undefined ? undefined : identifyProcess(child.pid)
-  let isClosed = false
-  let lastAt = performance.now()
-  const onData = (bytes: Buffer) => {
-    lastAt = performance.now()
-    output.push(bytes)
-  }
+  const onData = (bytes: Buffer) => output.push(bytes)
   stdout.on('data', onData)
-  stdout.once('close', () => {
-    isClosed = true
-  })
   const exited = new Promise<End>((resolve, reject) => {
     child.once('error', (error) => reject(startFailure(error)))
     child.once('exit', (code, killed) => resolve({ kind: 'exited', code, signal: killed }))
   })
-  const end = await firstOf(exited, { timeoutMs, signal })
+  const end = await firstEnd(exited, { timeoutMs, signal })
   if (end === 'stopped' || end === 'timed_out') {
     await endTree(root)
-    // What survived even SIGKILL must not hold the run.
-    await Promise.race([exited, new Promise((resolve) => setTimeout(resolve, maxDrainMs).unref())])
+    await killedEnd(exited)
   }
-  // The pipe stays open as long as anything that the command started holds it: a daemon shall not hang the tool.
-  const drainUntil = performance.now() + maxDrainMs
-  lastAt = performance.now()
-  while (!isClosed && performance.now() < drainUntil && performance.now() - lastAt < quietMs) {
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-  stdout.off('data', onData)
-  if (!isClosed) {
-    // Read on and forgotten: a closed pipe would end the daemon with its next word.
-    stdout.resume()
-    unref(stdout)
-    child.unref()
-  }
+  const isClosed = await drainOutput([stdout])
+  if (!isClosed) child.unref()
   const result: End = end === 'stopped' || end === 'timed_out' ? { kind: 'timed_out' } : end
   return { end: result, stillRuns: !isClosed }
-}
-
-async function firstOf(
-  exited: Promise<End>,
-  { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal },
-): Promise<End | 'stopped' | 'timed_out'> {
-  const interrupted = Promise.withResolvers<'stopped' | 'timed_out'>()
-  const timer = setTimeout(() => interrupted.resolve('timed_out'), timeoutMs)
-  const onAbort = () => interrupted.resolve('stopped')
-  signal.addEventListener('abort', onAbort, { once: true })
-  if (signal.aborted) onAbort()
-  try {
-    return await Promise.race([exited, interrupted.promise])
-  } finally {
-    clearTimeout(timer)
-    signal.removeEventListener('abort', onAbort)
-  }
 }
 
 async function endTree(root: ProcessIdentity | undefined): Promise<void> {
@@ -171,9 +132,4 @@ function startFailure(error: Error): Error {
 function shorten(command: string): string {
   const [line = ''] = command.trim().split('\n')
   return line.length > 160 || line !== command.trim() ? `${line.slice(0, 160)}…` : line
-}
-
-/** A pipe of a child is a socket, which can be told not to keep the process alive; the type of `stdout` does not say so. */
-function unref(stream: Readable): void {
-  if ('unref' in stream && typeof stream.unref === 'function') stream.unref()
 }

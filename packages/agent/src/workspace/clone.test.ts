@@ -155,6 +155,26 @@ test('a host that is unknown or does not answer is told apart', async () => {
   await expect(prepare([{ url: 'http://127.0.0.1:9/a/b.git' }])).rejects.toThrow(/could not be made/)
 })
 
+test('a filter that hangs the checkout is ended with it, and the clone has failed', async () => {
+  const origin = makeRepository(join(folder, 'origin'), { 'a.txt': 'a', '.gitattributes': '*.txt filter=stuck\n' })
+  writeFileSync(join(folder, 'home', '.gitconfig'), '[filter "stuck"]\n\tsmudge = sleep 30\n')
+  await expect(prepare([{ url: `file://${origin}` }], { timeoutMs: 1_500 })).rejects.toMatchObject({
+    code: 'repository_clone_failed',
+    details: { problem: 'it took too long.' },
+  })
+  expect(existsSync(join(folder, 'workspace', 'origin'))).toBe(false)
+}, 15_000)
+
+test('an address that is not properly encoded fails as a clone, not as a program', async () => {
+  await withServer(
+    (_request, response) => response.writeHead(404).end(),
+    async (url) => {
+      const failed = prepare([{ url: `${url}/a/%zz.git` }])
+      await expect(failed).rejects.toMatchObject({ code: 'repository_clone_failed' })
+    },
+  )
+})
+
 test('without git the run says so', async () => {
   await expect(prepare([{ url: 'a/b' }], { path: folder })).rejects.toMatchObject({ code: 'git_missing' })
 })

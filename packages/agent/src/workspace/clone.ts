@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path'
 import { AppError, type SourceRepo } from '@openoz/protocol'
 import { diskFull } from '../disk-full.ts'
 import { cloneProblem } from './clone-failure.ts'
-import { type GitOptions, git, gitAnswer, gitQuestion } from './git.ts'
+import { GitFailure, type GitOptions, git, gitAnswer, gitQuestion } from './git.ts'
 import { createProgressLines } from './progress-lines.ts'
 import { type RepositoryAddress, repositoryAddress } from './repository-address.ts'
 
@@ -44,7 +44,8 @@ export async function cloneRepository(request: CloneRequest): Promise<Repository
   const address = repositoryAddress(source.url)
   const folder = join(workspace, dir)
   await mkdir(dirname(folder), { recursive: true })
-  const inside = { ...request.git, cwd: folder }
+  // Also what only works on the clone: a checkout runs the repository's filters, and Git LFS downloads in it.
+  const inside = { ...request.git, cwd: folder, timeoutMs: request.timeoutMs }
   try {
     await transfer(request, address, folder)
     const base = await startingCommit(request, folder)
@@ -59,7 +60,8 @@ export async function cloneRepository(request: CloneRequest): Promise<Repository
     request.git.signal?.throwIfAborted()
     if (error instanceof AppError) throw error
     const said = mask(error instanceof Error ? error.message : String(error))
-    throw cloneFailed(address, cloneProblem(said))
+    const hasTimedOut = error instanceof GitFailure && error.hasTimedOut
+    throw cloneFailed(address, cloneProblem(said, { hasTimedOut }))
   }
 }
 
@@ -85,7 +87,7 @@ function uploadPack(address: RepositoryAddress): string[] {
 
 /** The commit that `ref` means, or the remote's HEAD; null for an empty repository. */
 async function startingCommit({ source, ...request }: CloneRequest, folder: string): Promise<string | null> {
-  const inside = { ...request.git, cwd: folder }
+  const inside = { ...request.git, cwd: folder, timeoutMs: request.timeoutMs }
   const commitOf = (name: string) =>
     gitQuestion(['rev-parse', '--verify', '--quiet', '--end-of-options', `${name}^{commit}`], inside)
   const { ref } = source
@@ -101,10 +103,7 @@ async function startingCommit({ source, ...request }: CloneRequest, folder: stri
   }
   // What a clone does not bring: `refs/pull/7/head`, or a commit that no branch holds any more.
   const address = repositoryAddress(source.url)
-  const { exitCode } = await git(['fetch', '--quiet', ...uploadPack(address), '--', 'origin', ref], {
-    ...inside,
-    timeoutMs: request.timeoutMs,
-  })
+  const { exitCode } = await git(['fetch', '--quiet', ...uploadPack(address), '--', 'origin', ref], inside)
   const fetched = exitCode === 0 ? await commitOf('FETCH_HEAD') : undefined
   if (fetched !== undefined) return fetched
   const what = isCommit ? 'commit' : 'branch or tag'

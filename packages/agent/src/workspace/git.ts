@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process'
 import { hostname } from 'node:os'
-import { endProcessTree } from '@openoz/machine'
+import { endProcessTree, identifyProcess } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
+import { drainOutput, firstEnd, killedEnd } from '../child-end.ts'
 
 /**
  * git as the agent itself uses it: it can never wait for a person. Prompts of git, of its credential helpers and of ssh are off, there is no
@@ -29,6 +30,9 @@ interface GitResult {
 const keptErrorBytes = 64 * 1024
 /** Far above every answer that we read: lists of changed files, statistics. Diffs and bundles go to files. */
 const maxAnswerBytes = 64 * 1024 * 1024
+const stopGraceMs = 2_000
+/** What git itself answers when it dies. */
+const killedCode = 128
 
 /** Variables for git run by us. `env` is what the task's processes inherit. */
 export function gitEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
@@ -52,70 +56,88 @@ export function gitEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   }
 }
 
-/** Runs git. Rejects with `git_missing`, or with the signal's reason; every exit code is a result. */
+/**
+ * Runs git. Rejects with `git_missing`, or with the signal's reason; every exit code is a result. Resolves when git itself has ended, whatever
+ * it left running in the background; what has not ended in time is ended with everything that it started.
+ */
 export async function git(args: string[], options: GitOptions): Promise<GitResult> {
   const { cwd, env, signal, timeoutMs, onMessage, input } = options
   signal?.throwIfAborted()
-  const child = spawn('git', args, { cwd, env, detached: true, stdio: ['pipe', 'pipe', 'pipe'] })
-  let hasTimedOut = false
-  const stop = () => {
-    if (child.pid !== undefined) void endProcessTree({ rootPid: child.pid }, 2_000)
+  // A file system monitor is a program of the repository's choice that only saves time, and its daemon outlives the command.
+  const child = spawn('git', ['-c', 'core.fsmonitor=false', ...args], {
+    cwd,
+    env,
+    detached: true,
+    stdio: ['pipe', 'pipe', 'pipe'],
+  })
+  // Known from the start: a process that has ended cannot be identified any more, but what it started can be found through it.
+  const root = child.pid === undefined ? undefined : identifyProcess(child.pid)
+  // git may end before it has read everything, or anything.
+  child.stdin.on('error', () => {})
+  child.stdin.end(input ?? '')
+  const stdout: Buffer[] = []
+  let size = 0
+  child.stdout.on('data', (chunk: Buffer) => {
+    size += chunk.length
+    if (size <= maxAnswerBytes) stdout.push(chunk)
+  })
+  let stderr = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr = (stderr + text).slice(-keptErrorBytes)
+    onMessage?.(text)
+  })
+  const exited = new Promise<number>((resolve, reject) => {
+    child.once('error', (error) => reject(startFailure(error)))
+    child.once('exit', (code) => resolve(code ?? killedCode))
+  })
+  const end = await firstEnd(exited, { timeoutMs, signal })
+  let exitCode = end
+  if (typeof exitCode !== 'number') {
+    if (root) await endProcessTree({ root }, stopGraceMs)
+    exitCode = (await killedEnd(exited)) ?? killedCode
   }
-  const timer = setTimeout(
-    () => {
-      hasTimedOut = true
-      stop()
-    },
-    timeoutMs ?? 2 ** 31 - 1,
-  )
-  signal?.addEventListener('abort', stop, { once: true })
-  try {
-    // git may end before it has read everything, or anything.
-    child.stdin.on('error', () => {})
-    child.stdin.end(input ?? '')
-    const stdout: Buffer[] = []
-    let size = 0
-    child.stdout.on('data', (chunk: Buffer) => {
-      size += chunk.length
-      if (size <= maxAnswerBytes) stdout.push(chunk)
-    })
-    let stderr = ''
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      stderr = (stderr + text).slice(-keptErrorBytes)
-      onMessage?.(text)
-    })
-    const exitCode = await new Promise<number>((resolve, reject) => {
-      child.once('error', (error) => reject(startFailure(error)))
-      child.once('close', (code) => resolve(code ?? 128))
-    })
-    signal?.throwIfAborted()
-    return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), stderr, hasTimedOut }
-  } finally {
-    clearTimeout(timer)
-    signal?.removeEventListener('abort', stop)
-  }
+  if (!(await drainOutput([child.stdout, child.stderr]))) child.unref()
+  signal?.throwIfAborted()
+  return { exitCode, stdout: Buffer.concat(stdout).toString('utf8'), stderr, hasTimedOut: end === 'timed_out' }
 }
 
 /** The answer of a git that must succeed, without the last line break. Rejects with what git said. */
 export async function gitAnswer(args: string[], options: GitOptions): Promise<string> {
-  const { exitCode, stdout, stderr } = await git(args, options)
-  if (exitCode !== 0) throw new GitFailure(args[0] ?? 'git', exitCode, stderr)
-  return stdout.replace(/\n$/, '')
+  const result = await git(args, options)
+  if (result.exitCode !== 0 || result.hasTimedOut) throw gitFailure(args, result, options)
+  return result.stdout.replace(/\n$/, '')
 }
 
-/** The answer of a git that may say no: undefined for every exit code but 0. */
+/** The answer of a git that may say no: undefined for every exit code but 0. Rejects when it had no time to say anything. */
 export async function gitQuestion(args: string[], options: GitOptions): Promise<string | undefined> {
-  const { exitCode, stdout } = await git(args, options)
+  const result = await git(args, options)
+  if (result.hasTimedOut) throw gitFailure(args, result, options)
+  const { exitCode, stdout } = result
   return exitCode === 0 ? stdout.replace(/\n$/, '') : undefined
 }
 
 export class GitFailure extends Error {
   readonly stderr: string
-  constructor(command: string, exitCode: number, stderr: string) {
-    super(`git ${command} ended with exit code ${exitCode}: ${stderr.trim().slice(-500)}`)
+  readonly hasTimedOut: boolean
+  constructor(message: string, { stderr, hasTimedOut }: Pick<GitResult, 'stderr' | 'hasTimedOut'>) {
+    super(message)
     this.name = 'GitFailure'
     this.stderr = stderr
+    this.hasTimedOut = hasTimedOut
   }
+}
+
+export function gitFailure(
+  args: readonly string[],
+  { exitCode, stderr, hasTimedOut }: GitResult,
+  { timeoutMs }: GitOptions,
+): GitFailure {
+  const said = stderr.trim().slice(-500)
+  const command = args.find((arg, i) => !arg.startsWith('-') && args[i - 1] !== '-c') ?? ''
+  const how = hasTimedOut
+    ? `was still running after ${timeoutMs} ms and was ended; a filter or another program that it runs may hang`
+    : `ended with exit code ${exitCode}`
+  return new GitFailure(`git ${command} ${how}${said === '' ? '' : `: ${said}`}`, { stderr, hasTimedOut })
 }
 
 function startFailure(error: Error): Error {

@@ -39,7 +39,7 @@ export function repositoryAddress(source: string): RepositoryAddress {
 /** The folder of the workspace that a repository is cloned into. */
 export function repositoryFolder({ url, dir }: SourceRepo): string {
   if (dir !== undefined) return dir.replace(/\/+$/, '')
-  const path = URL.canParse(url) ? decodeURIComponent(new URL(url).pathname) : url
+  const path = URL.canParse(url) ? safeDecode(new URL(url).pathname) : url
   const last = path.replace(/\/+$/, '').split(/[/:]/).at(-1) ?? ''
   const name = last.replace(/\.git$/, '')
   return name === '' || name === '.' || name === '..' ? 'repository' : name

@@ -9,6 +9,8 @@ interface RestoreRequest {
   saved: SavedRepository[]
   repositories: Repository[]
   env: NodeJS.ProcessEnv
+  /** For each git command: filters of the repository run in them, and Git LFS downloads. */
+  timeoutMs: number
   signal: AbortSignal
   download: (blobId: string, file: string) => Promise<void>
 }
@@ -67,7 +69,8 @@ async function restoreRepository(
   repository: Repository,
   saved: SavedRepository,
 ): Promise<void> {
-  const options = { cwd: repository.folder, env: gitEnvironment(request.env), signal: request.signal }
+  const { timeoutMs, signal } = request
+  const options = { cwd: repository.folder, env: gitEnvironment(request.env), signal, timeoutMs }
   const { base, head, branch } = saved
   // The remote may have moved on so far that a clone does not bring it any more.
   if (base !== null && !(await hasCommit(base, options))) await gitAnswer(['fetch', '--quiet', 'origin', base], options)

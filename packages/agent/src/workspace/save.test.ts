@@ -36,19 +36,19 @@ function clone(name: string): Repository {
 }
 
 let blobs = 0
-function save(options: { maxBytes?: number; repositories?: Repository[] } = {}) {
-  const { maxBytes = 10_000_000, repositories = [repository] } = options
+function save(options: { maxBytes?: number; repositories?: Repository[]; commandTimeoutMs?: number } = {}) {
+  const { maxBytes = 10_000_000, repositories = [repository], commandTimeoutMs } = options
   const store = async (file: string) => {
     const id = `blob-${++blobs}`
     copyFileSync(file, join(folder, 'blobs', id))
     return id
   }
-  return saveWorkspace({ repositories, env, maxBytes, signal, store })
+  return saveWorkspace({ repositories, env, maxBytes, commandTimeoutMs, signal, store })
 }
 
-function restore(saved: Awaited<ReturnType<typeof save>>, into: Repository) {
+function restore(saved: Awaited<ReturnType<typeof save>>, into: Repository, timeoutMs = 20_000) {
   const download = async (id: string, file: string) => copyFileSync(join(folder, 'blobs', id), file)
-  return restoreWorkspace({ saved: saved.repositories, repositories: [into], env, signal, download })
+  return restoreWorkspace({ saved: saved.repositories, repositories: [into], env, timeoutMs, signal, download })
 }
 
 const write = (name: string, text: string) => writeFileSync(join(repository.folder, name), text)
@@ -183,4 +183,36 @@ test('hooks and locks of the repository do not matter', async () => {
   expect(leftOut).toEqual([])
   expect(repositories[0]).toMatchObject({ files_changed: 1 })
   expect(statSync(join(repository.folder, '.git', 'index.lock')).size).toBe(0)
+})
+
+test('a filter that hangs leaves its repository out, with the reason, and the others are saved', async () => {
+  const other = { ...clone('other'), dir: 'other' }
+  work('config', 'filter.stuck.clean', 'sleep 30')
+  write('.gitattributes', '*.txt filter=stuck\n')
+  write('a.txt', 'changed\n')
+  writeFileSync(join(other.folder, 'a.txt'), 'changed too\n')
+
+  const saved = await save({ repositories: [repository, other], commandTimeoutMs: 500 })
+  expect(saved.leftOut).toEqual([expect.stringMatching(/^work: it could not be saved \(git \w+ was still running/)])
+  expect(saved.repositories).toMatchObject([{ dir: 'other', uncommitted: true, bundle_blob_id: expect.any(String) }])
+}, 15_000)
+
+test('a filter that hangs while work is put back is ended and named', async () => {
+  write('.gitattributes', '*.txt filter=stuck\n')
+  write('a.txt', 'changed\n')
+  const saved = await save()
+  const fresh = clone('fresh')
+  git(fresh.folder, 'config', 'filter.stuck.smudge', 'sleep 30')
+
+  const { notes } = await restore(saved, fresh, 1_000)
+  expect(notes).toEqual([expect.stringMatching(/could not be put back \(git checkout was still running after 1000 ms/)])
+}, 15_000)
+
+test('a file system monitor of the repository is not started', async () => {
+  const monitor = join(folder, 'monitor')
+  writeFileSync(monitor, `#!/bin/sh\ntouch ${folder}/started\n`, { mode: 0o755 })
+  work('config', 'core.fsmonitor', monitor)
+  write('a.txt', 'changed\n')
+  expect((await save()).leftOut).toEqual([])
+  expect(existsSync(join(folder, 'started'))).toBe(false)
 })

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path'
 import { ApiError, type SavedRepository } from '@openoz/protocol'
 import { diskFull, isDiskFull } from '../disk-full.ts'
 import type { Repository } from './clone.ts'
-import { GitFailure, type GitOptions, git, gitAnswer, gitEnvironment, gitQuestion } from './git.ts'
+import { GitFailure, type GitOptions, git, gitAnswer, gitEnvironment, gitFailure, gitQuestion } from './git.ts'
 import { readStatus } from './status.ts'
 
 /**
@@ -17,6 +17,8 @@ interface SaveRequest {
   /** For everything together; what does not fit is left out and named. */
   maxBytes: number
   signal: AbortSignal
+  /** For each git command; five minutes by default. */
+  commandTimeoutMs?: number
   /** Stores a file and returns its id. */
   store: (file: string, contentType: string) => Promise<string>
 }
@@ -26,6 +28,11 @@ export interface SavedState {
   leftOut: string[]
 }
 
+/**
+ * Hashing tens of gigabytes takes less. What takes longer is a program that git runs for the repository (a clean filter, Git LFS) and that
+ * hangs, and it must not keep a finished run from ending.
+ */
+const commandTimeoutMs = 300_000
 const noSpace = /No space left on device|Disk quota exceeded/i
 const headRef = 'refs/oz/head'
 const worktreeRef = 'refs/oz/worktree'
@@ -79,7 +86,12 @@ class RepositorySave {
     this.#room = place.room
     this.#leftOut = place.leftOut
     this.#temporary = place.folder
-    this.#options = { cwd: repository.folder, env: gitEnvironment(request.env), signal: request.signal }
+    this.#options = {
+      cwd: repository.folder,
+      env: gitEnvironment(request.env),
+      signal: request.signal,
+      timeoutMs: request.commandTimeoutMs ?? commandTimeoutMs,
+    }
   }
 
   async run(): Promise<SavedRepository> {
@@ -119,8 +131,9 @@ class RepositorySave {
     const excluded = await this.#findLeftOut()
     const pathspec = ['.', ...excluded.map((path) => `:(exclude,literal,top)${path}`)].join('\0')
     const adding = ['-c', 'advice.addEmbeddedRepo=false', 'add', '--all', '--ignore-errors', '--pathspec-from-file=-']
-    const { exitCode, stderr } = await git([...adding, '--pathspec-file-nul'], { ...options, input: `${pathspec}\0` })
-    if (noSpace.test(stderr)) throw new GitFailure('add', exitCode, stderr)
+    const added = await git([...adding, '--pathspec-file-nul'], { ...options, input: `${pathspec}\0` })
+    const { exitCode, stderr, hasTimedOut } = added
+    if (noSpace.test(stderr) || hasTimedOut) throw gitFailure(adding, added, options)
     if (exitCode !== 0) this.#leave(`some files could not be read (${stderr.trim().split('\n').at(-1)})`)
     const tree = await gitAnswer(['write-tree'], options)
     const headTree = head === null ? undefined : await gitAnswer(['rev-parse', `${head}^{tree}`], options)

@@ -1,6 +1,6 @@
 import { readAgentEnvironment, runAgent } from '@openoz/agent'
 import { AppError } from '@openoz/protocol'
-import type { CommandContext } from '../command-context.ts'
+import type { GlobalOptions } from '../global-options.ts'
 import { createLogger } from '../log.ts'
 import { onStopSignals } from '../stop-signals.ts'
 
@@ -9,13 +9,17 @@ export interface AgentRunOptions {
   cwd?: string
 }
 
+export interface AgentRunInput {
+  globals: Pick<GlobalOptions, 'apiKey' | 'serverUrl' | 'serverRootUrl' | 'debug'>
+  options: AgentRunOptions
+  /** Long names of the command's own options that were given. */
+  given: string[]
+}
+
 /** What this program acts on, or what the run's own config says as well; everything else of the reference's flags is only noted. */
 const actedOn = new Set(['--task-id', '--cwd', '--model'])
 
-export async function agentRun(
-  { options: globals, env }: CommandContext,
-  { options, given }: { options: AgentRunOptions; given: string[] },
-): Promise<number> {
+export async function agentRun({ globals, options, given }: AgentRunInput, env: NodeJS.ProcessEnv): Promise<number> {
   if (options.taskId === undefined) {
     throw new AppError('usage', {
       problem: 'Agents are started by a worker, with --task-id. To start a run: oz agent run-cloud --prompt TEXT.',

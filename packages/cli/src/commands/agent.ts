@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander'
 import { run, runConnected, withExamples } from '../command-context.ts'
 import type { AgentRunOptions } from './agent-run.ts'
 import type { RunCloudOptions } from './agent-run-cloud.ts'
+import { passedOn } from './worker-command-line.ts'
 
 export function registerAgent(program: Command): void {
   const group = program.command('agent').description('start agents')
@@ -45,37 +46,6 @@ function registerRunCloud(group: Command): void {
   ])
 }
 
-/** Of the reference's command line, what workers pass: taken, so that any worker can start this program, and noted in the log. */
-const passedOn: [flags: string, takes?: 'list'][] = [
-  ['--share [recipient]', 'list'],
-  ['--sandboxed'],
-  ['--model <id>'],
-  ['--profile <id>'],
-  ['--skill <spec>'],
-  ['--mcp <spec>', 'list'],
-  ['--mcp-server <uuid>', 'list'],
-  ['--strict-mcp-startup'],
-  ['--mcp-startup-timeout <duration>'],
-  ['--computer-use'],
-  ['--no-computer-use'],
-  ['--bedrock-inference-role <arn>'],
-  ['--bedrock-role-region <region>'],
-  ['--harness <harness>'],
-  ['--no-snapshot'],
-  ['--snapshot-upload-timeout <duration>'],
-  ['--snapshot-script-timeout <duration>'],
-  ['-e, --environment <id>'],
-  ['--conversation <id>'],
-  ['--idle-on-complete [duration]'],
-  ['--idle-on-fail [duration]'],
-  ['--skip-initial-turn'],
-  ['--configure-git-credentials-with-github'],
-  ['--repository-head-override-json <json>', 'list'],
-  ['--remove-repository-origins'],
-  ['--session-sharing-server-url <url>'],
-  ['--ws-server-url <url>'],
-]
-
 function registerAgentRun(group: Command): void {
   const command = group
     .command('run')
@@ -89,9 +59,9 @@ function registerAgentRun(group: Command): void {
     command.addOption(option)
   }
   command.action(
-    run<AgentRunOptions>(async (context, { options }) => {
+    run<AgentRunOptions>(async ({ options: globals, env }, { options }) => {
       const { agentRun } = await import('./agent-run.ts')
-      return agentRun(context, { options, given: givenOptions(command) })
+      return agentRun({ globals, options, given: givenOptions(command) }, env)
     }),
   )
   withExamples(command, [

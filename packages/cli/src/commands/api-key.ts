@@ -64,7 +64,7 @@ function registerCreate(group: Command): void {
         .choices(scopes)
         .default('user'),
     )
-    .option('--worker-id <id>', 'the only worker that a worker key may connect as')
+    .option('--worker-id <id>', 'the one worker that a worker key may connect as (needed with --scope worker)')
     .option('--expires-in <duration>', 'such as 30d or 12h')
     .option('--expires-at <time>', 'RFC 3339')
     .option('--no-expiration', 'valid until it is expired by hand')

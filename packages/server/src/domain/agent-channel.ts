@@ -1,16 +1,16 @@
 import {
   type AgentControlData,
   AppError,
-  agentControlData,
   agentProtocolVersion,
-  agentSessionEventTypes,
   type EventBatchResponse,
   type HelloRequest,
   type HelloResponse,
   isLive,
   type ModelAccess,
+  maxBatchBytes,
   type NumberedEvent,
 } from '@openoz/protocol'
+import { agentControlData, agentSessionEventTypes } from '@openoz/protocol/schemas'
 import { v7 as uuidv7 } from 'uuid'
 import { findBlob } from '../store/blobs.ts'
 import { findLastCheckpoint, findLastWorkspace, insertCheckpoint, insertSavedWorkspace } from '../store/checkpoints.ts'
@@ -281,26 +281,39 @@ async function isOwnBlob(tx: Tx, runId: string, blobId: string): Promise<boolean
   return (await findBlob(tx, blobId))?.runId === runId
 }
 
+/** Characters that are kept of an event that is too large. */
+const keptHead = 1024
+
 function toStored(event: NumberedEvent, executionId: string, isLate: boolean): NewEvent {
+  if (isTooDeep(event.data)) return invalid(event, executionId, 'its data is nested too deeply', {})
   const isObject = typeof event.data === 'object' && event.data !== null && !Array.isArray(event.data)
+  const data = storableJson(isObject && isLate ? { ...event.data, late: true } : event.data)
+  // Readers hold whole events: what no batch of an agent could carry is not kept whole.
+  if (Buffer.byteLength(data) > maxBatchBytes)
+    return invalid(event, executionId, `it is larger than ${maxBatchBytes} bytes`, data.slice(0, keptHead))
   if (!isObject) return invalid(event, executionId, 'its data is no object')
-  if (isTooDeep(event.data)) return invalid({ ...event, data: {} }, executionId, 'its data is nested too deeply')
-  if (!knownTypes.includes(event.type)) return invalid(event, executionId, 'its type is not in the protocol')
+  if (!knownTypes.includes(event.type) && !isSpoolsOwn(event))
+    return invalid(event, executionId, 'its type is not in the protocol')
   const isUnfit = controlTypes.includes(event.type) && effectOf(event) === undefined
   if (isUnfit) return invalid(event, executionId, 'its data does not fit its type')
   return {
     type: event.type,
-    data: storableJson(isLate ? { ...event.data, late: true } : event.data),
+    data,
     at: storableTime(event.at),
     n: event.n,
     executionId,
   }
 }
 
-function invalid(event: NumberedEvent, executionId: string, reason: string): NewEvent {
+/** An event that the agent's spool could not keep, and says so itself. */
+function isSpoolsOwn({ type, data }: NumberedEvent): boolean {
+  return type === 'event_invalid' && typeof data.original_type === 'string' && typeof data.reason === 'string'
+}
+
+function invalid(event: NumberedEvent, executionId: string, reason: string, data: unknown = event.data): NewEvent {
   return {
     type: 'event_invalid',
-    data: storableJson({ original_type: event.type, reason, data: event.data }),
+    data: storableJson({ original_type: event.type, reason, data }),
     at: storableTime(event.at),
     n: event.n,
     executionId,

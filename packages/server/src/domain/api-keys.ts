@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { type ApiKey, AppError, type CreateApiKeyResponse, type createApiKeyRequest } from '@openoz/protocol'
+import { type ApiKey, AppError, type CreateApiKeyResponse } from '@openoz/protocol'
+import type { createApiKeyRequest } from '@openoz/protocol/schemas'
 import { v7 as uuidv7 } from 'uuid'
 import type { z } from 'zod'
 import {
@@ -26,6 +27,10 @@ export async function createApiKey(
 ): Promise<CreateApiKeyResponse> {
   if (request.worker_id !== undefined && request.scope !== 'worker')
     throw new AppError('invalid_request', { problem: 'worker_id is only for keys of scope worker.' })
+  if (request.worker_id === undefined && request.scope === 'worker')
+    throw new AppError('invalid_request', {
+      problem: 'A key of scope worker needs worker_id (--worker-id): the one worker that it may connect as.',
+    })
   if (request.scope !== 'user' && !(actor.kind === 'user' && actor.role !== 'member'))
     throw new AppError('not_authorized', {
       actor: `${actor.kind === 'user' ? `The ${actor.role}’s key ${actor.keyName}` : 'This key'}`,

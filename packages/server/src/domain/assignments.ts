@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { failureReasonOf, isLive, type TaskAssignment, type WorkerMessage } from '@openoz/protocol'
+import { type FailureReason, failureReasonOf, isLive, type TaskAssignment, type WorkerMessage } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
 import {
   findExecution,
@@ -143,7 +143,7 @@ export async function rejectAssignment(
 ): Promise<Verdict> {
   return withLiveExecution(ctx, connection, ref, async (locked) => {
     if (locked.execution.state !== 'offered') return
-    await withdrawOffer(locked, `Worker ${locked.execution.workerId} did not take it: ${reason}`)
+    await withdrawOffer(locked, `Worker ${locked.execution.workerId} did not take it: ${reason.replace(/\.$/, '')}.`)
   })
 }
 
@@ -151,7 +151,7 @@ export async function rejectAssignment(
 export async function withdrawOffer({ tx, hint, run, execution }: Locked, message: string): Promise<void> {
   await updateExecutionEnded(tx, execution.id, { state: 'ended', outcome: 'rejected', message: storableText(message) })
   if (run.cancelRequestedAt) await endCancelled(tx, hint, run, execution)
-  else await moveRun(tx, hint, run, { state: 'QUEUED', message: `Waiting for a worker. ${message}` })
+  else await moveRun(tx, hint, run, { state: 'QUEUED', message: `${message} Waiting for a worker.` })
 }
 
 export async function reportStep(
@@ -177,6 +177,9 @@ export async function reportStep(
   })
 }
 
+/** Reasons that say no more than that the agent's process ended as it did: after its outcome that is no failure. */
+const exitReasons: readonly FailureReason[] = ['agent_invocation', 'container_exit', 'job_failed']
+
 type End = Extract<WorkerMessage, { type: 'task_completed' | 'task_failed' }>
 
 /** The process is gone. If the agent gave no outcome, the worker's report decides. */
@@ -185,9 +188,10 @@ export async function reportEnd(ctx: Ctx, connection: WorkerConnection, end: End
   return withLiveExecution(ctx, connection, data, async ({ tx, hint, run, execution }) => {
     const failure = end.type === 'task_failed' ? end.data : undefined
     const reason = failure ? failureReasonOf(failure.failure_reason) : undefined
+    const isOnlyExit = execution.outcome !== null && reason !== undefined && exitReasons.includes(reason)
     await updateExecutionEnded(tx, execution.id, {
       state: 'ended',
-      failureReason: reason ?? null,
+      failureReason: isOnlyExit ? null : (reason ?? null),
       exitCode: failure?.exit_code ?? null,
       message: storableText(data.message),
     })

@@ -1,7 +1,10 @@
 import { createHash } from 'node:crypto'
 import { AppError } from '@openoz/protocol'
+import type { Tx } from '../store/database.ts'
 import {
   claimIdempotencyKey,
+  type EarlierAnswer,
+  findIdempotencyAnswer,
   type IdempotencyScope,
   replaceIdempotencyKey,
   updateIdempotencyAnswer,
@@ -28,39 +31,54 @@ export interface Answer {
   body: unknown
 }
 
+/** What a creating request does, in two steps. */
+interface Work<Plan> {
+  /** What can be decided, and refused, before the transaction. A repeated request is answered without it: what it asks may have changed. */
+  plan: () => Promise<Plan>
+  /** `kept` is stored for repeated requests instead of the body, when that must not be. */
+  act: (tx: Tx, hint: Hint, plan: Plan) => Promise<Answer & { kept?: unknown }>
+}
+
 /**
- * Does `work` once per idempotency key: a repeated request gets the first one's answer. The answer is stored in the transaction that does the
+ * Does the work once per idempotency key: a repeated request gets the first one's answer. The answer is stored in the transaction that does the
  * work, so there is no moment at which one exists without the other.
  *
  * The published SDKs send no key but retry 409, 429 and 5xx: their retry is recognised by owner, route and body. Two first tries with the same
  * body are two requests.
  */
-export async function doOnce(
+export async function doOnce<Plan>(
   ctx: Ctx,
   request: RequestIdentity & { owner: string; route: string },
-  work: (tx: Parameters<Parameters<typeof change>[1]>[0], hint: Hint) => Promise<Answer>,
-): Promise<Answer> {
+  { plan, act }: Work<Plan>,
+): Promise<Answer & { isRepeated: boolean }> {
   const bodyHash = createHash('sha256').update(request.body).digest()
   const isSdk = request.key === undefined && request.sdkRetryCount !== undefined
-  if (request.key === undefined && !isSdk) return change(ctx, work)
-
+  const isFirstTry = isSdk && request.sdkRetryCount === 0
+  const isNamed = request.key !== undefined || isSdk
   const scope: IdempotencyScope = {
     owner: request.owner,
     route: request.route,
     key: request.key ?? `sdk ${bodyHash.toString('base64url')}`,
   }
+  const maxAge = isSdk ? sdkRetrySeconds : keySeconds
+  const repeat = (earlier: EarlierAnswer) => {
+    if (!earlier.bodyHash.equals(bodyHash)) throw new AppError('idempotency_key_reused', { key: scope.key })
+    return { status: earlier.status === 201 ? (201 as const) : (200 as const), body: earlier.body, isRepeated: true }
+  }
+
+  if (isNamed && !isFirstTry) {
+    const earlier = await findIdempotencyAnswer(ctx.db, scope, maxAge)
+    if (earlier) return repeat(earlier)
+  }
+  const planned = await plan()
   return change(ctx, async (tx, hint) => {
-    const isFirstTry = isSdk && request.sdkRetryCount === 0
     if (isFirstTry) await replaceIdempotencyKey(tx, scope, bodyHash)
-    const earlier = isFirstTry
-      ? undefined
-      : await claimIdempotencyKey(tx, scope, bodyHash, isSdk ? sdkRetrySeconds : keySeconds)
-    if (earlier) {
-      if (!earlier.bodyHash.equals(bodyHash)) throw new AppError('idempotency_key_reused', { key: scope.key })
-      return { status: earlier.status === 201 ? 201 : 200, body: earlier.body }
+    else if (isNamed) {
+      const earlier = await claimIdempotencyKey(tx, scope, bodyHash, maxAge)
+      if (earlier) return repeat(earlier)
     }
-    const answer = await work(tx, hint)
-    await updateIdempotencyAnswer(tx, scope, answer)
-    return answer
+    const { kept, ...answer } = await act(tx, hint, planned)
+    if (isNamed) await updateIdempotencyAnswer(tx, scope, { status: answer.status, body: kept ?? answer.body })
+    return { ...answer, isRepeated: false }
   })
 }

@@ -21,7 +21,7 @@ const outageSeconds = 10
 
 /**
  * Beats, and after an outage of the whole control plane gives that time back to every deadline: agents that could not renew because there was
- * nobody to renew with must not pay for it. Called before any sweep, on every server.
+ * nobody to renew with must not pay for it. A sweep that comes before it finds nothing: it asks for a fresh heartbeat.
  */
 export async function beatAndExtend(ctx: Ctx): Promise<void> {
   const gapSeconds = await ctx.db.transaction(async (tx) => {
@@ -40,17 +40,28 @@ export async function beatAndExtend(ctx: Ctx): Promise<void> {
 const settledSeconds = 60
 
 function leaseLimits(ctx: Ctx): LeaseLimits {
-  return { offerSeconds, settledSeconds, lostSeconds: ctx.config.lease.lostMs / 1000 }
+  return { offerSeconds, settledSeconds, outageSeconds, lostSeconds: ctx.config.lease.lostMs / 1000 }
 }
 
 /** Ends what nobody is responsible for any more. Several servers may sweep at once: each end is decided under the run's lock. */
 export async function sweepLeases(ctx: Ctx): Promise<void> {
   const expired = await listExpiredExecutions(ctx.db, leaseLimits(ctx))
   for (const { runId, executionId } of await listOrphanedOffers(ctx.db))
-    await withdraw(ctx, runId, executionId, 'its connection closed before it answered')
-  for (const { runId, executionId, state } of expired) {
-    if (state === 'offered') await withdraw(ctx, runId, executionId, 'it did not answer')
-    else await loseExecution(ctx, runId, executionId)
+    await endEach(ctx, executionId, () => withdraw(ctx, runId, executionId, 'its connection closed before it answered'))
+  for (const { runId, executionId, state } of expired)
+    await endEach(ctx, executionId, () =>
+      state === 'offered'
+        ? withdraw(ctx, runId, executionId, 'it did not answer')
+        : loseExecution(ctx, runId, executionId),
+    )
+}
+
+/** One that cannot be ended must not keep the others: the next sweep tries it again. */
+async function endEach(ctx: Ctx, executionId: string, end: () => Promise<void>): Promise<void> {
+  try {
+    await end()
+  } catch (error) {
+    ctx.log.warn({ error, executionId }, 'an execution could not be ended')
   }
 }
 

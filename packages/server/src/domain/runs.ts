@@ -6,11 +6,11 @@ import {
   isTerminal,
   type ListRunsQuery,
   type ListRunsResponse,
-  maxPromptBytes,
   type Run,
   type RunSource,
   runCan,
 } from '@openoz/protocol'
+import { maxPromptBytes } from '@openoz/protocol/schemas'
 import { v7 as uuidv7 } from 'uuid'
 import { insertAuditEvent } from '../store/audit-events.ts'
 import { insertCommand } from '../store/commands.ts'

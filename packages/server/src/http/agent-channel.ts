@@ -1,4 +1,5 @@
-import { AppError, ackCommandsRequest, eventBatch, helloRequest } from '@openoz/protocol'
+import { AppError } from '@openoz/protocol'
+import { ackCommandsRequest, eventBatch, helloRequest } from '@openoz/protocol/schemas'
 import type { Context } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { v7 as uuidv7 } from 'uuid'

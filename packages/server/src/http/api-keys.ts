@@ -1,8 +1,12 @@
 import { z } from '@hono/zod-openapi'
-import { createApiKeyRequest, createApiKeyResponse, listApiKeysResponse, whoami } from '@openoz/protocol'
+import { AppError, type CreateApiKeyResponse } from '@openoz/protocol'
+import { createApiKeyRequest, createApiKeyResponse, listApiKeysResponse, whoami } from '@openoz/protocol/schemas'
+import { actorLabel } from '../domain/actors.ts'
 import { createApiKey, expireApiKey, listApiKeys } from '../domain/api-keys.ts'
-import { type Ctx, change } from '../domain/context.ts'
+import type { Ctx } from '../domain/context.ts'
+import { doOnce } from '../domain/idempotency.ts'
 import { describeActor } from '../domain/whoami.ts'
+import { requestIdentity } from './request-identity.ts'
 import { createRouter, describe } from './router.ts'
 
 export function apiKeyRoutes(ctx: Ctx) {
@@ -43,13 +47,24 @@ export function apiKeyRoutes(ctx: Ctx) {
       summary: 'Make an API key; it is shown this once',
       request: { body: { required: true, content: { 'application/json': { schema: createApiKeyRequest } } } },
       success: { status: 201, body: createApiKeyResponse },
-      errors: [400, 409],
+      errors: [400, 409, 415],
     }),
     async (c) => {
       const actor = c.get('actor')
-      // Not repeatable by an idempotency key: the stored answer would keep the raw key.
-      const created = await change(ctx, (tx) => createApiKey(tx, c.req.valid('json'), actor))
-      return c.json(created, 201)
+      const answer = await doOnce(
+        ctx,
+        { ...(await requestIdentity(c)), owner: actorLabel(actor), route: 'api-key.create' },
+        {
+          plan: async () => c.req.valid('json'),
+          async act(tx, _hint, request) {
+            const created = await createApiKey(tx, request, actor)
+            // The raw key is nowhere in the database, here neither: who repeats the request hears which key it made.
+            return { status: 201, body: created, kept: { uid: created.api_key.uid } }
+          },
+        },
+      )
+      if (answer.isRepeated) throw new AppError('api_key_created_before', answer.body as { uid: string })
+      return c.json(answer.body as CreateApiKeyResponse, 201)
     },
   )
 

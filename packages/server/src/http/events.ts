@@ -1,5 +1,6 @@
 import { z } from '@hono/zod-openapi'
-import { isTerminal, listEventsQuery, listEventsResponse } from '@openoz/protocol'
+import { isTerminal } from '@openoz/protocol'
+import { listEventsQuery, listEventsResponse } from '@openoz/protocol/schemas'
 import type { Ctx } from '../domain/context.ts'
 import { requireRun } from '../domain/runs.ts'
 import type { RunTails } from '../sockets/run-tails.ts'

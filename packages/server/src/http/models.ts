@@ -1,4 +1,4 @@
-import { listModelsResponse } from '@openoz/protocol'
+import { listModelsResponse } from '@openoz/protocol/schemas'
 import type { Ctx } from '../domain/context.ts'
 import type { ModelCatalog } from '../llm/catalog.ts'
 import { createRouter, describe } from './router.ts'

@@ -1,5 +1,5 @@
 import type { OpenAPIHono } from '@hono/zod-openapi'
-import { problem } from '@openoz/protocol'
+import { problem } from '@openoz/protocol/schemas'
 import type { AppEnv } from './router.ts'
 
 /** Routes that answer raw bytes or streams: no JSON schema can make them, so the document gets them from here. */

@@ -57,6 +57,9 @@ function toAppError(error: unknown, traceId: string): WithIssues {
 /** What hono itself refuses: a body that is no JSON, or one that is too large. */
 function httpException(error: HTTPException): AppError {
   if (error.status === 413) return new AppError('body_too_large', {}, { cause: error })
+  // Of its types; those that are no JSON at all were refused before.
+  if (error.status === 415)
+    return new AppError('content_type_unsupported', { contentType: 'not what this route takes' }, { cause: error })
   return new AppError('json_malformed', { problem: error.message }, { cause: error })
 }
 

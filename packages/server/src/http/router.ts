@@ -1,5 +1,6 @@
 import { createRoute, OpenAPIHono, type RouteConfig } from '@hono/zod-openapi'
-import { AppError, problem } from '@openoz/protocol'
+import { AppError } from '@openoz/protocol'
+import { problem } from '@openoz/protocol/schemas'
 import type { Context, MiddlewareHandler } from 'hono'
 import type { z } from 'zod'
 import { type Actor, authenticate } from '../domain/actors.ts'
@@ -36,11 +37,16 @@ export function allow(ctx: Ctx, action: Action): MiddlewareHandler<AppEnv> {
   }
 }
 
-/** A form or a text would otherwise be read as an empty body and refused for its missing fields. */
+/** The same types that the body's validator takes. */
+const jsonContentType = /^application\/([a-z.-]+\+)?json(;|$)/i
+
+/** A form or a text is refused in words about its type; a body without a type can only be meant as JSON. */
 const jsonOnly: MiddlewareHandler<AppEnv> = async (c, next) => {
   const contentType = c.req.header('content-type')
-  if (contentType !== undefined && c.req.method !== 'GET' && !/\bjson\b/i.test(contentType))
-    throw new AppError('json_malformed', { problem: `the Content-Type is ${contentType.slice(0, 100)}` })
+  if (c.req.method === 'GET') return next()
+  if (contentType === undefined) c.req.raw.headers.set('content-type', 'application/json')
+  else if (!jsonContentType.test(contentType))
+    throw new AppError('content_type_unsupported', { contentType: contentType.slice(0, 100) })
   await next()
 }
 

@@ -1,17 +1,16 @@
 import { z } from '@hono/zod-openapi'
+import { AppError, type RunSource } from '@openoz/protocol'
 import {
-  AppError,
   createRunRequest,
   createRunResponse,
   listExecutionsResponse,
   listRunsQuery,
   listRunsResponse,
-  type RunSource,
   runItem,
   runSources,
   whyResponse,
   workspaceResponse,
-} from '@openoz/protocol'
+} from '@openoz/protocol/schemas'
 import { actorLabel } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
 import { listExecutions } from '../domain/executions.ts'
@@ -42,17 +41,19 @@ export function runRoutes(ctx: Ctx) {
         summary: 'Start a run',
         request: { body: { required: true, content: { 'application/json': { schema: createRunRequest } } } },
         success: { status: 200, body: createRunResponse },
-        errors: [400, 404, 409, 413, 422],
+        errors: [400, 404, 409, 413, 415, 422],
       }),
       async (c) => {
         const actor = c.get('actor')
         const identity = await requestIdentity(c)
-        const plan = await planRun(ctx, c.req.valid('json'), actor)
         const source = sourceOf(c.req.header('x-oz-api-source'))
         const answer = await doOnce(
           ctx,
           { ...identity, owner: actorLabel(actor), route: 'run.create' },
-          async (tx, hint) => ({ status: 200, body: await createRun(tx, hint, plan, actor, source) }),
+          {
+            plan: () => planRun(ctx, c.req.valid('json'), actor),
+            act: async (tx, hint, plan) => ({ status: 200, body: await createRun(tx, hint, plan, actor, source) }),
+          },
         )
         return c.json(answer.body as z.infer<typeof createRunResponse>, 200)
       },

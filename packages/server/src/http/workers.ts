@@ -1,4 +1,4 @@
-import { connectedWorkersResponse, listWorkersResponse } from '@openoz/protocol'
+import { connectedWorkersResponse, listWorkersResponse } from '@openoz/protocol/schemas'
 import type { Ctx } from '../domain/context.ts'
 import { listWorkerConnections } from '../store/workers.ts'
 import { createRouter, describe } from './router.ts'

@@ -1,4 +1,4 @@
-import { problem } from '@openoz/protocol'
+import { problem } from '@openoz/protocol/schemas'
 import { expect, test } from 'vitest'
 import {
   type Answer,

@@ -42,7 +42,12 @@ export function startDispatcher(ctx: Ctx, slots: () => Iterable<Slot>, signal: A
       }
       const candidates = candidatesFor(keys, idle)
       if (candidates.length === 0) return
-      for (const slot of candidates) if (!(await offerTo(slot))) idle.add(keyOf(slot))
+      for (const slot of candidates) {
+        if (!isWanted(keys, slot) || (await offerTo(slot))) continue
+        idle.add(keyOf(slot))
+        // What names no worker would have been for this one: the others of its team need not be asked for it.
+        keys?.delete(`${slot.teamId} `)
+      }
     }
   }
 
@@ -52,8 +57,7 @@ export function startDispatcher(ctx: Ctx, slots: () => Iterable<Slot>, signal: A
     const seen = new Set(idle)
     return free.filter((slot) => {
       const key = keyOf(slot)
-      const isWanted = keys === undefined || keys.has(key) || keys.has(`${slot.teamId} `)
-      if (!isWanted || seen.has(key)) return false
+      if (!isWanted(keys, slot) || seen.has(key)) return false
       seen.add(key)
       return true
     })
@@ -81,6 +85,11 @@ export function startDispatcher(ctx: Ctx, slots: () => Iterable<Slot>, signal: A
       loop.wake()
     },
   }
+}
+
+/** Whether one of the hints is about this slot; undefined: everything is looked at. */
+function isWanted(keys: Set<string> | undefined, slot: Slot): boolean {
+  return keys === undefined || keys.has(keyOf(slot)) || keys.has(`${slot.teamId} `)
 }
 
 function keyOf(slot: Slot): string {

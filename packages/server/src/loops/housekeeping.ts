@@ -24,10 +24,15 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
     everyMs: 1_000,
     log: ctx.log,
     signal,
-    async work() {
-      await beatAndExtend(ctx)
-      await sweepLeases(ctx)
-    },
+    work: () => beatAndExtend(ctx),
+  })
+  // Not in the heartbeat's loop: a sweep that waits for a lock must not look like an outage.
+  const sweeping = startLoop({
+    name: 'lease sweep',
+    everyMs: 1_000,
+    log: ctx.log,
+    signal,
+    work: () => sweepLeases(ctx),
   })
   const tidying = startLoop({
     name: 'tidying',
@@ -48,5 +53,5 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
       await deleteUnfinishedBlobs(ctx.db, unfinishedBlobSeconds)
     },
   })
-  return [heartbeat, tidying]
+  return [heartbeat, sweeping, tidying]
 }

@@ -2,7 +2,7 @@ import { isTerminal } from '@openoz/protocol'
 import type { Ctx } from '../domain/context.ts'
 import { hasLiveExecution } from '../store/executions.ts'
 import { findRun } from '../store/runs.ts'
-import { listEvents } from '../store/session-log.ts'
+import { listEvents, maxPageBytes } from '../store/session-log.ts'
 
 /**
  * One tail per run that somebody watches: it reads new events once and all its viewers send the same bytes. A viewer that is further behind than
@@ -17,6 +17,7 @@ interface Frame {
 
 /** Enough for a viewer to fall a few seconds behind a busy run. */
 const rememberedFrames = 1_000
+const rememberedBytes = maxPageBytes
 const pageSize = 500
 const pollMs = 3_000
 const keepAliveMs = 15_000
@@ -129,6 +130,18 @@ class Tail {
       })
   }
 
+  /** Keeps the newest that fit: none, when the last one is too large alone. */
+  #remember(page: Frame[]): void {
+    const frames = [...this.#frames, ...page].slice(-rememberedFrames)
+    let bytes = bytesOf(frames)
+    const first = frames.findIndex((frame) => {
+      if (bytes <= rememberedBytes) return true
+      bytes -= frame.bytes.byteLength
+      return false
+    })
+    this.#frames = first < 0 ? [] : frames.slice(first)
+  }
+
   async #read(): Promise<void> {
     const { db } = this.#ctx
     if (!this.#hasStarted) {
@@ -143,12 +156,12 @@ class Tail {
     for (;;) {
       const events = await listEvents(db, this.#runId, this.lastSeq, pageSize)
       if (events.length === 0) break
-      this.#frames.push(...events.map(toFrame))
+      const page = events.map(toFrame)
+      this.#remember(page)
       this.lastSeq = events.at(-1)?.seq ?? this.lastSeq
       changed = true
-      if (events.length < pageSize) break
+      if (events.length < pageSize && bytesOf(page) < maxPageBytes) break
     }
-    if (this.#frames.length > rememberedFrames) this.#frames = this.#frames.slice(-rememberedFrames)
     this.isComplete = isComplete
     this.#hasStarted = true
     if (!changed) return
@@ -156,6 +169,10 @@ class Tail {
     this.#change = Promise.withResolvers<void>()
     resolve()
   }
+}
+
+function bytesOf(frames: Frame[]): number {
+  return frames.reduce((bytes, frame) => bytes + frame.bytes.byteLength, 0)
 }
 
 /** A new tail remembers the last page only; older events are read by whoever wants them. */

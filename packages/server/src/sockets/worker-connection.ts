@@ -1,4 +1,5 @@
-import { AppError, type ServerMessage, type WorkerMessage, workerCloseCodes, workerMessage } from '@openoz/protocol'
+import { AppError, type ServerMessage, type WorkerMessage } from '@openoz/protocol'
+import { workerCloseCodes, workerMessage } from '@openoz/protocol/schemas'
 import { v7 as uuidv7 } from 'uuid'
 import type { WebSocket } from 'ws'
 import {
@@ -14,6 +15,7 @@ import type { Ctx } from '../domain/context.ts'
 import { withdraw } from '../domain/leases.ts'
 import { storableText } from '../domain/session-log.ts'
 import type { Slot } from '../loops/dispatcher.ts'
+import { takeOverExecutions } from '../store/executions.ts'
 import { deleteWorkerConnection, insertWorkerConnection, updateWorkerStatus } from '../store/workers.ts'
 
 /**
@@ -106,6 +108,11 @@ export class Connection implements Slot {
       this.#sendMessage({ type: 'task_superseded', data: { task_id: runId, execution_id: executionId } })
     else this.#sendMessage({ type: 'task_cancellation', data: { task_id: runId } })
     this.#wakeDispatcher()
+  }
+
+  /** An execution that its worker had claimed on a connection before this one. */
+  adopt(runId: string, executionId: string): void {
+    this.#executions.set(executionId, { runId, isClaimed: true })
   }
 
   executionIds(): Iterable<string> {
@@ -243,6 +250,9 @@ export class Connection implements Slot {
       this.#executions.set(execution_id, { runId: task_id, isClaimed: true })
     for (const { task_id, execution_id } of await resumeExecutions(this.#ctx, this, running))
       this.supersede(task_id, execution_id)
+    if (!this.speaksOurs)
+      for (const { runId, executionId } of await takeOverExecutions(this.#ctx.db, [this.id]))
+        this.adopt(runId, executionId)
     this.#isReady = true
     this.#ctx.log.info(
       { workerId: this.workerId, connectionId: this.id, backend: this.#about.backend, running: running.length },

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { AppError, workerProtocolHeader, workerProtocolVersion, workerSocketPath } from '@openoz/protocol'
+import { AppError } from '@openoz/protocol'
+import { workerProtocolHeader, workerProtocolVersion, workerSocketPath } from '@openoz/protocol/schemas'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { type Actor, authenticate, type ExecutionActor } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
@@ -9,7 +10,12 @@ import { toProblem } from '../http/problems.ts'
 import type { Slot } from '../loops/dispatcher.ts'
 import { type Loop, startLoop } from '../loops/loop.ts'
 import { listUnusableKeys } from '../store/api-keys.ts'
-import { listOverExecutions, renewWorkerLeases, takeCancellationsToSend } from '../store/executions.ts'
+import {
+  listOverExecutions,
+  renewWorkerLeases,
+  takeCancellationsToSend,
+  takeOverExecutions,
+} from '../store/executions.ts'
 import { touchWorkerConnections } from '../store/workers.ts'
 import { Connection } from './worker-connection.ts'
 
@@ -92,6 +98,11 @@ export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal
       await renewWorkerLeases(ctx.db, ids)
       // Removed as stale while this server or the database was away: written again.
       for (const connection of present) if (!known.includes(connection.id)) await connection.register()
+      // A worker may be back before its old socket is known to be closed.
+      const reference = present.filter((connection) => !connection.speaksOurs).map((connection) => connection.id)
+      if (reference.length > 0)
+        for (const { runId, executionId, connectionId } of await takeOverExecutions(ctx.db, reference))
+          connections.get(connectionId)?.adopt(runId, executionId)
       const refused = await listUnusableKeys(ctx.db, [...new Set(present.map((connection) => connection.keyId))])
       for (const connection of present) if (refused.includes(connection.keyId)) connection.refuseKey()
     },

@@ -228,20 +228,50 @@ export async function updateExecutionsConnection(
   return rows.map((row) => row.id)
 }
 
+/**
+ * What workers of these connections have claimed on connections that are gone belongs to these now, and a cancel that was sent there is sent
+ * again. For workers that do not say what they still run: only their id tells that it is theirs.
+ */
+export async function takeOverExecutions(
+  db: Queryable,
+  connectionIds: string[],
+): Promise<{ executionId: string; runId: string; connectionId: string }[]> {
+  const { rows } = await db.query<{ id: string; run_id: string; worker_connection_id: string }>(
+    `update executions set worker_connection_id = heir.id, cancel_sent_at = null
+       from runs, worker_connections heir
+      where runs.id = executions.run_id and heir.id = any($1)
+        and heir.team_id = runs.team_id and heir.worker_id = executions.worker_id
+        and executions.state in ('claimed', 'running', 'idle')
+        and not exists (select from worker_connections known where known.id = executions.worker_connection_id)
+      returning executions.id, executions.run_id, executions.worker_connection_id`,
+    [connectionIds],
+  )
+  return rows.map((row) => ({ executionId: row.id, runId: row.run_id, connectionId: row.worker_connection_id }))
+}
+
 export interface LeaseLimits {
   offerSeconds: number
   lostSeconds: number
   /** For an execution whose turn has its outcome: nothing depends on it any more. */
   settledSeconds: number
+  /** Without a heartbeat for this long nothing is over: the time is given back to every deadline first. */
+  outageSeconds: number
 }
 
 const leaseIsOver = `(
+     exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $4))
+  and (
      (state = 'offered' and created_at < db_now() - make_interval(secs => $1))
   or (${live} and lease_renewed_at < db_now() - make_interval(secs => $2))
   or (${live} and lease_renewed_at < db_now() - make_interval(secs => $3)
-      and not exists (select from turns where turns.run_id = executions.run_id and outcome is null)))`
+      and not exists (select from turns where turns.run_id = executions.run_id and outcome is null))))`
 
-const limitValues = (limits: LeaseLimits) => [limits.offerSeconds, limits.lostSeconds, limits.settledSeconds]
+const limitValues = (limits: LeaseLimits) => [
+  limits.offerSeconds,
+  limits.lostSeconds,
+  limits.settledSeconds,
+  limits.outageSeconds,
+]
 
 /** Offers nobody answered in time, and live executions whose lease is over, to be ended one by one. */
 export async function listExpiredExecutions(
@@ -262,17 +292,18 @@ export async function findExpiredExecutionForUpdate(
   limits: LeaseLimits,
 ): Promise<ExecutionRecord | undefined> {
   const { rows } = await tx.query<ExecutionRow>(
-    `select * from executions where ${leaseIsOver} and id = $4 for update`,
+    `select * from executions where ${leaseIsOver} and id = $5 for no key update`,
     [...limitValues(limits), executionId],
   )
   return rows[0] && toExecution(rows[0])
 }
 
-/** Adds the time that the control plane itself was away to every live deadline. */
+/** Adds the time that the control plane itself was away to every live deadline; what was renewed meanwhile gets no more than now. */
 export async function extendLeases(tx: Tx, gapSeconds: number): Promise<number> {
   const { rowCount } = await tx.query(
-    `update executions set lease_renewed_at = lease_renewed_at + make_interval(secs => $1),
-            created_at = case when state = 'offered' then created_at + make_interval(secs => $1) else created_at end
+    `update executions set lease_renewed_at = least(db_now(), lease_renewed_at + make_interval(secs => $1)),
+            created_at = case when state = 'offered' then least(db_now(), created_at + make_interval(secs => $1))
+                              else created_at end
       where ${live}`,
     [gapSeconds],
   )

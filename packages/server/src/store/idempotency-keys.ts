@@ -6,6 +6,12 @@ export interface IdempotencyScope {
   key: string
 }
 
+export interface EarlierAnswer {
+  bodyHash: Buffer
+  status: number
+  body: unknown
+}
+
 /**
  * Claims the key for this transaction, or answers what the first request got. A second request with the key waits at the unique index until the
  * first one's transaction ends, so it never sees an unanswered row of a live one.
@@ -15,7 +21,7 @@ export async function claimIdempotencyKey(
   scope: IdempotencyScope,
   bodyHash: Buffer,
   maxAgeSeconds: number,
-): Promise<{ bodyHash: Buffer; status: number; body: unknown } | undefined> {
+): Promise<EarlierAnswer | undefined> {
   await tx.query(
     `delete from idempotency_keys
       where owner = $1 and route = $2 and key = $3 and created_at < db_now() - make_interval(secs => $4)`,
@@ -29,6 +35,21 @@ export async function claimIdempotencyKey(
   const { rows } = await tx.query<{ body_hash: Buffer; status: number; body: unknown }>(
     'select body_hash, status, body from idempotency_keys where owner = $1 and route = $2 and key = $3',
     [scope.owner, scope.route, scope.key],
+  )
+  const row = rows[0]
+  return row && { bodyHash: row.body_hash, status: row.status, body: row.body }
+}
+
+/** What the first request with the key got, if its transaction has ended. Locks nothing. */
+export async function findIdempotencyAnswer(
+  db: Queryable,
+  scope: IdempotencyScope,
+  maxAgeSeconds: number,
+): Promise<EarlierAnswer | undefined> {
+  const { rows } = await db.query<{ body_hash: Buffer; status: number; body: unknown }>(
+    `select body_hash, status, body from idempotency_keys
+      where owner = $1 and route = $2 and key = $3 and created_at >= db_now() - make_interval(secs => $4)`,
+    [scope.owner, scope.route, scope.key, maxAgeSeconds],
   )
   const row = rows[0]
   return row && { bodyHash: row.body_hash, status: row.status, body: row.body }

@@ -209,11 +209,12 @@ export async function updateRunCancelRequested(tx: Tx, runId: string, by: string
   )
 }
 
-/** What `status_message` of a waiting run says, without touching its order in lists. */
+/** What a waiting run waits for, without touching its order in lists. A sentence that says why it waits again is kept. */
 export async function updateQueuedStatusMessages(db: Queryable, workerHost: string, teamId: string, message: string) {
   await db.query(
     `update runs set status_message = $3
-      where state = 'QUEUED' and team_id = $1 and worker_host = $2 and status_message is distinct from $3`,
+      where state = 'QUEUED' and team_id = $1 and worker_host = $2
+        and status_message like 'Waiting for%' and status_message <> $3`,
     [teamId, workerHost, message],
   )
 }

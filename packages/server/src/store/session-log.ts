@@ -112,12 +112,28 @@ export interface StoredEvent {
   json: string
 }
 
+/** A page ends with the event that reaches this: a page of large events must fit into memory, several times. */
+export const maxPageBytes = 8 * 1024 * 1024
+
+/** At most `limit` events, fewer when they are large, at least one while there are any: only an empty page is the end. */
 export async function listEvents(db: Queryable, runId: string, since: number, limit: number): Promise<StoredEvent[]> {
+  // Event by event along the primary key, so that nothing after the page's end is read; `before` is the size of what came before.
   const { rows } = await db.query<{ seq: number; type: string; head: string; data: string }>(
-    `select seq, type, json_strip_nulls(json_build_object('seq', seq, 'type', type, 'execution_id', execution_id,
-              'at', to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')))::text as head, data::text as data
-       from session_events where run_id = $1 and seq > $2 order by seq limit $3`,
-    [runId, since, limit],
+    `with recursive page as (
+       (select seq, type, execution_id, at, data::text as data, 1 as place, 0 as before
+          from session_events where run_id = $1 and seq > $2 order by seq limit 1)
+       union all
+       select next.seq, next.type, next.execution_id, next.at, next.data, page.place + 1,
+              page.before + octet_length(page.data)
+         from page cross join lateral (
+           select seq, type, execution_id, at, data::text as data
+             from session_events where run_id = $1 and seq > page.seq order by seq limit 1) next
+        where page.place < $3 and page.before + octet_length(page.data) < $4
+     )
+     select seq, type, json_strip_nulls(json_build_object('seq', seq, 'type', type, 'execution_id', execution_id,
+              'at', to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')))::text as head, data
+       from page order by seq`,
+    [runId, since, limit, maxPageBytes],
   )
   // `data` is put in as it is: stripping nulls must not reach into it.
   return rows.map((row) => ({

@@ -24,6 +24,11 @@ export interface Backend {
    */
   start(assignment: TaskAssignment, reporter: StepReporter, signal: AbortSignal): Promise<Task>
   /**
+   * Takes over the agents that outlived an earlier worker process of this worker id on this machine: from then on they are this process's
+   * tasks like those that it has started. Call it once, after `check` and before the first sweep. Never rejects.
+   */
+  adopt(reporterOf: (task: TaskRefs) => StepReporter): Promise<AdoptedTask[]>
+  /**
    * Ends and removes what dead worker processes left: processes, spools (delivered first), folders. Never rejects: what it cannot do now
    * is logged and tried at the next start. Leaves tasks of live workers alone.
    */
@@ -43,6 +48,18 @@ export interface Task {
    * command, removes the folders. Resolves with what to say about the agent's end. Never rejects. Call it once.
    */
   finish(options: { isAbandoned: boolean; signal: AbortSignal }): Promise<{ lastWords: string }>
+}
+
+/** The wire's names for the execution of a task. */
+export interface TaskRefs {
+  task_id: string
+  execution_id: string
+}
+
+export interface AdoptedTask {
+  refs: TaskRefs
+  startedAt: Date
+  task: Task
 }
 
 /** `signal` and `code` as a shell tells them apart: a signal is a code of 128 and more. `vanished`: gone without a word. */

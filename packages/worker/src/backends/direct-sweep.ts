@@ -8,8 +8,8 @@ import { cleanUp, endEverything } from './direct-task.ts'
 
 /**
  * Clears what no live process answers for: tasks of worker processes that are gone, and our own whose spool could not be delivered. Tasks of
- * other live workers are left alone, and so are agents that outlived their worker and still work: an agent holds its lease itself, and
- * its folder is swept once it has ended.
+ * other live workers are left alone, and so are agents that outlived their worker and still work: an agent holds its lease itself. The next
+ * process of their worker takes them over (`listOutlivers`); where there is none, their folders are swept once they have ended.
  *
  * In two phases: first processes and workspaces, which is quick and must not overlap with the start of a task of the same run; then the
  * spools, which may have to wait for the control plane.
@@ -20,6 +20,9 @@ export interface SweepScope {
   isActive: (executionId: string) => boolean
   log: Logger
 }
+
+/** As long as the control plane takes what an execution that is over still has to say. */
+const lateEvidenceMs = 15 * 60_000
 
 /** Returns the executions whose spools are left to deliver. */
 export async function clearEnded(scope: SweepScope, signal: AbortSignal): Promise<TaskRecord[]> {
@@ -54,11 +57,31 @@ export async function deliverLeft(
       timeoutMs: deliveryTimeoutMs,
       signal,
     })
-    if (delivery === 'kept') continue
+    if (delivery === 'kept') {
+      if (!isTooLate(record)) continue
+      log.warn({ runId: record.task_id }, 'The last events of an ended task could not be delivered in time; given up')
+    }
     await cleanUp({ record, paths, stateDir, log })
     log.info({ runId: record.task_id, delivery }, 'Swept what an ended task had left')
   }
   if (!signal.aborted) await returnUsersExceptOf(stateDir, new Set(await listTaskFolders(stateDir)))
+}
+
+/** Sweeps are made while there is a connection, so an outage of the control plane, which adds to its deadlines, does not count. */
+function isTooLate({ ended_at }: TaskRecord): boolean {
+  return ended_at !== undefined && Date.now() - Date.parse(ended_at) > lateEvidenceMs
+}
+
+/** Tasks of this worker id whose worker process is gone while their agent still runs. */
+export async function listOutlivers({ stateDir, serverUrl }: SweepScope, workerId: string): Promise<TaskRecord[]> {
+  const found: TaskRecord[] = []
+  for (const executionId of await listTaskFolders(stateDir)) {
+    const record = await readRecord(taskFolder(stateDir, executionId))
+    if (record?.worker_id !== workerId || record.server_url !== serverUrl) continue
+    const hasWorker = record.worker !== null && isSameProcess(record.worker)
+    if (!hasWorker && record.process && isSameProcess(record.process)) found.push(record)
+  }
+  return found
 }
 
 /** A new execution of a run was given to us, so earlier ones are over, whatever their processes think. */

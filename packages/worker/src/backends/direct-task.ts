@@ -1,4 +1,4 @@
-import { chown, writeFile } from 'node:fs/promises'
+import { lchown, open } from 'node:fs/promises'
 import {
   createMasker,
   type Dialer,
@@ -111,7 +111,7 @@ export async function runTaskHook(
   const environment = { ...hookEnvironment({ task_id, execution_id }, { base, workspace }), ...options.variables }
   await writeVariables(context, environment)
   const command = ['/bin/sh', '-c', starter, 'oz-hook', paths.agent.variables, '/bin/sh', '-c', options.command]
-  const wrapped = isolation.wrap(command, { user, workspace, exposed: exposedOf(paths), stage: paths.view })
+  const wrapped = isolation.wrap(command, { user, workspace, exposed: exposedOf(paths) })
   return runHook({
     command: wrapped.command,
     workspace,
@@ -134,8 +134,14 @@ export async function writeVariables(
   const file = paths.agent.variables
   // The folder is the task's: whatever lies there under this name is removed, not written through.
   await removeTree(file)
-  await writeFile(file, variablesFile(variables), { mode: 0o600, flag: 'wx' })
-  if (user) await chown(file, user.uid, user.gid)
+  // `wx` follows no link, and what is given away is the file that was opened, whatever lies under its name by then.
+  const handle = await open(file, 'wx', 0o600)
+  try {
+    await handle.writeFile(variablesFile(variables))
+    if (user) await handle.chown(user.uid, user.gid)
+  } finally {
+    await handle.close()
+  }
 }
 
 async function tearDown(context: DirectTaskContext): Promise<void> {
@@ -169,10 +175,12 @@ export async function cleanUp(
   if (removes_workspace) await attempt(() => removeTree(workspace))
   else log.info({ workspace }, 'The workspace is kept')
   // Its user may be a later task's: nobody but us goes in from now on.
-  if (!removes_workspace && uid !== undefined) await chown(workspace, 0, 0).catch(() => {})
+  if (!removes_workspace && uid !== undefined) await lchown(workspace, 0, 0).catch(() => {})
   await attempt(() => removeTree(paths.agent.folder))
   if (keepsSpool) {
-    if (isClean) await attempt(() => writeRecord(paths, { ...record, removes_workspace: false, process: null }))
+    const ended_at = record.ended_at ?? new Date().toISOString()
+    const left: TaskRecord = { ...record, removes_workspace: false, process: null, ended_at }
+    if (isClean) await attempt(() => writeRecord(paths, left))
     return
   }
   if (isClean) await attempt(() => removeTaskFolder(paths))

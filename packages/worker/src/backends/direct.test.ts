@@ -244,12 +244,69 @@ test('a spool that cannot be delivered is kept, and delivered after a reconnect'
   expect(cp.state.events).toHaveLength(1)
 })
 
+test.each([
+  ['larger than memory', 'truncate -s 3G "$OZ_SPOOL_DIR/events-000000000001.jsonl"'],
+  ['no spool at all', `head -c 100000 /dev/zero | tr '\\0' '\\n' > "$OZ_SPOOL_DIR/events-000000000001.jsonl"`],
+])('a spool that is %s holds neither folder nor user', async (_what, oz) => {
+  const { outcome, leftovers } = await runTask({ oz })
+  expect(outcome.type).toBe('task_completed')
+  expect(leftovers).toEqual({ tasks: [], workspaces: [], users: [] })
+})
+
+test('a spool that could not be delivered while late evidence was taken is given up', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  cp.state.takesEvents = false
+  const ready = join(folder.path, 'ready')
+  {
+    using spool = await openSpool(ready)
+    spool.append([{ type: 'notice', data: { level: 'info', text: 'too late' } }])
+  }
+  spawnSync('chmod', ['-R', 'a+rX', ready])
+  await using worker = startWorker(cp, folder.path, {
+    oz: `cp ${ready}/* "$OZ_SPOOL_DIR"`,
+    timing: { deliveryTimeoutMs: 300, sweepEveryMs: 100 },
+  })
+  await worker.listening()
+  const { execution_id } = cp.assign()
+  await cp.outcome(execution_id)
+  const file = join(worker.stateDir, 'tasks', execution_id, 'task.json')
+  const record = JSON.parse(readFileSync(file, 'utf8'))
+  expect(Date.now() - Date.parse(record.ended_at)).toBeLessThan(60_000)
+  expect(worker.leftovers().tasks).toEqual([execution_id])
+
+  const tooLate = JSON.stringify({ ...record, ended_at: new Date(Date.now() - 16 * 60_000).toISOString() })
+  await until('the sweep', () => {
+    if (worker.leftovers().tasks.length === 0) return true
+    // Again and again, because a sweep under way may write over it.
+    if (existsSync(file)) writeFileSync(file, tooLate)
+    return false
+  })
+  expect(worker.log()).toContain('given up')
+  await until('the user', () => worker.leftovers().users.length === 0)
+})
+
+test('an agent whose shim was killed is reported as killed, so that the run is tried again', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  await using worker = startWorker(cp, folder.path, { oz: 'sleep 600' })
+  await worker.listening()
+  const { execution_id } = cp.assign()
+  const { pid } = await worker.event('task_started')
+  process.kill(pid, 'SIGKILL')
+  expect(await cp.outcome(execution_id)).toMatchObject({
+    type: 'task_failed',
+    data: { failure_reason: 'agent_invocation', exit_code: 137, message: expect.stringContaining('disappeared') },
+  })
+  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+})
+
 test.skipIf(!isRoot)('a link that a task puts into its spool is not followed', async () => {
   using folder = createFolder()
   const victim = join(folder.path, 'victim')
   writeFileSync(victim, 'untouched')
   await runTask({
-    oz: `printf '{"n":1,"type":"notice","at":"","data":{}}\\n' > "$OZ_SPOOL_DIR/events-1.jsonl"; ln -s ${victim} "$OZ_SPOOL_DIR/.acked.tmp"; ln -s ${victim} "$OZ_SPOOL_DIR/acked"`,
+    oz: `printf '{"n":1,"type":"notice","at":"","data":{}}\\n' > "$OZ_SPOOL_DIR/events-000000000001.jsonl"; ln -s ${victim} "$OZ_SPOOL_DIR/.acked.tmp"; ln -s ${victim} "$OZ_SPOOL_DIR/acked"`,
   })
   expect(readFileSync(victim, 'utf8')).toBe('untouched')
 })

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import { access, chown, constants, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { access, chown, constants, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createMasker, type Dialer, identifyProcess } from '@openoz/machine'
+import { createMasker, type Dialer, identifyProcess, type ProcessIdentity } from '@openoz/machine'
 import { AppError, describeError, type TaskAssignment } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import { removeTree } from '../folder-removal.ts'
@@ -29,9 +29,9 @@ import {
 } from '../task-folder.ts'
 import { takeTaskUser } from '../task-users.ts'
 import type { WorkerOptions } from '../worker-options.ts'
-import { type Backend, type StepReporter, type Task, TaskFailure } from './backend.ts'
+import { type AdoptedTask, type Backend, type StepReporter, type Task, TaskFailure, type TaskRefs } from './backend.ts'
 import { directLayout } from './direct-layout.ts'
-import { clearEnded, clearFormerExecutions, deliverLeft, type SweepScope } from './direct-sweep.ts'
+import { clearEnded, clearFormerExecutions, deliverLeft, listOutlivers, type SweepScope } from './direct-sweep.ts'
 import {
   cleanUp,
   DirectTask,
@@ -134,6 +134,57 @@ class DirectBackend implements Backend {
     }
   }
 
+  async adopt(reporterOf: (task: TaskRefs) => StepReporter): Promise<AdoptedTask[]> {
+    const { worker, log } = this.#options
+    const adopted: AdoptedTask[] = []
+    for (const record of await listOutlivers(this.#sweepScope(), worker.workerId)) {
+      const { task_id, execution_id, process: shim } = record
+      if (!shim) continue
+      this.#active.add(execution_id)
+      try {
+        const task = await this.#takeOver(record, shim, reporterOf({ task_id, execution_id }))
+        const { started_at: startedAt } = record
+        adopted.push({ refs: { task_id, execution_id }, startedAt: new Date(startedAt), task })
+      } catch (error) {
+        this.#active.delete(execution_id)
+        log.warn({ error, executionId: execution_id }, 'An agent that outlived its worker could not be taken over')
+      }
+    }
+    return adopted
+  }
+
+  async #takeOver(former: TaskRecord, shim: ProcessIdentity, reporter: StepReporter): Promise<Task> {
+    const { uid, workspace, execution_id: executionId } = former
+    const isolation = this.#chosenIsolation()
+    const user = uid === undefined ? isolation.sharedUser : { uid, gid: uid }
+    const paths = taskFolder(this.#stateDir, executionId)
+    const token = await readFile(paths.token, 'utf8').catch(() => undefined)
+    const record = { ...former, worker: identifyProcess(process.pid) ?? null }
+    await writeRecord(paths, record)
+    const secrets = [this.#options.worker.apiKey, ...(token === undefined ? [] : [token])]
+    const context = this.#contextOf({ record, paths, user, token, secrets, reporter })
+    const { depth } = isolation.wrap([], { user, workspace, exposed: exposedOf(paths) })
+    return this.#forgetWhenFinished(executionId, new DirectTask(context, { shim, depth }))
+  }
+
+  #contextOf(
+    task: Pick<DirectTaskContext, 'record' | 'paths' | 'user' | 'token' | 'secrets' | 'reporter'>,
+  ): DirectTaskContext {
+    const { worker, dialer, log, deliveryTimeoutMs } = this.#options
+    const { task_id: runId, execution_id: executionId } = task.record
+    return {
+      ...task,
+      base: this.#baseEnvironment(task.paths, task.user),
+      isolation: this.#chosenIsolation(),
+      stateDir: this.#stateDir,
+      dialer,
+      log: log.child({ runId, executionId }),
+      hookTimeoutMs: worker.direct.hookTimeoutMs ?? 600_000,
+      deliveryTimeoutMs,
+      teardownCommand: worker.direct.teardownCommand,
+    }
+  }
+
   async sweep(signal: AbortSignal): Promise<void> {
     const { dialer, deliveryTimeoutMs } = this.#options
     const left = await this.#alone(() => clearEnded(this.#sweepScope(), signal))
@@ -155,7 +206,7 @@ class DirectBackend implements Backend {
 
   /** Folders and user. Leaves nothing behind when it rejects. */
   async #prepare(assignment: TaskAssignment, reporter: StepReporter): Promise<DirectTaskContext> {
-    const { worker, dialer, log, deliveryTimeoutMs } = this.#options
+    const { worker } = this.#options
     const { task_id: taskId, execution_id: executionId, execution_token: token } = assignment
     const { targetDir } = worker.direct
     const isolation = this.#chosenIsolation()
@@ -176,22 +227,8 @@ class DirectBackend implements Backend {
       process: null,
       started_at: new Date().toISOString(),
     }
-    const context: DirectTaskContext = {
-      record,
-      paths,
-      user,
-      base: this.#baseEnvironment(paths, user),
-      isolation,
-      token,
-      secrets: secretsOf(assignment, worker.apiKey),
-      stateDir: this.#stateDir,
-      dialer,
-      log: log.child({ runId: taskId, executionId }),
-      hookTimeoutMs: worker.direct.hookTimeoutMs ?? 600_000,
-      deliveryTimeoutMs,
-      teardownCommand: worker.direct.teardownCommand,
-      reporter,
-    }
+    const secrets = secretsOf(assignment, worker.apiKey)
+    const context = this.#contextOf({ record, paths, user, token, secrets, reporter })
     try {
       await clearFormerExecutions(taskId, this.#sweepScope())
       const mcpServers = assignment.task.agent_config_snapshot?.mcp_servers
@@ -247,7 +284,6 @@ class DirectBackend implements Backend {
       user,
       workspace: record.workspace,
       exposed: exposedOf(paths),
-      stage: paths.view,
     })
     const { execution_id: executionId, workspace } = record
     const shim = await startShim({ paths, command: wrapped.command, workspace, executionId })

@@ -9,9 +9,8 @@ import {
   type EventBatch,
   type TaskAssignment,
   type WorkerMessage,
-  workerMessage,
-  workerSocketPath,
 } from '@openoz/protocol'
+import { workerMessage, workerSocketPath } from '@openoz/protocol/schemas'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { until } from './until.ts'
 

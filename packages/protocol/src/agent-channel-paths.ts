@@ -1,0 +1,16 @@
+/** What both ends of the agent channel know without reading a message: apart, so that an agent starts without the schemas. */
+
+/** The server speaks this version and the one before. */
+export const agentProtocolVersion = 1
+
+export const agentChannelPaths = {
+  hello: '/api/v1/agent-channel/hello',
+  events: '/api/v1/agent-channel/events',
+  commands: '/api/v1/agent-channel/commands',
+  ackCommands: '/api/v1/agent-channel/commands/ack',
+  blobs: '/api/v1/agent-channel/blobs',
+} as const
+
+/** 100 events and 4 MiB a batch: an acknowledgement stays quick, and one large tool result still fits. */
+export const maxBatchEvents = 100
+export const maxBatchBytes = 4 * 1024 * 1024
