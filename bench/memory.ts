@@ -16,11 +16,12 @@ export const memoryBenchmark: Benchmark = {
     const bare = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e9)'], { stdio: 'ignore' })
     try {
       await sleep(settleMs)
-      const pids = processesOf(up.child.pid ?? 0, home.dataDir)
-      const worker = pids.find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('oz-agent-worker')) ?? 0
-      const ticksBefore = sum(pids.map(cpuTicks))
+      const family = () => processesOf(up.child.pid ?? 0, home.dataDir)
+      const ticksBefore = sum(family().map(cpuTicks))
       await sleep(idleMs)
+      const pids = family()
       const cpuPercent = ((sum(pids.map(cpuTicks)) - ticksBefore) / ticksPerSecond / (idleMs / 1000)) * 100
+      const worker = pids.find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('oz-agent-worker')) ?? 0
 
       const control = { name: 'node doing nothing', value: memoryMb(bare.pid ?? 0, 'Rss') }
       const atMost = (limit: number) => ({ words: `≤ ${limit} MB`, isMet: (value: number) => value <= limit })

@@ -1,7 +1,7 @@
 import { chmod, cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
-import { join, relative, resolve } from 'node:path'
+import { dirname, join, relative, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { build, type Metafile } from 'esbuild'
+import { build, type Metafile, type Plugin } from 'esbuild'
 import { collectNotices } from './licence-notices.ts'
 import { root } from './run-command.ts'
 
@@ -18,6 +18,17 @@ const banner =
   "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);"
 const programs = ['oz', 'oz-agent-worker']
 const { version } = JSON.parse(await readFile(join(root, 'packages/cli/package.json'), 'utf8')) as { version: string }
+
+/** zod brings its messages in fifty languages, half of its size; every program would load them. */
+const zodInEnglish: Plugin = {
+  name: 'zod in English',
+  setup({ onLoad }) {
+    onLoad({ filter: /\/zod\/v4\/locales\/index\.js$/ }, ({ path }) => ({
+      contents: "export { default as en } from './en.js'",
+      resolveDir: dirname(path),
+    }))
+  },
+}
 
 await checkVersions()
 await rm(target, { recursive: true, force: true })
@@ -37,6 +48,7 @@ const { metafile } = await build({
   target: 'node22',
   minifySyntax: true,
   minifyWhitespace: true,
+  plugins: [zodInEnglish],
   metafile: true,
   logLevel: 'warning',
   define: { OZ_VERSION: JSON.stringify(version) },

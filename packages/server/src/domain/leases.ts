@@ -16,7 +16,7 @@ import { endWithoutOutcome } from './turns.ts'
 /** A worker answers an offer within milliseconds; one that has not within this long never will. */
 const offerSeconds = 30
 
-/** The heartbeat runs every second: a larger gap means that no server was alive. */
+/** The heartbeat runs every 2 s: a larger gap means that no server was alive. */
 const outageSeconds = 10
 
 /**

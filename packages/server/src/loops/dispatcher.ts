@@ -18,7 +18,8 @@ export interface Slot extends WorkerConnection {
   send(offer: Offer): boolean
 }
 
-const pollMs = 1_000
+/** Hints bring work at once; this is for the one that was lost. */
+const pollMs = 2_000
 
 export function startDispatcher(ctx: Ctx, slots: () => Iterable<Slot>, signal: AbortSignal): Loop {
   const wanted = new Set<string>()

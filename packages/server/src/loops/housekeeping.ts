@@ -11,6 +11,9 @@ import { type Loop, startLoop } from './loop.ts'
 /** Connections are touched every 5 s: three misses, and their server is gone. */
 export const staleConnectionSeconds = 20
 
+/** Every round asks the database: once a second, an idle `oz up` took more than 1 % of a core. Leases are minutes, so they can wait. */
+const roundMs = 2_000
+
 const idempotencyKeySeconds = 24 * 3600
 
 /** No upload takes a day. */
@@ -21,7 +24,7 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
   let round = 0
   const heartbeat = startLoop({
     name: 'heartbeat',
-    everyMs: 1_000,
+    everyMs: roundMs,
     log: ctx.log,
     signal,
     work: () => beatAndExtend(ctx),
@@ -29,7 +32,7 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
   // Not in the heartbeat's loop: a sweep that waits for a lock must not look like an outage.
   const sweeping = startLoop({
     name: 'lease sweep',
-    everyMs: 1_000,
+    everyMs: roundMs,
     log: ctx.log,
     signal,
     work: () => sweepLeases(ctx),

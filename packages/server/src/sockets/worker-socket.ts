@@ -109,7 +109,7 @@ export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal
   })
   const cancellations = startLoop({
     name: 'cancellations',
-    everyMs: 1_000,
+    everyMs: 2_000,
     log: ctx.log,
     signal,
     async work() {
