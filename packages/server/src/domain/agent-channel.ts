@@ -215,7 +215,7 @@ type Effect = { [T in keyof AgentControlData]: { type: T; data: AgentControlData
 function effectOf(event: NumberedEvent): Effect | undefined {
   if (!controlTypes.includes(event.type)) return undefined
   const parsed = agentControlData[event.type as keyof AgentControlData].safeParse(event.data)
-  return parsed?.success ? ({ type: event.type, data: parsed.data } as Effect) : undefined
+  return parsed.success ? ({ type: event.type, data: parsed.data } as Effect) : undefined
 }
 
 interface Application {

@@ -1,4 +1,5 @@
 import { type Execution, isLive, type WaterfallStep } from '@openoz/protocol'
+import { findDatabaseTime } from '../store/control-plane.ts'
 import { type ExecutionRecord, listExecutions as listExecutionRecords } from '../store/executions.ts'
 import { listSetupSteps } from '../store/session-log.ts'
 import type { Ctx } from './context.ts'
@@ -8,13 +9,14 @@ export async function listExecutions(ctx: Ctx, runId: string): Promise<Execution
   const [executions, steps, now] = await Promise.all([
     listExecutionRecords(ctx.db, runId),
     listSetupSteps(ctx.db, runId),
-    databaseNow(ctx),
+    findDatabaseTime(ctx.db),
   ])
   return executions.map((execution) => ({
     execution_id: execution.id,
     worker: execution.workerId,
     state: execution.state,
-    unreachable: isLive(execution.state) && now - execution.leaseRenewedAt.getTime() > ctx.config.lease.unreachableMs,
+    unreachable:
+      isLive(execution.state) && now.getTime() - execution.leaseRenewedAt.getTime() > ctx.config.lease.unreachableMs,
     created_at: execution.createdAt.toISOString(),
     claimed_at: execution.claimedAt?.toISOString() ?? null,
     started_at: execution.startedAt?.toISOString() ?? null,
@@ -28,11 +30,6 @@ export async function listExecutions(ctx: Ctx, runId: string): Promise<Execution
       ...agentSteps(steps.filter((step) => step.executionId === execution.id)),
     ].sort((a, b) => a.started_at.localeCompare(b.started_at)),
   }))
-}
-
-async function databaseNow(ctx: Ctx): Promise<number> {
-  const { rows } = await ctx.db.query<{ now: Date }>('select db_now() as now')
-  return rows[0]?.now.getTime() ?? 0
 }
 
 /** What the server itself saw: the offer until it was claimed, and the start of the process until its hello. */

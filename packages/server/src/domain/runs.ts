@@ -160,7 +160,10 @@ function titleOf(prompt: string): string {
 
 /** The run, if the actor may see it; else `run_not_found`, whether it exists or not. */
 export async function requireRun(ctx: Ctx, runId: string, actor: Actor): Promise<RunRecord> {
-  const run = isUuid(runId) ? await findRun(ctx.db, runId) : undefined
+  return visible(isUuid(runId) ? await findRun(ctx.db, runId) : undefined, runId, actor)
+}
+
+function visible<R extends RunRecord>(run: R | undefined, runId: string, actor: Actor): R {
   if (!run || !maySee(run, actor)) throw new AppError('run_not_found', { runId })
   return run
 }
@@ -175,10 +178,7 @@ function isUuid(text: string): boolean {
 }
 
 export async function getRun(ctx: Ctx, runId: string, actor: Actor): Promise<Run> {
-  await requireRun(ctx, runId, actor)
-  const run = await findRunWithFacts(ctx.db, runId)
-  if (!run) throw new AppError('run_not_found', { runId })
-  return toRunItem(run)
+  return toRunItem(visible(isUuid(runId) ? await findRunWithFacts(ctx.db, runId) : undefined, runId, actor))
 }
 
 export async function listRuns(ctx: Ctx, query: ListRunsQuery, actor: Actor): Promise<ListRunsResponse> {

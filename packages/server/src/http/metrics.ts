@@ -1,6 +1,7 @@
 import type { PrometheusExporter } from '@opentelemetry/exporter-prometheus'
 import type { MeterProviderOptions } from '@opentelemetry/sdk-metrics'
 import type { Ctx } from '../domain/context.ts'
+import { countRunsByState } from '../store/runs.ts'
 
 /** Numbers of this server; counts of runs come from the database, so every replica tells the same. */
 export interface ServerMetrics {
@@ -32,11 +33,7 @@ export async function createServerMetrics(
   meter
     .createObservableGauge('oz_runs', { description: 'Runs by state, over the whole installation.' })
     .addCallback(async (result) => {
-      const { rows } = await ctx.db.query<{ state: string; count: number }>(
-        `select state, count(*) as count from runs
-          where state not in ('SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED') group by state`,
-      )
-      for (const { state, count } of rows) result.observe(count, { state })
+      for (const { state, count } of await countRunsByState(ctx.db)) result.observe(count, { state })
     })
 
   const serializer = new PrometheusSerializer()

@@ -2,7 +2,7 @@ import { isTerminal } from '@openoz/protocol'
 import type { Ctx } from '../domain/context.ts'
 import { hasLiveExecution } from '../store/executions.ts'
 import { findRun } from '../store/runs.ts'
-import { listEvents, maxPageBytes } from '../store/session-log.ts'
+import { findLastSeq, listEvents, maxPageBytes } from '../store/session-log.ts'
 
 /**
  * One tail per run that somebody watches: it reads new events once and all its viewers send the same bytes. A viewer that is further behind than
@@ -147,7 +147,8 @@ class Tail {
     if (!this.#hasStarted) {
       // Again from the beginning if an earlier try got only half of it.
       this.#frames = []
-      this.lastSeq = await startBefore(this.#ctx, this.#runId)
+      // The last page only; older events are read by whoever wants them.
+      this.lastSeq = Math.max(0, (await findLastSeq(db, this.#runId)) - pageSize)
     }
     // Completion is read before the events: what was appended before the end is then certainly among them.
     const run = await findRun(db, this.#runId)
@@ -173,15 +174,6 @@ class Tail {
 
 function bytesOf(frames: Frame[]): number {
   return frames.reduce((bytes, frame) => bytes + frame.bytes.byteLength, 0)
-}
-
-/** A new tail remembers the last page only; older events are read by whoever wants them. */
-async function startBefore(ctx: Ctx, runId: string): Promise<number> {
-  const { rows } = await ctx.db.query<{ seq: number }>(
-    'select greatest(last_seq - $2, 0) as seq from session_logs where run_id = $1',
-    [runId, pageSize],
-  )
-  return rows[0]?.seq ?? 0
 }
 
 function toFrame(event: { seq: number; type: string; json: string }): Frame {

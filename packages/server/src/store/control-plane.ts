@@ -26,3 +26,9 @@ export async function beat(tx: Tx): Promise<number> {
 export async function lockBootstrap(tx: Tx): Promise<void> {
   await tx.query('lock table installation in exclusive mode')
 }
+
+/** What the control plane's one clock says. */
+export async function findDatabaseTime(db: Queryable): Promise<Date> {
+  const { rows } = await db.query<{ now: Date }>('select db_now() as now')
+  return (rows[0] as { now: Date }).now
+}

@@ -230,6 +230,15 @@ export async function countRunsBefore(db: Queryable, run: RunRecord): Promise<nu
   return rows[0]?.count ?? 0
 }
 
+/** Runs that have not ended, over the whole installation. */
+export async function countRunsByState(db: Queryable): Promise<{ state: RunState; count: number }[]> {
+  const { rows } = await db.query<{ state: RunState; count: number }>(
+    `select state, count(*) as count from runs
+      where state not in ('SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED') group by state`,
+  )
+  return rows
+}
+
 /** What a list shows beside the run itself. */
 export interface RunFacts {
   creatorName: string | null
