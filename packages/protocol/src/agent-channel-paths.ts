@@ -6,6 +6,7 @@ export const agentProtocolVersion = 1
 export const agentChannelPaths = {
   hello: '/api/v1/agent-channel/hello',
   events: '/api/v1/agent-channel/events',
+  nextTurn: '/api/v1/agent-channel/next-turn',
   commands: '/api/v1/agent-channel/commands',
   ackCommands: '/api/v1/agent-channel/commands/ack',
   blobs: '/api/v1/agent-channel/blobs',

@@ -9,6 +9,7 @@ import { turnOutcomes } from './run-state.ts'
  * the execution's token.
  *
  *   POST agent-channel/hello            who I am → everything the run needs
+ *   POST agent-channel/next-turn        {is_last} → the turn to perform next, or none: the agent rests, or says goodbye
  *   POST agent-channel/events           a batch of numbered events → acknowledgement; also renews the lease
  *   GET  agent-channel/commands         SSE of the execution's inbox, delivered until acknowledged
  *   POST agent-channel/commands/ack     {ids}
@@ -33,10 +34,42 @@ export type HelloRequest = z.infer<typeof helloRequest>
 export interface ModelAccess {
   /** `provider/model`, the id that users see. */
   id: string
-  wire: 'anthropic-messages' | 'openai-chat' | 'openai-responses'
-  /** Path of the gateway on the control plane, e.g. `/llm/openai/v1`. The execution token is its key. */
+  wire: ModelWire
+  /** Path of the gateway, e.g. `/llm/openai/v1`. The execution token is its key. */
   base_path: string
+  /** Address of the gateway where it is not the control plane's own: `OZ_GATEWAY_URL`. */
+  base_url?: string
+  /** Tokens; absent when the provider does not say. */
   context_window?: number
+  /** It takes images. */
+  vision?: boolean
+}
+
+/** What a provider speaks. Readers: the gateway's routes, the agent's model libraries. */
+export const modelWires = [
+  'anthropic-messages',
+  'openai-chat',
+  'openai-responses',
+  'google-generate-content',
+  'bedrock-converse',
+] as const
+export type ModelWire = (typeof modelWires)[number]
+
+/** Something that a person said while a turn was at work, for that turn. */
+export interface TurnMessage {
+  message_id: string
+  /** `steer`: at the next safe boundary. `interrupt`: stop what runs, then this. */
+  mode: 'steer' | 'interrupt'
+  text: string
+}
+
+export interface TurnInput {
+  turn_id: string
+  /** 1 for the run's prompt. */
+  number: number
+  message: string
+  /** What was said to this turn so far and no checkpoint has taken up, in order. */
+  messages: TurnMessage[]
 }
 
 export interface HelloResponse {
@@ -46,7 +79,9 @@ export interface HelloResponse {
   conversation_id: string
   /** 1 for the first attempt. */
   attempt: number
-  turn: { turn_id: string; number: number; message: string }
+  turn: TurnInput
+  /** What this execution goes on from; null: it is the first one of its conversation. */
+  continues: Continuation | null
   title: string
   config: AmbientAgentConfig
   /** null: no provider is configured; `model_problem` says what to tell the user. */
@@ -54,12 +89,30 @@ export interface HelloResponse {
   model_problem?: string
   /** Where to go on from, when an earlier execution got that far. */
   checkpoint: { harness: string; format: string; step: number; blob_id: string } | null
-  /** The workspace as last saved by an earlier execution of this run: put back after the clone. */
+  /** The workspace as last saved in this conversation: put back after the clone. */
   workspace: { repositories: SavedRepository[] } | null
+  /** How long to wait for a follow-up after a turn that succeeded or asked something. 0: not at all. */
+  idle_timeout_ms: number
   limits: AgentLimits
   /** Already stored of this execution's stream. */
   acked_n: number
   run_url: string
+}
+
+export interface Continuation {
+  /** `retry`: an attempt at this turn was lost. `follow_up`: a later turn of the run. `conversation`: another run began it. */
+  reason: 'retry' | 'follow_up' | 'conversation'
+  /** The conversation knows of work that the saved workspace does not have: its files were lost with their machine. */
+  is_workspace_stale: boolean
+}
+
+export const nextTurnRequest = z.strictObject({
+  /** The agent will not ask again: where no turn waits its execution ends with this call. */
+  is_last: z.boolean(),
+})
+export type NextTurnRequest = z.infer<typeof nextTurnRequest>
+export interface NextTurnResponse {
+  turn: TurnInput | null
 }
 
 /** Decided by the server's configuration; `docs/configuration.md` names the variables. Times are milliseconds. */
@@ -67,14 +120,21 @@ export interface AgentLimits {
   renew_every_ms: number
   /** Stop yourself when no renewal was acknowledged for this long. */
   stop_after_ms: number
+  /** Model answers per turn. */
   max_steps: number
+  /** Per answer. */
   max_output_tokens: number
+  /** Per turn, over all its answers. */
+  max_turn_output_tokens: number
+  max_turn_ms: number
   llm_idle_timeout_ms: number
   llm_retry_for_ms: number
   setup_command_timeout_ms: number
   command_timeout_ms: number
   workspace_max_bytes: number
   spool_max_bytes: number
+  /** Whether tools may fetch pages from the network. */
+  web_fetch: boolean
 }
 
 /** What the agent sends beside session events; the server acts on these and writes what viewers see of them. */
@@ -86,15 +146,23 @@ export interface AgentControlData {
     message: string
     /** Code of the error registry, or a platform code. */
     error_code?: string
+    /** Every message that the turn took up: what is missing here becomes a turn of its own. */
+    taken_message_ids?: string[]
   }
   /** Stored in the same transaction as the events of its step. */
-  checkpoint: { harness: string; format: string; step: number; blob_id: string }
+  checkpoint: {
+    harness: string
+    format: string
+    step: number
+    blob_id: string
+    /** Messages that are in it: a later execution is not given them again. */
+    taken_message_ids?: string[]
+  }
   workspace_saved: { repositories: SavedRepository[]; left_out: string[] }
-  /** The agent rests and can take a follow-up (`idle`), or works again (`running`). */
-  execution_state: { state: 'running' | 'idle' }
 }
 
 const turnOutcome = z.enum(turnOutcomes)
+const messageIds = z.array(z.uuid()).max(1000)
 
 const savedRepository = z.object({
   dir: z.string().max(4096),
@@ -118,21 +186,22 @@ export const agentControlData = {
     outcome: turnOutcome,
     message: z.string(),
     error_code: z.string().max(64).optional(),
+    taken_message_ids: messageIds.optional(),
   }),
   checkpoint: z.object({
     harness: z.string().max(64),
     format: z.string().max(64),
     step: z.int().min(0),
     blob_id: z.uuid(),
+    taken_message_ids: messageIds.optional(),
   }),
   workspace_saved: z.object({
     repositories: z.array(savedRepository).max(50),
     left_out: z.array(z.string()).max(1000),
   }),
-  execution_state: z.object({ state: z.enum(['running', 'idle']) }),
 } as const
 
-/** Session events that agents write. `run_state` and `participant` are the server's own. */
+/** Session events that agents write. `run_state`, `usage` and `participant` are the server's own. */
 export const agentSessionEventTypes = [
   'setup_step',
   'user_message',
@@ -142,9 +211,10 @@ export const agentSessionEventTypes = [
   'tool_call_update',
   'plan',
   'terminal_output',
-  'usage',
   'artifact',
   'notice',
+  'message_delivered',
+  'model_wait',
 ] as const satisfies readonly (keyof SessionEventData)[]
 
 export type AgentEventData = Pick<SessionEventData, (typeof agentSessionEventTypes)[number]> & AgentControlData
@@ -190,6 +260,12 @@ export interface EventBatchResponse {
 export type AgentCommand =
   | { id: string; type: 'cancel'; payload: { reason: string } }
   | { id: string; type: 'stop'; payload: { reason: string } }
+  /** Somebody said something to the turn at work. */
+  | { id: string; type: 'message'; payload: TurnMessage & { turn_id: string } }
+  /** A turn waits: ask for it when you rest. */
+  | { id: string; type: 'turn'; payload: Record<string, never> }
+  /** Your slot is needed: leave if you rest. */
+  | { id: string; type: 'end_idle'; payload: { reason: string } }
 
 export const ackCommandsRequest = z.strictObject({ ids: z.array(z.uuid()).max(100) })
 export const blobResponse = z.object({ blob_id: z.uuid(), size_bytes: z.int() })

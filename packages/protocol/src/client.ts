@@ -1,4 +1,5 @@
 import type { ApiKey, CreateApiKeyRequest, CreateApiKeyResponse, Whoami } from './api-keys.ts'
+import type { Conversation } from './conversations.ts'
 import { AppError, type ErrorCode, errorSpecs } from './errors.ts'
 import type { ListEventsResponse } from './events.ts'
 import type { ListModelsResponse } from './models.ts'
@@ -7,6 +8,9 @@ import type {
   CreateRunRequest,
   CreateRunResponse,
   Execution,
+  FollowUpRequest,
+  FollowUpResponse,
+  ForkRunRequest,
   ListRunsResponse,
   Run,
   SavedWorkspace,
@@ -63,6 +67,28 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
         ),
       get: (runId: string) => call<Run>('GET', `agent/runs/${encodeURIComponent(runId)}`),
       list: (params: ListRunsParams = {}) => call<ListRunsResponse>('GET', `agent/runs${queryString(params)}`),
+      /** Says something to the run's agent, or begins its next turn. */
+      followUp: (
+        runId: string,
+        request: FollowUpRequest,
+        { idempotencyKey }: { idempotencyKey?: string } = {},
+      ) =>
+        call<FollowUpResponse>(
+          'POST',
+          `agent/runs/${encodeURIComponent(runId)}/followups`,
+          request,
+          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
+        ),
+      /** A new run with its own copy of the conversation and the workspace. */
+      fork: (runId: string, request: ForkRunRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
+        call<CreateRunResponse>(
+          'POST',
+          `agent/runs/${encodeURIComponent(runId)}/fork`,
+          request,
+          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
+        ),
+      conversation: (runId: string) =>
+        call<Conversation>('GET', `agent/runs/${encodeURIComponent(runId)}/conversation`),
       cancel: (runId: string) => call<string>('POST', `agent/runs/${encodeURIComponent(runId)}/cancel`),
       events: (runId: string, params: { since?: number; limit?: number } = {}) =>
         call<ListEventsResponse>('GET', `agent/runs/${encodeURIComponent(runId)}/events${queryString(params)}`),

@@ -61,7 +61,16 @@ export interface SessionEventData {
     started_at?: string
     duration_ms?: number
   }
-  user_message: { text: string; turn: number; author?: string; mode?: string }
+  /** `turn` is the one that it began, or for `steer` and `interrupt` the one that it was said to. */
+  user_message: {
+    text: string
+    turn: number
+    message_id?: string
+    author?: string
+    mode?: 'queue' | 'steer' | 'interrupt'
+  }
+  /** The harness has put a steering message before its model. */
+  message_delivered: { message_id: string }
   agent_message_chunk: { messageId: string; content: { type: 'text'; text: string } }
   agent_thought_chunk: { messageId: string; content: { type: 'text'; text: string } }
   tool_call: {
@@ -91,13 +100,10 @@ export interface SessionEventData {
   }
   /** Output of a command while it runs. `toolCallId` is absent for setup commands, which name their `step`. */
   terminal_output: { toolCallId?: string; step?: string; text: string }
-  usage: {
-    model: string
-    input_tokens: number
-    output_tokens: number
-    cached_input_tokens?: number
-    total_tokens: number
-  }
+  /** One per model request, counted by the gateway. `input_tokens` are those that no cache had a part in. */
+  usage: ModelUsage & { model: string; provider: string; estimated?: boolean }
+  /** The agent waits before it asks the model again; `until` is RFC 3339. */
+  model_wait: { reason: string; until: string; attempt: number }
   artifact: { artifact_type: string } & Record<string, unknown>
   participant: { action: 'joined' | 'left'; name: string }
   /** A sentence of ours to the reader: something was ignored, cut, retried. */
@@ -112,6 +118,18 @@ export interface SessionEventData {
   turn_outcome: { outcome: string; message?: string; late?: boolean }
 }
 export type SessionEventType = keyof SessionEventData
+
+/** Tokens, and what they cost where the price is known. */
+export interface ModelUsage {
+  input_tokens: number
+  output_tokens: number
+  cache_read_tokens: number
+  cache_write_tokens: number
+  /** Those of `output_tokens` that were spent on thinking. */
+  reasoning_tokens: number
+  /** US dollars. Absent: the price table does not have the model. */
+  cost_usd?: number
+}
 
 export type SessionEvent = {
   [T in SessionEventType]: { seq: number; type: T; execution_id?: string; at: string; data: SessionEventData[T] }
@@ -158,6 +176,8 @@ export const sessionEventTypes = [
   'artifact',
   'participant',
   'notice',
+  'message_delivered',
+  'model_wait',
   'checkpoint',
   'workspace_saved',
   'event_invalid',

@@ -6,12 +6,18 @@ export type {
   AgentEventType,
   AgentLimits,
   BlobResponse,
+  Continuation,
   EventBatch,
   EventBatchResponse,
   HelloRequest,
   HelloResponse,
   ModelAccess,
+  ModelWire,
+  NextTurnRequest,
+  NextTurnResponse,
   NumberedEvent,
+  TurnInput,
+  TurnMessage,
 } from './agent-channel.ts'
 export { agentChannelPaths, agentProtocolVersion, maxBatchBytes, maxBatchEvents } from './agent-channel-paths.ts'
 export type { AmbientAgentConfig, CloudEnvironmentConfig, SourceRepo } from './agent-config.ts'
@@ -25,9 +31,22 @@ export {
   type ListRunsParams,
   readAnswer,
 } from './client.ts'
+export type {
+  Conversation,
+  ConversationContentBlock,
+  ConversationMessage,
+  ConversationStep,
+} from './conversations.ts'
 export { type ErrorSpec, type PlatformErrorCode, platformErrorCodes } from './error-spec.ts'
 export { AppError, describeError, type ErrorCode, type ErrorDetails, errorSpecs } from './errors.ts'
-export type { ListEventsResponse, SavedRepository, SessionEvent, SessionEventData, SessionEventType } from './events.ts'
+export type {
+  ListEventsResponse,
+  ModelUsage,
+  SavedRepository,
+  SessionEvent,
+  SessionEventData,
+  SessionEventType,
+} from './events.ts'
 export { type FailureReason, failureReasonOf, failureReasons, failureSpec, lostExecution } from './failure-reasons.ts'
 export type { ListModelsResponse, ModelInfo } from './models.ts'
 export { operatorErrors } from './operator-errors.ts'
@@ -51,6 +70,10 @@ export type {
   CreateRunRequest,
   CreateRunResponse,
   Execution,
+  FollowUpMode,
+  FollowUpRequest,
+  FollowUpResponse,
+  ForkRunRequest,
   ListRunsQuery,
   ListRunsResponse,
   Run,

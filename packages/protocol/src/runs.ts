@@ -34,6 +34,8 @@ export const createRunRequest = z
     team: z.boolean().optional(),
     /** Groups a child under its parent in lists. */
     parent_run_id: z.uuid().optional(),
+    /** Continues this conversation, with its workspace. Environment, model and base prompt are those of its last run where `config` names none. */
+    conversation_id: z.uuid().optional(),
     interactive: z.boolean().optional(),
   })
   .meta({ id: 'RunAgentRequest' })
@@ -48,6 +50,53 @@ export const createRunResponse = z
   })
   .meta({ id: 'RunAgentResponse' })
 export type CreateRunResponse = z.infer<typeof createRunResponse>
+
+export const followUpModes = ['queue', 'steer', 'interrupt'] as const
+export type FollowUpMode = (typeof followUpModes)[number]
+
+export const followUpRequest = z
+  .strictObject({
+    /** Not empty, at most 1 MiB of UTF-8. */
+    message: z.string(),
+    /** `queue`: a turn of its own, after this one. `steer`: at the next safe boundary. `interrupt`: stop now, then this. Default `queue`, which the SDK's own three modes are taken for as well. */
+    mode: z.enum([...followUpModes, 'normal', 'plan', 'orchestrate']).default('queue'),
+  })
+  .meta({ id: 'RunFollowupRequest' })
+export type FollowUpRequest = z.input<typeof followUpRequest>
+
+export const followUpResponse = z
+  .object({
+    run_id: z.uuid(),
+    message_id: z.uuid(),
+    /** What it was taken as: steering needs a turn at work, without one it begins a turn. */
+    mode: z.enum(followUpModes),
+    /** Number of the turn that it began, or was said to. */
+    turn: z.int(),
+    state: runState,
+  })
+  .meta({ id: 'RunFollowupResponse' })
+export type FollowUpResponse = z.infer<typeof followUpResponse>
+
+export const forkRunRequest = z
+  .strictObject({
+    /** What the copy shall do. Not empty, at most 1 MiB of UTF-8. */
+    prompt: z.string(),
+    title: z.string().max(255).optional(),
+  })
+  .meta({ id: 'ForkRunRequest' })
+export type ForkRunRequest = z.infer<typeof forkRunRequest>
+
+export const runUsage = z
+  .object({
+    requests: z.int(),
+    input_tokens: z.int(),
+    output_tokens: z.int(),
+    cache_read_tokens: z.int(),
+    cache_write_tokens: z.int(),
+    reasoning_tokens: z.int(),
+    cost_usd: z.number().optional().describe('US dollars, of the requests whose price is known.'),
+  })
+  .meta({ id: 'RunUsage' })
 
 export const runItem = z
   .object({
@@ -86,8 +135,10 @@ export const runItem = z
         input_tokens: z.int(),
         output_tokens: z.int(),
         requests: z.int(),
+        inference_cost: z.number().optional(),
       })
       .meta({ id: 'RequestUsage' }),
+    usage: runUsage,
     agent_config: ambientAgentConfig,
     conversation_id: z.uuid(),
     parent_run_id: z.uuid().optional(),

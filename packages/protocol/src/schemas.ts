@@ -9,6 +9,8 @@ export {
   blobResponse,
   eventBatch,
   helloRequest,
+  modelWires,
+  nextTurnRequest,
 } from './agent-channel.ts'
 export { ambientAgentConfig, cloudEnvironmentConfig } from './agent-config.ts'
 export {
@@ -19,6 +21,7 @@ export {
   listApiKeysResponse,
   whoami,
 } from './api-keys.ts'
+export { conversationResponse } from './conversations.ts'
 export { listEventsQuery, listEventsResponse, sessionEvent, sessionEventTypes, setupSteps } from './events.ts'
 export { listModelsResponse, modelInfo } from './models.ts'
 export { problem } from './problem.ts'
@@ -27,6 +30,10 @@ export {
   createRunResponse,
   executionItem,
   executionLocations,
+  followUpModes,
+  followUpRequest,
+  followUpResponse,
+  forkRunRequest,
   listExecutionsResponse,
   listRunsQuery,
   listRunsResponse,

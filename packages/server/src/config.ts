@@ -144,6 +144,27 @@ export const serverFlags = {
     default: '16384',
     description: 'Tokens that one model call may answer.',
   },
+  agentMaxTurnOutputTokens: {
+    flag: null,
+    env: 'OZ_AGENT_MAX_TURN_OUTPUT_TOKENS',
+    value: 'N',
+    default: '2000000',
+    description: 'Tokens that all model calls of one turn may answer together.',
+  },
+  agentMaxTime: {
+    flag: null,
+    env: 'OZ_AGENT_MAX_TIME',
+    value: 'DURATION',
+    default: '24h',
+    description: 'How long one turn of the agent may take.',
+  },
+  agentWebFetch: {
+    flag: null,
+    env: 'OZ_AGENT_WEB_FETCH',
+    value: 'on|off',
+    default: 'off',
+    description: 'Whether the agent has a tool that fetches web pages.',
+  },
   setupCommandTimeout: {
     flag: null,
     env: 'OZ_SETUP_COMMAND_TIMEOUT',
@@ -194,6 +215,9 @@ export interface ServerOptions {
     llmIdleTimeoutMs: number
     maxSteps: number
     maxOutputTokens: number
+    maxTurnOutputTokens: number
+    maxTurnMs: number
+    webFetch: boolean
     setupCommandTimeoutMs: number
     commandTimeoutMs: number
     workspaceMaxBytes: number
@@ -270,6 +294,9 @@ export function readServerOptions(
       llmIdleTimeoutMs: read('llmIdleTimeout', parseDuration),
       maxSteps: read('agentMaxSteps', parseCount),
       maxOutputTokens: read('agentMaxOutputTokens', parseCount),
+      maxTurnOutputTokens: read('agentMaxTurnOutputTokens', parseCount),
+      maxTurnMs: read('agentMaxTime', parseDuration),
+      webFetch: read('agentWebFetch', parseSwitch),
       setupCommandTimeoutMs: read('setupCommandTimeout', parseDuration),
       commandTimeoutMs: read('commandTimeout', parseDuration),
       workspaceMaxBytes: read('workspaceMaxBytes', parseCount),
@@ -305,6 +332,11 @@ export function parseDuration(value: string): number {
   if (parts.length === 0 || parts.map((part) => part[0]).join('') !== value.trimStart())
     throw new Error(`"${value}" is not a duration such as 45m, 10s or 1h 30m`)
   return parts.reduce((sum, [, count, unit]) => sum + Number(count) * (unitMs[unit ?? ''] ?? 0), 0)
+}
+
+function parseSwitch(value: string): boolean {
+  if (value !== 'on' && value !== 'off') throw new Error(`"${value}" is neither on nor off`)
+  return value === 'on'
 }
 
 function parseCount(value: string): number {

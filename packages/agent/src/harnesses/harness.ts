@@ -1,5 +1,5 @@
 import type { Masker } from '@openoz/machine'
-import type { AgentLimits, AmbientAgentConfig, ModelAccess, TurnOutcome } from '@openoz/protocol'
+import type { AgentLimits, AmbientAgentConfig, ModelAccess, TurnInput, TurnMessage, TurnOutcome } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import type { EventSink } from '../event-sink.ts'
 import type { Workspace } from '../workspace/prepare.ts'
@@ -14,15 +14,24 @@ export interface Harness {
   open(context: HarnessContext): Promise<HarnessSession>
 }
 
+/**
+ * One conversation. Turns come one after the other; while one is at work people may speak into it.
+ *
+ * `steer` and `interrupt` may come at any time, also just as a turn ends: a message that the turn did not take up is not lost, since the control
+ * plane hears with the outcome which ones it did (`takenMessageIds`) and makes a turn of the others.
+ */
 export interface HarnessSession {
-  /** The conversation holds the prompt of `context.turnId` already: an earlier execution of the run had asked it. */
-  readonly isMidTurn: boolean
   /**
    * One turn: resolves when the agent rests, with the turn's outcome. What the agent says and does goes to `context.sink` in ACP shapes
    * before that. Failures of the model or of the harness are outcomes; rejects only with the signal's reason, after tools have ended.
-   * Without a text it goes on with the turn that it is in the middle of. Not to be called while another prompt runs.
+   * A turn that the conversation is in the middle of (an earlier execution had begun it) is gone on with: its text is not asked again.
+   * Not to be called while another prompt runs.
    */
-  prompt(text: string | undefined, signal: AbortSignal): Promise<TurnResult>
+  prompt(turn: TurnInput, signal: AbortSignal): Promise<TurnResult>
+  /** Puts a message before the model at the next safe boundary. Ignored when no prompt runs. Says so by `message_delivered` once it is there. */
+  steer(message: TurnMessage): void
+  /** The same, but what runs now (the model's answer, tools) is stopped for it first. */
+  interrupt(message: TurnMessage): void
   /** Stops the running prompt as its signal would; the conversation stays usable. Resolves when it rests. Safe to call when nothing runs. */
   cancel(): Promise<void>
   /** The conversation as of the last finished step; null while there is nothing to go on from. Never rejects. */
@@ -34,7 +43,6 @@ export interface HarnessSession {
 /** Everything that a harness gets to know. It reaches the control plane through nothing else. */
 export interface HarnessContext {
   runId: string
-  turnId: string
   config: AmbientAgentConfig
   model: ModelAccess
   limits: AgentLimits
@@ -46,6 +54,11 @@ export interface HarnessContext {
   checkpoint: HarnessCheckpoint | undefined
   /** What the model must know beside its prompt: that the machine was replaced, and what came back. Put into the conversation, before its next answer. */
   notes: string[]
+  /**
+   * Keeps on the local disk what a next execution shall go on from if this process dies now. To be called whenever something was done that must
+   * not be done twice: an answer of the model, a tool's result. Quick, never throws.
+   */
+  keep: (checkpoint: HarnessCheckpoint) => void
   /** To be awaited after each finished step: saves `checkpoint()` behind the step's events. Rejects when the execution is over. */
   stepFinished: () => Promise<void>
   /** Keeps the whole of a large output and returns its id; undefined when that fails. */
@@ -65,6 +78,8 @@ export interface HarnessCheckpoint {
   format: string
   step: number
   data: Uint8Array
+  /** Messages of the turn at work that are in it. */
+  takenMessageIds: string[]
 }
 
 export interface TurnResult {
@@ -73,4 +88,6 @@ export interface TurnResult {
   message: string
   /** Code of the error registry, or a platform code. */
   errorCode?: string
+  /** Every message that the turn took up. */
+  takenMessageIds?: string[]
 }

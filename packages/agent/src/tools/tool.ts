@@ -3,6 +3,7 @@ import type { AgentLimits, SessionEventData } from '@openoz/protocol'
 import type { z } from 'zod'
 import type { EventSink } from '../event-sink.ts'
 import type { Workspace } from '../workspace/prepare.ts'
+import type { ToolState } from './tool-state.ts'
 
 /** Something that the model can do. One file per tool; `tools.ts` lists them. */
 export interface Tool<Input = unknown> {
@@ -29,6 +30,8 @@ export interface ToolContext {
   masker: Masker
   /** Keeps the whole of a large output and returns its id; undefined when that fails. */
   keepOutput: (file: string) => Promise<string | undefined>
+  /** What outlives one call: running commands, which files were read. */
+  state: ToolState
 }
 
 export interface ToolCall extends ToolContext {
@@ -39,7 +42,11 @@ export interface ToolCall extends ToolContext {
 export interface ToolOutput {
   /** What the model reads, as JSON. */
   result: Record<string, unknown>
+  /** Pictures that belong to the result, for models that see. */
+  images?: { mediaType: string; data: Uint8Array }[]
   isError?: boolean
+  /** The turn ends here, as BLOCKED, with this question to a person. */
+  question?: string
   /** What viewers see; the result as text where absent. */
   content?: SessionEventData['tool_call_update']['content']
   /** The part of the result that `content` does not hold, for programs; the whole result where absent. */

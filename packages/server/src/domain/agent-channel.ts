@@ -127,12 +127,15 @@ function limits(ctx: Ctx): HelloResponse['limits'] {
     stop_after_ms: lease.stopMs,
     max_steps: agent.maxSteps,
     max_output_tokens: agent.maxOutputTokens,
+    max_turn_output_tokens: agent.maxTurnOutputTokens,
+    max_turn_ms: agent.maxTurnMs,
     llm_idle_timeout_ms: agent.llmIdleTimeoutMs,
     llm_retry_for_ms: agent.llmRetryForMs,
     setup_command_timeout_ms: agent.setupCommandTimeoutMs,
     command_timeout_ms: agent.commandTimeoutMs,
     workspace_max_bytes: agent.workspaceMaxBytes,
     spool_max_bytes: agent.spoolMaxBytes,
+    web_fetch: agent.webFetch,
   }
 }
 

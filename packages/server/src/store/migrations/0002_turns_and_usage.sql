@@ -1,0 +1,34 @@
+-- Messages to a turn at work, conversations that outlive their run, and usage as model providers bill it.
+
+-- Turns are performed in the order in which they were asked: the seq of their user_message event.
+alter table turns add column asked_seq bigint not null default 0;
+
+-- What was said to a turn while it was at work. Taken once a checkpoint has it; what was not taken when its turn ends becomes a turn.
+create table messages (
+  id uuid primary key,
+  run_id uuid not null references runs on delete cascade,
+  turn_id uuid not null references turns on delete cascade,
+  mode text not null check (mode in ('steer', 'interrupt')),
+  text text not null,
+  author text not null,
+  asked_seq bigint not null,
+  created_at timestamptz not null default db_now(),
+  taken_at timestamptz
+);
+create index messages_open on messages (turn_id, asked_seq) where taken_at is null;
+
+create index checkpoints_by_conversation on checkpoints (conversation_id, id desc);
+create index runs_by_conversation on runs (conversation_id);
+
+alter table saved_workspaces add column conversation_id uuid references conversations on delete cascade;
+update saved_workspaces set conversation_id = runs.conversation_id from runs where runs.id = saved_workspaces.run_id;
+alter table saved_workspaces alter column conversation_id set not null;
+create index saved_workspaces_by_conversation on saved_workspaces (conversation_id, id desc);
+
+-- Input tokens are from now on those that no cache had a part in; the others have columns of their own, since each has its price.
+alter table model_usage rename column cached_input_tokens to cache_read_tokens;
+update model_usage set input_tokens = greatest(input_tokens - cache_read_tokens, 0);
+alter table model_usage add column cache_write_tokens bigint not null default 0;
+alter table model_usage add column reasoning_tokens bigint not null default 0;
+-- US dollars at the time of the request; null where the price table did not have the model.
+alter table model_usage add column cost_usd double precision;
