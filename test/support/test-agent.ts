@@ -6,6 +6,7 @@ import {
   agentProtocolVersion,
   type EventBatchResponse,
   type HelloResponse,
+  type NextTurnResponse,
   readAnswer,
   type TaskAssignment,
   type TurnOutcome,
@@ -82,6 +83,13 @@ export class TestAgent {
   /** A sign of life: an empty batch. */
   renew(): Promise<EventBatchResponse> {
     return this.sendBatch([])
+  }
+
+  /** At rest: what comes next. */
+  async nextTurn(isLast = false): Promise<NextTurnResponse> {
+    const answer = await this.#post<NextTurnResponse>(agentChannelPaths.nextTurn, { is_last: isLast })
+    if (answer.turn) this.turnId = answer.turn.turn_id
+    return answer
   }
 
   end(outcome: TurnOutcome, text = 'done', error_code?: string): Promise<EventBatchResponse> {

@@ -159,6 +159,8 @@ export interface AgentControlData {
     taken_message_ids?: string[]
   }
   workspace_saved: { repositories: SavedRepository[]; left_out: string[] }
+  /** Shown as the run's `status_message` until the next step is finished. */
+  model_wait: SessionEventData['model_wait']
 }
 
 const turnOutcome = z.enum(turnOutcomes)
@@ -199,6 +201,11 @@ export const agentControlData = {
     repositories: z.array(savedRepository).max(50),
     left_out: z.array(z.string()).max(1000),
   }),
+  model_wait: z.object({
+    reason: z.string().max(2048),
+    until: z.iso.datetime({ offset: true }),
+    attempt: z.int().min(1),
+  }),
 } as const
 
 /** Session events that agents write. `run_state`, `usage` and `participant` are the server's own. */
@@ -214,7 +221,6 @@ export const agentSessionEventTypes = [
   'artifact',
   'notice',
   'message_delivered',
-  'model_wait',
 ] as const satisfies readonly (keyof SessionEventData)[]
 
 export type AgentEventData = Pick<SessionEventData, (typeof agentSessionEventTypes)[number]> & AgentControlData

@@ -68,11 +68,7 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
       get: (runId: string) => call<Run>('GET', `agent/runs/${encodeURIComponent(runId)}`),
       list: (params: ListRunsParams = {}) => call<ListRunsResponse>('GET', `agent/runs${queryString(params)}`),
       /** Says something to the run's agent, or begins its next turn. */
-      followUp: (
-        runId: string,
-        request: FollowUpRequest,
-        { idempotencyKey }: { idempotencyKey?: string } = {},
-      ) =>
+      followUp: (runId: string, request: FollowUpRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
         call<FollowUpResponse>(
           'POST',
           `agent/runs/${encodeURIComponent(runId)}/followups`,

@@ -245,7 +245,8 @@ export const requestErrors = {
     platform: 'conflict',
     retryable: false,
     title: 'Conversation in use',
-    message: 'Run {otherRunId} ({state}) is at work in the conversation {conversationId}: two runs at once would lose each other’s work.',
+    message:
+      'Run {otherRunId} ({state}) is at work in the conversation {conversationId}: two runs at once would lose each other’s work.',
     remedy: 'Follow up on that run, wait until it has ended, or make a copy with `oz run fork`.',
   },
   run_being_cancelled: {

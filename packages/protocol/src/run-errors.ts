@@ -142,6 +142,30 @@ export const runErrors = {
     message: 'The model {modelId} answered nothing, twice ({reason}).',
     remedy: 'Try again, or use another model.',
   },
+  model_answer_cut: {
+    status: 502,
+    platform: 'internal_error',
+    retryable: true,
+    title: 'Answer too long',
+    message: 'The model {modelId} did not end its answer within {limit} tokens, twice.',
+    remedy: 'Ask for less at once, or raise OZ_AGENT_MAX_OUTPUT_TOKENS on the server.',
+  },
+  context_window_exceeded: {
+    status: 422,
+    platform: 'internal_error',
+    retryable: false,
+    title: 'Conversation too long',
+    message: 'The conversation does not fit the window of the model {modelId}, also after it was shortened.',
+    remedy: 'Use a model with a larger window, or begin a new run with what is left to do.',
+  },
+  conversation_unreadable: {
+    status: 422,
+    platform: 'operation_not_supported',
+    retryable: false,
+    title: 'Conversation of another version',
+    message: 'The conversation was kept in a form that this agent cannot read ({format}: {problem}).',
+    remedy: 'Use an `oz` of the version that wrote it or a newer one, or begin a new run.',
+  },
 
   // The agent's environment
   repository_clone_failed: {
@@ -223,5 +247,29 @@ export const runErrors = {
     title: 'Limit reached',
     message: 'The agent stopped at its limit of {limit} steps in one turn without finishing.',
     remedy: 'Ask for less at once, or raise OZ_AGENT_MAX_STEPS on the server.',
+  },
+  turn_output_limit_reached: {
+    status: 422,
+    platform: 'invalid_request',
+    retryable: false,
+    title: 'Limit of output reached',
+    message: 'The agent stopped at its limit of {limit} tokens of output in one turn without finishing.',
+    remedy: 'Ask for less at once, or raise OZ_AGENT_MAX_TURN_OUTPUT_TOKENS on the server.',
+  },
+  turn_time_limit_reached: {
+    status: 422,
+    platform: 'invalid_request',
+    retryable: false,
+    title: 'Limit of time reached',
+    message: 'The agent stopped at its limit of {seconds} s for one turn without finishing.',
+    remedy: 'Ask for less at once, or raise OZ_AGENT_MAX_TIME on the server.',
+  },
+  turn_repeats_itself: {
+    status: 422,
+    platform: 'invalid_request',
+    retryable: false,
+    title: 'Agent repeats itself',
+    message: 'The agent was stopped because it made the same failing call {count} times: {tool} ({problem}).',
+    remedy: 'Look at what the call complains of, and tell the agent how to go on.',
   },
 } as const satisfies Record<string, ErrorSpec>

@@ -1,39 +1,35 @@
 import {
-  type AgentControlData,
   AppError,
   agentProtocolVersion,
-  type EventBatchResponse,
   type HelloRequest,
   type HelloResponse,
   isLive,
   type ModelAccess,
-  maxBatchBytes,
-  type NumberedEvent,
+  type NextTurnRequest,
+  type NextTurnResponse,
+  type TurnInput,
 } from '@openoz/protocol'
-import { agentControlData, agentSessionEventTypes } from '@openoz/protocol/schemas'
 import { v7 as uuidv7 } from 'uuid'
-import { findBlob } from '../store/blobs.ts'
-import { findLastCheckpoint, findLastWorkspace, insertCheckpoint, insertSavedWorkspace } from '../store/checkpoints.ts'
+import { findLastCheckpoint, findWorkspaceOfConversation, type SavedWorkspaceRecord } from '../store/checkpoints.ts'
 import { insertCommand } from '../store/commands.ts'
 import type { Tx } from '../store/database.ts'
 import {
   type ExecutionRecord,
-  findExecutionForUpdate,
+  updateExecutionEnded,
   updateExecutionHello,
   updateExecutionState,
 } from '../store/executions.ts'
-import { findRun, findRunForUpdate, type RunRecord } from '../store/runs.ts'
-import { appendEvents, appendFreshEvents, type NewEvent, updateAcknowledged } from '../store/session-log.ts'
-import { findOpenTurn, updateTurnStarted } from '../store/turns.ts'
+import { listOpenMessages } from '../store/messages.ts'
+import { findRun } from '../store/runs.ts'
+import { findOpenTurn, type TurnRecord, updateTurnStarted } from '../store/turns.ts'
 import type { ExecutionActor } from './actors.ts'
 import { type Ctx, change } from './context.ts'
-import { isTooDeep, storableJson, storableText, storableTime } from './session-log.ts'
-import { endTurn, type Hint, moveRun, platformCode } from './turns.ts'
+import { lockExecution } from './executions.ts'
+import { moveRun } from './turns.ts'
 
 /**
- * What an agent does to its run. Everything it says comes as one numbered stream; a batch is one transaction that takes the contiguous prefix
- * after what is acknowledged already, so a batch that is sent twice changes nothing. Events that change state (outcome, checkpoint, saved
- * workspace) are acted on in that same transaction. An execution that is over changes nothing any more; what it says is kept, marked late.
+ * What an agent asks: at its hello for everything that its execution needs, and whenever it rests for what comes next. What it says is in
+ * `event-batches.ts`.
  */
 
 export async function hello(ctx: Ctx, actor: ExecutionActor, request: HelloRequest): Promise<HelloResponse> {
@@ -77,17 +73,19 @@ export async function hello(ctx: Ctx, actor: ExecutionActor, request: HelloReque
         executionId: execution.id,
         type: 'cancel',
         payload: { reason: 'Cancelled by user.' },
+        once: true,
       })
 
-    const checkpoint = await findLastCheckpoint(tx, run.id)
-    const workspace = await findLastWorkspace(tx, run.id)
+    const checkpoint = await findLastCheckpoint(tx, run.conversationId)
+    const workspace = await findWorkspaceOfConversation(tx, run.conversationId)
     return {
       protocol: agentProtocolVersion,
       run_id: run.id,
       execution_id: execution.id,
       conversation_id: run.conversationId,
       attempt: execution.number,
-      turn: { turn_id: turn.id, number: turn.number, message: turn.message },
+      turn: await turnInput(tx, turn),
+      continues: continuation({ execution, turn, checkpoint, workspace }),
       title: run.title,
       config: run.config,
       ...model,
@@ -100,11 +98,75 @@ export async function hello(ctx: Ctx, actor: ExecutionActor, request: HelloReque
           }
         : null,
       workspace: workspace ? { repositories: workspace.repositories } : null,
+      idle_timeout_ms: (run.config.idle_timeout_minutes ?? 0) * 60_000,
       limits: limits(ctx),
       acked_n: execution.ackedN,
       run_url: `${ctx.publicUrl}/api/v1/agent/runs/${run.id}`,
     }
   })
+}
+
+/**
+ * What an agent at rest does next: the turn that waits, or none. With `is_last` it says goodbye: where no turn waits its execution is over with
+ * this answer, so a message that comes a moment later finds nobody and begins a new one. Asked again it answers the same.
+ */
+export async function nextTurn(
+  ctx: Ctx,
+  actor: ExecutionActor,
+  { is_last: isLast }: NextTurnRequest,
+): Promise<NextTurnResponse> {
+  return change(ctx, async (tx, hint) => {
+    const { run, execution } = await lockExecution(tx, actor)
+    // The answer to an earlier goodbye was lost on its way.
+    if (isLast && execution.state === 'ended' && execution.message === goodbye) return { turn: null }
+    if (!isLive(execution.state) || execution.number !== run.fence)
+      throw new AppError('execution_superseded', { executionId: execution.id, runId: run.id, state: execution.state })
+    const turn = run.cancelRequestedAt ? undefined : await findOpenTurn(tx, run.id)
+    if (turn) {
+      await updateTurnStarted(tx, turn.id, execution.id)
+      await updateExecutionState(tx, execution.id, 'running')
+      const input = await turnInput(tx, turn)
+      if (run.state !== 'INPROGRESS')
+        await moveRun(tx, hint, run, {
+          state: 'INPROGRESS',
+          message: 'The agent goes on with the next message.',
+          executionId: execution.id,
+        })
+      return { turn: input }
+    }
+    if (isLast) await updateExecutionEnded(tx, execution.id, { state: 'ended', message: goodbye })
+    else await updateExecutionState(tx, execution.id, 'idle')
+    hint(`run ${run.id}`)
+    return { turn: null }
+  })
+}
+
+const goodbye = 'The agent had nothing more to do.'
+
+async function turnInput(tx: Tx, turn: TurnRecord): Promise<TurnInput> {
+  const messages = await listOpenMessages(tx, turn.id)
+  return {
+    turn_id: turn.id,
+    number: turn.number,
+    message: turn.message,
+    messages: messages.map(({ message_id, mode, text }) => ({ message_id, mode, text })),
+  }
+}
+
+interface Past {
+  execution: ExecutionRecord
+  /** As it was before this hello. */
+  turn: TurnRecord
+  checkpoint: Awaited<ReturnType<typeof findLastCheckpoint>>
+  workspace: SavedWorkspaceRecord | undefined
+}
+
+function continuation({ execution, turn, checkpoint, workspace }: Past): HelloResponse['continues'] {
+  const isRetry = turn.executionId !== null && turn.executionId !== execution.id
+  if (!checkpoint && !workspace && !isRetry) return null
+  const reason = isRetry ? 'retry' : turn.number > 1 ? 'follow_up' : 'conversation'
+  const savedAt = workspace?.createdAt.getTime() ?? 0
+  return { reason, is_workspace_stale: checkpoint !== undefined && checkpoint.createdAt.getTime() > savedAt }
 }
 
 async function modelAccess(
@@ -136,189 +198,5 @@ function limits(ctx: Ctx): HelloResponse['limits'] {
     workspace_max_bytes: agent.workspaceMaxBytes,
     spool_max_bytes: agent.spoolMaxBytes,
     web_fetch: agent.webFetch,
-  }
-}
-
-async function lockExecution(tx: Tx, actor: ExecutionActor): Promise<{ run: RunRecord; execution: ExecutionRecord }> {
-  const run = await findRunForUpdate(tx, actor.runId)
-  const execution = await findExecutionForUpdate(tx, actor.executionId)
-  if (!run || !execution) throw new AppError('run_not_found', { runId: actor.runId })
-  return { run, execution }
-}
-
-const controlTypes = Object.keys(agentControlData)
-const knownTypes: readonly string[] = [...agentSessionEventTypes, ...controlTypes]
-
-/** Takes a batch and answers up to where the stream is stored. Never refuses a batch for what is in it. */
-export async function appendBatch(
-  ctx: Ctx,
-  actor: ExecutionActor,
-  events: NumberedEvent[],
-): Promise<EventBatchResponse> {
-  const newest = events.reduce((n, event) => Math.max(n, event.n), 0)
-  const answer = (ackedN: number, isOver: boolean): EventBatchResponse => ({
-    acked_n: ackedN,
-    ...(newest > ackedN ? { resend_from: ackedN + 1 } : {}),
-    ...(isOver ? { superseded: true } : {}),
-  })
-
-  // Most batches move no state: they need neither the run's lock nor a transaction of several statements.
-  if (!events.some((event) => controlTypes.includes(event.type))) {
-    const stored = events.map((event) => ({ ...toStored(event, actor.executionId, false), n: event.n }))
-    const result = await appendFreshEvents(ctx.db, actor.executionId, stored)
-    if (!result) throw new AppError('run_not_found', { runId: actor.runId })
-    if (result.appended > 0) ctx.hints.publish(`run ${result.runId}`)
-    return answer(result.ackedN, result.isOver)
-  }
-
-  return change(ctx, async (tx, hint) => {
-    const { run, execution } = await lockExecution(tx, actor)
-    const isOver = !isLive(execution.state)
-
-    const fresh = contiguousAfter(execution.ackedN, events)
-    const stored: NewEvent[] = []
-    const flush = async () => {
-      if (stored.length > 0) await appendEvents(tx, execution.runId, stored.splice(0))
-    }
-    for (const event of fresh) {
-      const effect = isOver ? undefined : effectOf(event)
-      if (effect) {
-        // What came before it in the stream comes before it in the log.
-        await flush()
-        stored.push(...(await applyEffect({ tx, hint, run, execution, event, effect })))
-      } else {
-        stored.push(toStored(event, execution.id, isOver))
-      }
-    }
-    await flush()
-    const ackedN = fresh.at(-1)?.n ?? execution.ackedN
-    await updateAcknowledged(tx, execution.id, ackedN, !isOver)
-    if (fresh.length > 0) hint(`run ${execution.runId}`)
-
-    return answer(ackedN, isOver)
-  })
-}
-
-/** What follows the acknowledged events without a hole; duplicates are skipped. */
-function contiguousAfter(ackedN: number, events: NumberedEvent[]): NumberedEvent[] {
-  const fresh: NumberedEvent[] = []
-  let next = ackedN + 1
-  for (const event of [...events].sort((a, b) => a.n - b.n)) {
-    if (event.n < next) continue
-    if (event.n > next) break
-    fresh.push(event)
-    next++
-  }
-  return fresh
-}
-
-type Effect = { [T in keyof AgentControlData]: { type: T; data: AgentControlData[T] } }[keyof AgentControlData]
-
-/** The event as a change of state, if it is one and fits its schema. */
-function effectOf(event: NumberedEvent): Effect | undefined {
-  if (!controlTypes.includes(event.type)) return undefined
-  const parsed = agentControlData[event.type as keyof AgentControlData].safeParse(event.data)
-  return parsed.success ? ({ type: event.type, data: parsed.data } as Effect) : undefined
-}
-
-interface Application {
-  tx: Tx
-  hint: Hint
-  run: RunRecord
-  execution: ExecutionRecord
-  event: NumberedEvent
-  effect: Effect
-}
-
-/** Acts on a control event and answers what the log keeps of it. Every event keeps one row, so that `n` stays traceable. */
-async function applyEffect({ tx, hint, run, execution, event, effect }: Application): Promise<NewEvent[]> {
-  switch (effect.type) {
-    case 'turn_outcome': {
-      const { outcome, message, error_code } = effect.data
-      const open = await findOpenTurn(tx, run.id)
-      const ended =
-        open?.id === effect.data.turn_id &&
-        (await endTurn(tx, hint, run, execution, { outcome, message, errorCode: platformCode(error_code) }))
-      // The outcome's own event is the run_state that endTurn wrote; a second word on the same turn is kept as what it is.
-      return ended ? [] : [toStored(event, execution.id, true)]
-    }
-    case 'checkpoint': {
-      const { harness, format, step, blob_id } = effect.data
-      if (!(await isOwnBlob(tx, run.id, blob_id))) return [invalid(event, execution.id, 'its blob is not of this run')]
-      await insertCheckpoint(tx, {
-        id: uuidv7(),
-        conversationId: run.conversationId,
-        runId: run.id,
-        executionId: execution.id,
-        harness: storableText(harness),
-        format: storableText(format),
-        step,
-        blobId: blob_id,
-      })
-      return [{ ...toStored(event, execution.id, false), data: storableJson({ step }) }]
-    }
-    case 'workspace_saved': {
-      const { repositories, left_out } = effect.data
-      for (const repository of repositories)
-        for (const blobId of [repository.bundle_blob_id, repository.diff_blob_id])
-          if (blobId !== null && !(await isOwnBlob(tx, run.id, blobId)))
-            return [invalid(event, execution.id, 'one of its blobs is not of this run')]
-      await insertSavedWorkspace(tx, {
-        id: uuidv7(),
-        runId: run.id,
-        executionId: execution.id,
-        repositories: storableJson(repositories),
-        leftOut: storableJson(left_out),
-      })
-      return [toStored(event, execution.id, false)]
-    }
-    case 'execution_state':
-      await updateExecutionState(tx, execution.id, effect.data.state)
-      return [toStored(event, execution.id, false)]
-    default:
-      return effect satisfies never
-  }
-}
-
-async function isOwnBlob(tx: Tx, runId: string, blobId: string): Promise<boolean> {
-  return (await findBlob(tx, blobId))?.runId === runId
-}
-
-/** Characters that are kept of an event that is too large. */
-const keptHead = 1024
-
-function toStored(event: NumberedEvent, executionId: string, isLate: boolean): NewEvent {
-  if (isTooDeep(event.data)) return invalid(event, executionId, 'its data is nested too deeply', {})
-  const isObject = typeof event.data === 'object' && event.data !== null && !Array.isArray(event.data)
-  const data = storableJson(isObject && isLate ? { ...event.data, late: true } : event.data)
-  // Readers hold whole events: what no batch of an agent could carry is not kept whole.
-  if (Buffer.byteLength(data) > maxBatchBytes)
-    return invalid(event, executionId, `it is larger than ${maxBatchBytes} bytes`, data.slice(0, keptHead))
-  if (!isObject) return invalid(event, executionId, 'its data is no object')
-  if (!knownTypes.includes(event.type) && !isSpoolsOwn(event))
-    return invalid(event, executionId, 'its type is not in the protocol')
-  const isUnfit = controlTypes.includes(event.type) && effectOf(event) === undefined
-  if (isUnfit) return invalid(event, executionId, 'its data does not fit its type')
-  return {
-    type: event.type,
-    data,
-    at: storableTime(event.at),
-    n: event.n,
-    executionId,
-  }
-}
-
-/** An event that the agent's spool could not keep, and says so itself. */
-function isSpoolsOwn({ type, data }: NumberedEvent): boolean {
-  return type === 'event_invalid' && typeof data.original_type === 'string' && typeof data.reason === 'string'
-}
-
-function invalid(event: NumberedEvent, executionId: string, reason: string, data: unknown = event.data): NewEvent {
-  return {
-    type: 'event_invalid',
-    data: storableJson({ original_type: event.type, reason, data }),
-    at: storableTime(event.at),
-    n: event.n,
-    executionId,
   }
 }

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { type FailureReason, failureReasonOf, isLive, type TaskAssignment, type WorkerMessage } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
+import { insertCommand } from '../store/commands.ts'
 import {
   findExecution,
   findExecutionForUpdate,
@@ -10,12 +11,12 @@ import {
   updateExecutionStarted,
   updateExecutionsConnection,
 } from '../store/executions.ts'
-import { claimNextRun } from '../store/queue.ts'
+import { claimNextRun, listIdleExecutionsInTheWay } from '../store/queue.ts'
 import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
 import { executionTokenPrefix, hashSecret } from './actors.ts'
 import { type Ctx, change } from './context.ts'
 import { appendServerEvents, storableText } from './session-log.ts'
-import { endCancelled, endTurn, endWithoutOutcome, moveRun } from './turns.ts'
+import { endCancelled, endTurn, endWithoutOutcome, moveRun, requeueUnbegunTurn } from './turns.ts'
 
 /**
  * An execution from the offer to the worker's last word. The worker reports facts (claimed, rejected, started, ended); what they mean for the run
@@ -76,6 +77,15 @@ export async function offerNextRun(ctx: Ctx, connection: WorkerConnection): Prom
       // A worker that knows only the reference messages can hand a token over in no other way than by environment.
       ...(connection.speaksOurs ? { execution_token: token } : { env_vars: { WARP_API_KEY: token } }),
     },
+  }
+}
+
+/** A follow-up that may come holds no slot against work that waits: agents at rest are asked to leave. Their workspaces are saved already. */
+export async function endIdleInTheWay(ctx: Ctx, connectionIds: string[]): Promise<void> {
+  for (const { executionId, runId } of await listIdleExecutionsInTheWay(ctx.db, connectionIds)) {
+    const payload = { reason: 'Its slot is needed for a run that waits.' }
+    await insertCommand(ctx.db, { id: uuidv7(), runId, executionId, type: 'end_idle', payload })
+    ctx.hints.publish(`commands ${executionId}`)
   }
 }
 
@@ -196,6 +206,7 @@ export async function reportEnd(ctx: Ctx, connection: WorkerConnection, end: End
       message: storableText(data.message),
     })
     hint(`run ${run.id}`)
+    if (await requeueUnbegunTurn(tx, hint, run, execution)) return
     if (data.task_state === 'CANCELLED' || reason === 'task_cancelled' || run.cancelRequestedAt) {
       await endCancelled(tx, hint, run, execution)
     } else if (!failure || !reason) {

@@ -1,6 +1,7 @@
 import type { ModelAccess } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import type { ServerOptions } from '../config.ts'
+import type { Signing } from '../signing.ts'
 import type { Database, Tx } from '../store/database.ts'
 
 /** What every rule gets as its first parameter. */
@@ -10,6 +11,7 @@ export interface Ctx {
   hints: Hints
   config: ServerOptions
   models: Models
+  signing: Signing
   /** This process among the replicas. */
   serverId: string
   publicUrl: string

@@ -1,7 +1,14 @@
-import { type Execution, isLive, type WaterfallStep } from '@openoz/protocol'
+import { AppError, type Execution, isLive, type WaterfallStep } from '@openoz/protocol'
 import { findDatabaseTime } from '../store/control-plane.ts'
-import { type ExecutionRecord, listExecutions as listExecutionRecords } from '../store/executions.ts'
+import type { Tx } from '../store/database.ts'
+import {
+  type ExecutionRecord,
+  findExecutionForUpdate,
+  listExecutions as listExecutionRecords,
+} from '../store/executions.ts'
+import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
 import { listSetupSteps } from '../store/session-log.ts'
+import type { ExecutionActor } from './actors.ts'
 import type { Ctx } from './context.ts'
 
 /** Every attempt at a run, with the waterfall of each. */
@@ -72,4 +79,15 @@ function agentSteps(events: { at: Date; data: Record<string, unknown> }[]): Wate
       })
   }
   return rows
+}
+
+/** Run, then execution, locked: the order everywhere. */
+export async function lockExecution(
+  tx: Tx,
+  actor: ExecutionActor,
+): Promise<{ run: RunRecord; execution: ExecutionRecord }> {
+  const run = await findRunForUpdate(tx, actor.runId)
+  const execution = await findExecutionForUpdate(tx, actor.executionId)
+  if (!run || !execution) throw new AppError('run_not_found', { runId: actor.runId })
+  return { run, execution }
 }

@@ -23,6 +23,7 @@ export const permissions = {
   'run.create': { ...people, user: 'member', team: true, words: 'start runs' },
   'run.read': { ...people, user: 'member', team: true, words: 'read runs' },
   'run.cancel': { ...people, user: 'member', team: true, words: 'cancel runs' },
+  'run.follow-up': { ...people, user: 'member', team: true, words: 'send messages to runs' },
   'model.read': { ...people, user: 'member', team: true, words: 'list models' },
   'worker.read': { ...people, user: 'member', team: true, words: 'list workers' },
   'worker.connect': { user: 'member', team: true, worker: true, execution: false, words: 'connect as a worker' },

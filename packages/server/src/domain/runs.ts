@@ -3,6 +3,7 @@ import {
   AppError,
   type CreateRunRequest,
   type CreateRunResponse,
+  type ForkRunRequest,
   isTerminal,
   type ListRunsQuery,
   type ListRunsResponse,
@@ -22,6 +23,7 @@ import {
   findRunWithFacts,
   insertRun,
   listRuns as listRunRecords,
+  listRunsOfConversation,
   type RunCursor,
   type RunFacts,
   type RunRecord,
@@ -30,6 +32,7 @@ import {
 import { listWorkerConnections } from '../store/workers.ts'
 import { type Actor, actorLabel } from './actors.ts'
 import { type Ctx, change } from './context.ts'
+import { claimConversation, copyConversation } from './conversation-use.ts'
 import { appendServerEvents, storableJson, storableText } from './session-log.ts'
 import { endCancelled, type Hint } from './turns.ts'
 import { waitingSentence } from './why.ts'
@@ -40,6 +43,8 @@ const defaultIdleMinutes = 10
 /** Everything about a new run that can be decided, and refused, before the transaction. */
 export interface PlannedRun {
   request: CreateRunRequest
+  /** The conversation that it shall have a copy of. */
+  forkOf?: string
   config: AmbientAgentConfig
   workerHost: string | null
   statusMessage: string
@@ -47,10 +52,9 @@ export interface PlannedRun {
 }
 
 export async function planRun(ctx: Ctx, request: CreateRunRequest, actor: Actor): Promise<PlannedRun> {
-  const bytes = Buffer.byteLength(request.prompt)
-  if (request.prompt.trim() === '') throw new AppError('prompt_empty')
-  if (bytes > maxPromptBytes) throw new AppError('prompt_too_large', { bytes, maxBytes: maxPromptBytes })
-  const wanted = JSON.parse(storableJson(request.config ?? {})) as AmbientAgentConfig
+  requirePrompt(request.prompt)
+  const inherited = await inheritedConfig(ctx, request.conversation_id, actor)
+  const wanted = { ...inherited, ...(JSON.parse(storableJson(request.config ?? {})) as AmbientAgentConfig) }
   refuseUnsupported(wanted)
 
   if (request.parent_run_id !== undefined) await requireRun(ctx, request.parent_run_id, actor)
@@ -76,6 +80,49 @@ export async function planRun(ctx: Ctx, request: CreateRunRequest, actor: Actor)
   }
 }
 
+/** Throws for a message that is empty or too large to be one. */
+export function requirePrompt(text: string): void {
+  const bytes = Buffer.byteLength(text)
+  if (text.trim() === '') throw new AppError('prompt_empty')
+  if (bytes > maxPromptBytes) throw new AppError('prompt_too_large', { bytes, maxBytes: maxPromptBytes })
+}
+
+/** Of the conversation's last run, what decides what the agent is and where it works: its workspace is put back into the same repositories. */
+async function inheritedConfig(
+  ctx: Ctx,
+  conversationId: string | undefined,
+  actor: Actor,
+): Promise<AmbientAgentConfig> {
+  if (conversationId === undefined) return {}
+  const runs = (await listRunsOfConversation(ctx.db, conversationId)).filter((run) => maySee(run, actor))
+  const last = runs.at(-1)
+  if (!last) throw new AppError('conversation_not_found', { conversationId })
+  const { environment, model_id, base_prompt, harness } = last.config
+  return {
+    ...(environment && { environment }),
+    ...(model_id !== undefined && { model_id }),
+    ...(base_prompt !== undefined && { base_prompt }),
+    ...(harness && { harness }),
+  }
+}
+
+/** A run that begins with copies of another one's conversation and workspace, and with its config. */
+export async function planFork(
+  ctx: Ctx,
+  runId: string,
+  { prompt, title }: ForkRunRequest,
+  actor: Actor,
+): Promise<PlannedRun> {
+  const source = await requireRun(ctx, runId, actor)
+  const request: CreateRunRequest = {
+    prompt,
+    title: title ?? `Fork of ${source.title}`.slice(0, 255),
+    team: source.scope === 'team',
+    config: { ...source.config, ...(source.workerHost === null ? {} : { worker_host: source.workerHost }) },
+  }
+  return { ...(await planRun(ctx, request, actor)), forkOf: source.conversationId }
+}
+
 /** One transaction: the run, its config snapshot, its first turn and its first events. */
 export async function createRun(
   tx: Tx,
@@ -86,8 +133,11 @@ export async function createRun(
 ): Promise<CreateRunResponse> {
   if (actor.kind !== 'user' && actor.kind !== 'team')
     throw new AppError('not_authorized', { actor: actorLabel(actor), action: 'start runs' })
-  const { request } = plan
+  const { request, forkOf } = plan
   const prompt = storableText(request.prompt)
+  const conversationId = request.conversation_id ?? uuidv7()
+  if (request.conversation_id !== undefined)
+    await claimConversation(tx, hint, { conversationId, teamId: actor.teamId, forRunId: null })
   const run = await insertRun(
     tx,
     {
@@ -97,7 +147,7 @@ export async function createRun(
       scope: actor.kind === 'team' || request.team !== false ? 'team' : 'user',
       createdByUser: actor.userId,
       createdByKey: actor.keyId,
-      conversationId: uuidv7(),
+      conversationId,
       parentRunId: request.parent_run_id ?? null,
       title: storableText(request.title ?? titleOf(prompt)),
       prompt,
@@ -109,7 +159,9 @@ export async function createRun(
       statusMessage: plan.statusMessage,
     },
     { id: uuidv7(), author: actorLabel(actor) },
+    forkOf ?? null,
   )
+  if (forkOf !== undefined) await copyConversation(tx, { from: forkOf, to: { conversationId, runId: run.id } })
   await appendServerEvents(tx, run.id, [
     { type: 'run_state', data: { state: 'QUEUED', message: plan.statusMessage } },
     { type: 'user_message', data: { text: prompt, turn: 1 } },
@@ -168,12 +220,12 @@ function visible<R extends RunRecord>(run: R | undefined, runId: string, actor: 
   return run
 }
 
-function maySee(run: RunRecord, actor: Actor): boolean {
+export function maySee(run: RunRecord, actor: Actor): boolean {
   if (actor.kind === 'execution') return run.id === actor.runId
   return run.teamId === actor.teamId && (run.scope === 'team' || run.createdByUser === actor.userId)
 }
 
-function isUuid(text: string): boolean {
+export function isUuid(text: string): boolean {
   return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)
 }
 
@@ -250,6 +302,7 @@ export async function cancelRun(ctx: Ctx, runId: string, actor: Actor): Promise<
       executionId: execution.id,
       type: 'cancel',
       payload: { reason: 'Cancelled by user.' },
+      once: true,
     })
     hint(`commands ${execution.id}`)
     hint('cancellations')
@@ -290,12 +343,8 @@ export function toRunItem(run: RunRecord & { facts: RunFacts }): Run {
           },
     scope:
       run.scope === 'team' ? { type: 'Team', uid: run.teamId } : { type: 'User', uid: run.createdByUser ?? run.teamId },
-    request_usage: {
-      total_tokens: facts.inputTokens + facts.outputTokens,
-      input_tokens: facts.inputTokens,
-      output_tokens: facts.outputTokens,
-      requests: facts.requests,
-    },
+    request_usage: requestUsage(facts.usage),
+    usage: facts.usage,
     agent_config: run.config,
     conversation_id: run.conversationId,
     ...(run.parentRunId === null ? {} : { parent_run_id: run.parentRunId }),
@@ -303,5 +352,17 @@ export function toRunItem(run: RunRecord & { facts: RunFacts }): Run {
     is_run_type_cancellable: true,
     artifacts: [],
     last_event_sequence: facts.lastSeq,
+  }
+}
+
+/** The reference's shape: every token that was read, cached or not. */
+function requestUsage(usage: RunFacts['usage']): Run['request_usage'] {
+  const input = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+  return {
+    total_tokens: input + usage.output_tokens,
+    input_tokens: input,
+    output_tokens: usage.output_tokens,
+    requests: usage.requests,
+    ...(usage.cost_usd === undefined ? {} : { inference_cost: usage.cost_usd }),
   }
 }

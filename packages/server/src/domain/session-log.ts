@@ -11,9 +11,9 @@ type ServerEvent = {
   }
 }['run_state' | 'user_message' | 'setup_step' | 'notice']
 
-/** Appends the server's own events. The caller holds the run's lock, and the execution's where it changed one. */
-export async function appendServerEvents(tx: Tx, runId: string, events: ServerEvent[]): Promise<void> {
-  await appendEvents(
+/** Appends the server's own events and answers the `seq` of the last. The caller holds the run's lock, and the execution's where it changed one. */
+export async function appendServerEvents(tx: Tx, runId: string, events: ServerEvent[]): Promise<number> {
+  return appendEvents(
     tx,
     runId,
     events.map((event) => ({

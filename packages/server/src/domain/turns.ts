@@ -3,15 +3,25 @@ import {
   errorSpecs,
   type FailureReason,
   failureSpec,
+  isLive,
   mayFollow,
   type PlatformErrorCode,
   platformErrorCodes,
   type TurnOutcome,
 } from '@openoz/protocol'
+import { v7 as uuidv7 } from 'uuid'
+import { insertCommand } from '../store/commands.ts'
 import type { Tx } from '../store/database.ts'
-import { type ExecutionRecord, updateExecutionOutcome } from '../store/executions.ts'
-import { type RunRecord, updateRunState } from '../store/runs.ts'
-import { findOpenTurn, updateTurnOutcome } from '../store/turns.ts'
+import { type ExecutionRecord, findCurrentExecutionForUpdate, updateExecutionOutcome } from '../store/executions.ts'
+import { listOpenMessages, updateMessagesTaken } from '../store/messages.ts'
+import { type RunRecord, updateRunReopened, updateRunState } from '../store/runs.ts'
+import {
+  findNextTurnNumber,
+  findOpenTurn,
+  insertTurn,
+  updateOpenTurnsCancelled,
+  updateTurnOutcome,
+} from '../store/turns.ts'
 import type { Topic } from './context.ts'
 import { appendServerEvents, storableText } from './session-log.ts'
 
@@ -64,7 +74,10 @@ export interface Outcome {
   failureReason?: string | null
 }
 
-/** Ends the open turn, once. Answers false, and changes nothing, when there is none: somebody was first. */
+/**
+ * Ends the open turn, once. Answers false, and changes nothing, when there is none: somebody was first. Where more was asked meanwhile the run goes
+ * on with that in the same transaction, so nobody sees it at rest in between; a cancel ends everything that was asked.
+ */
 export async function endTurn(
   tx: Tx,
   hint: Hint,
@@ -77,17 +90,69 @@ export async function endTurn(
   if (!(await updateTurnOutcome(tx, turn.id, end.outcome, storableText(end.message), end.errorCode ?? null)))
     return false
   if (execution) await updateExecutionOutcome(tx, execution.id, end.outcome)
-  await moveRun(tx, hint, run, {
+  const moved = await moveRun(tx, hint, run, {
     state: end.outcome,
     message: end.message,
     errorCode: end.errorCode ?? null,
     failureReason: end.failureReason ?? null,
     ...(execution ? { executionId: execution.id } : {}),
   })
+  if (end.outcome === 'CANCELLED') {
+    await updateOpenTurnsCancelled(tx, run.id, storableText(end.message))
+    return true
+  }
+  await turnMessagesIntoTurns(tx, run.id, turn.id)
+  if (await findOpenTurn(tx, run.id)) await goOnWithNextTurn(tx, hint, moved)
   return true
 }
 
-/** Ends the open turn as cancelled. A run that is BLOCKED has none: its turn keeps its outcome, and the run itself is moved. */
+/** What was said to a turn too late for it is asked as turns of their own: nothing that a person said is lost. */
+async function turnMessagesIntoTurns(tx: Tx, runId: string, turnId: string): Promise<void> {
+  const late = await listOpenMessages(tx, turnId)
+  for (const { message_id: id, text: message, author, askedSeq } of late)
+    await insertTurn(tx, { id, runId, number: await findNextTurnNumber(tx, runId), message, author, askedSeq })
+  await updateMessagesTaken(
+    tx,
+    runId,
+    late.map((message) => message.message_id),
+  )
+}
+
+/** A run at rest has something to do again: its live agent is woken for it, else it queues. */
+export async function goOnWithNextTurn(tx: Tx, hint: Hint, run: RunRecord): Promise<RunRecord> {
+  await updateRunReopened(tx, run.id)
+  const execution = await findCurrentExecutionForUpdate(tx, run.id)
+  if (!execution?.helloAt || !isLive(execution.state))
+    return moveRun(tx, hint, run, { state: 'QUEUED', message: waitsForWorker })
+  await insertCommand(tx, { id: uuidv7(), runId: run.id, executionId: execution.id, type: 'turn', payload: {} })
+  hint(`commands ${execution.id}`)
+  return moveRun(tx, hint, run, {
+    state: 'INPROGRESS',
+    message: 'The agent goes on with the next message.',
+    executionId: execution.id,
+  })
+}
+
+const waitsForWorker = 'Waiting for a worker with a free slot.'
+
+/**
+ * The execution is over, and the open turn is one that it had never begun: it only rested when the message came. The message waits for the next
+ * one; that is no failure, and no retry. Answers whether it was so.
+ */
+export async function requeueUnbegunTurn(
+  tx: Tx,
+  hint: Hint,
+  run: RunRecord,
+  execution: ExecutionRecord,
+): Promise<boolean> {
+  const turn = await findOpenTurn(tx, run.id)
+  // An execution that was never heard of was made for this turn.
+  if (!turn || !execution.helloAt || turn.executionId === execution.id || run.cancelRequestedAt) return false
+  await moveRun(tx, hint, run, { state: 'QUEUED', message: waitsForWorker, executionId: execution.id })
+  return true
+}
+
+/** Ends everything that was asked as cancelled. A run that is BLOCKED has no open turn: its turn keeps its outcome, and the run itself is moved. */
 export async function endCancelled(
   tx: Tx,
   hint: Hint,
@@ -115,6 +180,7 @@ export async function endWithoutOutcome(
   execution: ExecutionRecord,
   failure: { reason: FailureReason | 'lost'; detail: string; mayRetry: boolean },
 ): Promise<void> {
+  if (await requeueUnbegunTurn(tx, hint, run, execution)) return
   if (run.cancelRequestedAt) return endCancelled(tx, hint, run, execution)
   if (!(await findOpenTurn(tx, run.id))) return
   const spec = failureSpec(failure.reason)

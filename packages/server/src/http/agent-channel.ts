@@ -1,13 +1,14 @@
 import { AppError } from '@openoz/protocol'
-import { ackCommandsRequest, eventBatch, helloRequest } from '@openoz/protocol/schemas'
+import { ackCommandsRequest, eventBatch, helloRequest, nextTurnRequest } from '@openoz/protocol/schemas'
 import type { Context } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { v7 as uuidv7 } from 'uuid'
 import type { ExecutionActor } from '../domain/actors.ts'
-import { appendBatch, hello } from '../domain/agent-channel.ts'
+import { hello, nextTurn } from '../domain/agent-channel.ts'
 import type { Ctx } from '../domain/context.ts'
+import { appendBatch } from '../domain/event-batches.ts'
 import { viewCommands } from '../sockets/agent-commands.ts'
-import { BlobTooLarge, findBlob, insertBlob, readBlob } from '../store/blobs.ts'
+import { BlobTooLarge, findBlob, insertBlob, isOfConversation, readBlob } from '../store/blobs.ts'
 import { updateCommandsAcked } from '../store/commands.ts'
 import { eventStream } from './event-stream.ts'
 import { type AppEnv, allow, createRouter } from './router.ts'
@@ -42,6 +43,10 @@ export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
 
   router.post('/agent-channel/hello', limit, agentOnly, async (c) =>
     c.json(await hello(ctx, executionOf(c), helloRequest.parse(await readJson(c)))),
+  )
+
+  router.post('/agent-channel/next-turn', limit, agentOnly, async (c) =>
+    c.json(await nextTurn(ctx, executionOf(c), nextTurnRequest.parse(await readJson(c)))),
   )
 
   router.post('/agent-channel/events', limit, agentOnly, async (c) => {
@@ -87,7 +92,8 @@ export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
   router.get('/agent-channel/blobs/:blobId', agentOnly, async (c) => {
     const blobId = c.req.param('blobId')
     const blob = /^[0-9a-f-]{36}$/i.test(blobId) ? await findBlob(ctx.db, blobId) : undefined
-    if (!blob || blob.runId !== executionOf(c).runId) throw new AppError('blob_not_found', { blobId })
+    if (!blob || !(await isOfConversation(ctx.db, blob.id, executionOf(c).runId)))
+      throw new AppError('blob_not_found', { blobId })
     return new Response(ReadableStream.from(readBlob(ctx.db, blob.id)), {
       headers: { 'content-type': blob.contentType, 'content-length': String(blob.sizeBytes) },
     })

@@ -6,6 +6,7 @@ import type { ModelCatalog } from '../llm/catalog.ts'
 import { RunTails } from '../sockets/run-tails.ts'
 import { agentChannelRoutes } from './agent-channel.ts'
 import { apiKeyRoutes } from './api-keys.ts'
+import { conversationRoutes } from './conversations.ts'
 import { eventRoutes } from './events.ts'
 import { modelRoutes } from './models.ts'
 import { addOpenApiDocument } from './openapi.ts'
@@ -28,6 +29,7 @@ export function createApp(ctx: Ctx, deps: { catalog: ModelCatalog; version: stri
   // The agent channel has limits of its own: blobs are streams, and a batch must never be refused.
   api.use((c, next) => (c.req.path.includes('/agent-channel/') ? next() : limit(c, next)))
   api.route('/', runRoutes(ctx))
+  api.route('/', conversationRoutes(ctx))
   api.route('/', eventRoutes(ctx, new RunTails(ctx), deps.stopping))
   api.route('/', modelRoutes(ctx, deps.catalog))
   api.route('/', workerRoutes(ctx))

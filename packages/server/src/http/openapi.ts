@@ -2,8 +2,19 @@ import type { OpenAPIHono } from '@hono/zod-openapi'
 import { problem } from '@openoz/protocol/schemas'
 import type { AppEnv } from './router.ts'
 
+interface RawRoute {
+  path: string
+  operationId: string
+  summary: string
+  /** Absent: it redirects. */
+  contentType?: string
+  parameters: string[]
+  /** Parameters that stand for a key. */
+  query?: string[]
+}
+
 /** Routes that answer raw bytes or streams: no JSON schema can make them, so the document gets them from here. */
-const rawRoutes = [
+const rawRoutes: RawRoute[] = [
   {
     path: '/agent/runs/{runId}/events/stream',
     operationId: 'streamEvents',
@@ -25,29 +36,40 @@ const rawRoutes = [
     contentType: 'text/plain',
     parameters: ['runId', 'number'],
   },
-] as const
+  {
+    path: '/agent/runs/{runId}/transcript',
+    operationId: 'getRunTranscript',
+    summary: 'Leads to the whole session log as one JSON document, by a link that is good for 15 minutes',
+    parameters: ['runId'],
+  },
+  {
+    path: '/agent/transcripts/{runId}',
+    operationId: 'downloadTranscript',
+    summary: 'Where that link leads; needs no key',
+    contentType: 'application/json',
+    parameters: ['runId'],
+    query: ['expires', 'signature'],
+  },
+]
 
 /** Writes the document's route: everything that the schemas validate, and the raw routes. */
 export function addOpenApiDocument(api: OpenAPIHono<AppEnv>, version: string): void {
   api.openAPIRegistry.registerComponent('securitySchemes', 'bearer', { type: 'http', scheme: 'bearer' })
-  for (const route of rawRoutes)
+  for (const route of rawRoutes) {
+    const [status, success] = successOf(route)
     api.openAPIRegistry.registerPath({
       method: 'get',
       path: route.path,
       operationId: route.operationId,
       summary: route.summary,
-      security: [{ bearer: [] }],
-      parameters: route.parameters.map((name) => ({
-        name,
-        in: 'path' as const,
-        required: true,
-        schema: { type: 'string' as const },
-      })),
+      security: route.query ? [] : [{ bearer: [] }],
+      parameters: [...parametersIn('path', route.parameters), ...parametersIn('query', route.query ?? [])],
       responses: {
-        200: { description: 'Done.', content: { [route.contentType]: { schema: { type: 'string' } } } },
+        [status]: success,
         404: { description: 'A problem document.', content: { 'application/problem+json': { schema: problem } } },
       },
     })
+  }
   api.doc31('/openapi.json', {
     openapi: '3.1.0',
     info: {
@@ -59,3 +81,14 @@ export function addOpenApiDocument(api: OpenAPIHono<AppEnv>, version: string): v
     servers: [{ url: '/api/v1' }],
   })
 }
+
+function parametersIn(place: 'path' | 'query', names: string[]) {
+  return names.map((name) => ({ name, in: place, required: true, schema: { type: 'string' as const } }))
+}
+
+function successOf({ contentType }: RawRoute): [number, { description: string; content?: ContentObject }] {
+  if (contentType === undefined) return [302, { description: 'The `Location` header has the link.' }]
+  return [200, { description: 'Done.', content: { [contentType]: { schema: { type: 'string' } } } }]
+}
+
+type ContentObject = Record<string, { schema: { type: 'string' } }>

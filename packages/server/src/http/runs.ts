@@ -1,8 +1,11 @@
 import { z } from '@hono/zod-openapi'
-import { AppError, type RunSource } from '@openoz/protocol'
+import { AppError, type FollowUpMode, type RunSource } from '@openoz/protocol'
 import {
   createRunRequest,
   createRunResponse,
+  followUpRequest,
+  followUpResponse,
+  forkRunRequest,
   listExecutionsResponse,
   listRunsQuery,
   listRunsResponse,
@@ -14,10 +17,11 @@ import {
 import { actorLabel } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
 import { listExecutions } from '../domain/executions.ts'
+import { followUp } from '../domain/follow-ups.ts'
 import { doOnce } from '../domain/idempotency.ts'
-import { cancelRun, createRun, getRun, listRuns, planRun, requireRun } from '../domain/runs.ts'
+import { cancelRun, createRun, getRun, listRuns, planFork, planRun, requirePrompt, requireRun } from '../domain/runs.ts'
 import { explainRun } from '../domain/why.ts'
-import { readBlob } from '../store/blobs.ts'
+import { findBlob, readBlob } from '../store/blobs.ts'
 import { findLastWorkspace } from '../store/checkpoints.ts'
 import { requestIdentity } from './request-identity.ts'
 import { allow, createRouter, describe } from './router.ts'
@@ -86,6 +90,69 @@ export function runRoutes(ctx: Ctx) {
       errors: [404],
     }),
     async (c) => c.json(await getRun(ctx, c.req.valid('param').runId, c.get('actor')), 200),
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'post',
+      path: '/agent/runs/{runId}/followups',
+      operationId: 'submitRunFollowup',
+      action: 'run.follow-up',
+      summary: 'Say something to a run: a turn of its own, or into the one at work',
+      request: {
+        params: runId,
+        body: { required: true, content: { 'application/json': { schema: followUpRequest } } },
+      },
+      success: { status: 200, body: followUpResponse },
+      errors: [400, 404, 409, 413, 415],
+    }),
+    async (c) => {
+      const actor = c.get('actor')
+      const { message, mode } = c.req.valid('json')
+      const run = await requireRun(ctx, c.req.valid('param').runId, actor)
+      const answer = await doOnce(
+        ctx,
+        { ...(await requestIdentity(c)), owner: actorLabel(actor), route: `run.follow-up ${run.id}` },
+        {
+          plan: async () => requirePrompt(message),
+          act: async (tx, hint) => ({
+            status: 200,
+            body: await followUp(tx, hint, { runId: run.id, message, mode: followUpMode(mode) }, actor),
+          }),
+        },
+      )
+      return c.json(answer.body as z.infer<typeof followUpResponse>, 200)
+    },
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'post',
+      path: '/agent/runs/{runId}/fork',
+      operationId: 'forkRun',
+      action: 'run.create',
+      summary: 'Start a run with its own copy of this one’s conversation and workspace',
+      request: {
+        params: runId,
+        body: { required: true, content: { 'application/json': { schema: forkRunRequest } } },
+      },
+      success: { status: 200, body: createRunResponse },
+      errors: [400, 404, 409, 413, 415, 422],
+    }),
+    async (c) => {
+      const actor = c.get('actor')
+      const { runId } = c.req.valid('param')
+      const source = sourceOf(c.req.header('x-oz-api-source'))
+      const answer = await doOnce(
+        ctx,
+        { ...(await requestIdentity(c)), owner: actorLabel(actor), route: `run.fork ${runId}` },
+        {
+          plan: () => planFork(ctx, runId, c.req.valid('json'), actor),
+          act: async (tx, hint, plan) => ({ status: 200, body: await createRun(tx, hint, plan, actor, source) }),
+        },
+      )
+      return c.json(answer.body as z.infer<typeof createRunResponse>, 200)
+    },
   )
 
   for (const [path, operationId] of [
@@ -185,12 +252,22 @@ export function runRoutes(ctx: Ctx) {
     const isDiff = c.req.param('part') === 'diff'
     const blobId = isDiff ? repository?.diff_blob_id : repository?.bundle_blob_id
     if (!blobId) throw new AppError('workspace_not_saved', { runId: run.id })
+    const size = (await findBlob(ctx.db, blobId))?.sizeBytes
     return new Response(ReadableStream.from(readBlob(ctx.db, blobId)), {
-      headers: { 'content-type': isDiff ? 'text/plain; charset=utf-8' : 'application/octet-stream' },
+      headers: {
+        'content-type': isDiff ? 'text/plain; charset=utf-8' : 'application/octet-stream',
+        // A newer save may remove this one while it is read: then the answer is visibly cut.
+        ...(size === undefined ? {} : { 'content-length': String(size) }),
+      },
     })
   })
 
   return router
+}
+
+/** The SDKs' own modes mean what a queued message does here. */
+function followUpMode(mode: z.output<typeof followUpRequest>['mode']): FollowUpMode {
+  return mode === 'steer' || mode === 'interrupt' ? mode : 'queue'
 }
 
 /** The client says where it stands; anything unknown is the plain API. */

@@ -1,4 +1,4 @@
-import { type Offer, offerNextRun, type WorkerConnection } from '../domain/assignments.ts'
+import { endIdleInTheWay, type Offer, offerNextRun, type WorkerConnection } from '../domain/assignments.ts'
 import type { Ctx, Topic } from '../domain/context.ts'
 import { type Loop, startLoop } from './loop.ts'
 
@@ -14,19 +14,41 @@ export interface Slot extends WorkerConnection {
   /** Executions that were offered on it or are running there. */
   active: number
   hasFreeSlot(): boolean
+  /** It would take work, but every slot is taken. */
+  isFull(): boolean
   /** Sends the assignment; false when the socket is closed. */
   send(offer: Offer): boolean
 }
 
 /** Hints bring work at once; this is for the one that was lost. */
 const pollMs = 2_000
+/** Between two looks for agents at rest: they have a second to leave. */
+const idleLookMs = 500
 
 export function startDispatcher(ctx: Ctx, slots: () => Iterable<Slot>, signal: AbortSignal): Loop {
   const wanted = new Set<string>()
   let wantsAll = true
   let lookedAtAllAt = 0
+  let lookedForIdleAt = 0
 
   async function dispatch(): Promise<void> {
+    await offerAll()
+    await makeRoom()
+  }
+
+  /** What was not taken may be waiting for a slot in which an agent only rests. */
+  async function makeRoom(): Promise<void> {
+    if (signal.aborted || performance.now() - lookedForIdleAt < idleLookMs) return
+    const full = [...slots()].filter((slot) => slot.isFull())
+    if (full.length === 0) return
+    lookedForIdleAt = performance.now()
+    await endIdleInTheWay(
+      ctx,
+      full.map(({ id }) => id),
+    )
+  }
+
+  async function offerAll(): Promise<void> {
     // Hints that never cease must not keep the poll from its turn.
     const isAll = wantsAll || performance.now() - lookedAtAllAt >= pollMs
     if (isAll) lookedAtAllAt = performance.now()

@@ -85,6 +85,11 @@ export class Connection implements Slot {
     return this.#isReady && !this.#isDraining && hasRoom && Date.now() >= this.#pausedUntil && this.#isOpen()
   }
 
+  isFull(): boolean {
+    const isFull = this.#maxConcurrentTasks > 0 && this.active >= this.#maxConcurrentTasks
+    return this.#isReady && !this.#isDraining && isFull && this.#isOpen()
+  }
+
   send(offer: Offer): boolean {
     if (!this.#isOpen()) return false
     this.#executions.set(offer.executionId, { runId: offer.runId, isClaimed: false })

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { Database, Queryable } from './database.ts'
+import type { Database, Queryable, Tx } from './database.ts'
 
 /** 512 KiB: small enough to keep little in memory, large enough that a 100 MB bundle is only 200 rows. */
 const chunkBytes = 512 * 1024
@@ -96,6 +96,29 @@ export async function findBlob(db: Queryable, blobId: string): Promise<BlobRecor
   )
   const row = rows[0]
   return row && { id: row.id, runId: row.run_id, contentType: row.content_type, sizeBytes: row.size_bytes }
+}
+
+/** Whether the blob was made by a run of this run's conversation. */
+export async function isOfConversation(db: Queryable, blobId: string, runId: string): Promise<boolean> {
+  const { rows } = await db.query<{ found: boolean }>(
+    `select exists (
+       select from blobs join runs maker on maker.id = blobs.run_id join runs reader on reader.conversation_id = maker.conversation_id
+        where blobs.id = $1 and reader.id = $2) as found`,
+    [blobId, runId],
+  )
+  return rows[0]?.found ?? false
+}
+
+/** A copy under a run of its own, so that each run can be deleted alone. */
+export async function copyBlob(tx: Tx, blobId: string, copy: { id: string; runId: string }): Promise<void> {
+  await tx.query(
+    `with copied as (
+       insert into blobs (id, run_id, content_type, size_bytes, sha256)
+       select $2, $3, content_type, size_bytes, sha256 from blobs where id = $1
+     )
+     insert into blob_chunks (blob_id, number, bytes) select $2, number, bytes from blob_chunks where blob_id = $1`,
+    [blobId, copy.id, copy.runId],
+  )
 }
 
 /** The bytes, chunk by chunk. */

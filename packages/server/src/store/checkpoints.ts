@@ -10,11 +10,19 @@ export interface CheckpointRecord {
 
 export async function insertCheckpoint(
   tx: Tx,
-  checkpoint: CheckpointRecord & { id: string; conversationId: string; runId: string; executionId: string },
+  checkpoint: CheckpointRecord & {
+    id: string
+    conversationId: string
+    runId: string
+    /** null: a copy. */
+    executionId: string | null
+    /** Of what a copy was made from; default now. */
+    createdAt?: Date
+  },
 ): Promise<void> {
   await tx.query(
-    `insert into checkpoints (id, conversation_id, run_id, execution_id, harness, format, step, blob_id)
-     values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+    `insert into checkpoints (id, conversation_id, run_id, execution_id, harness, format, step, blob_id, created_at)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, db_now()))`,
     [
       checkpoint.id,
       checkpoint.conversationId,
@@ -24,17 +32,59 @@ export async function insertCheckpoint(
       checkpoint.format,
       checkpoint.step,
       checkpoint.blobId,
+      checkpoint.createdAt ?? null,
     ],
   )
 }
 
-export async function findLastCheckpoint(db: Queryable, runId: string): Promise<CheckpointRecord | undefined> {
-  const { rows } = await db.query<{ harness: string; format: string; step: number; blob_id: string }>(
-    'select harness, format, step, blob_id from checkpoints where run_id = $1 order by id desc limit 1',
-    [runId],
+/** The conversation as it was last kept, by whichever of its runs. */
+export async function findLastCheckpoint(
+  db: Queryable,
+  conversationId: string,
+): Promise<(CheckpointRecord & { runId: string; createdAt: Date }) | undefined> {
+  const { rows } = await db.query<CheckpointRow>(
+    'select * from checkpoints where conversation_id = $1 order by id desc limit 1',
+    [conversationId],
   )
-  const row = rows[0]
-  return row && { harness: row.harness, format: row.format, step: row.step, blobId: row.blob_id }
+  return rows[0] && toCheckpoint(rows[0])
+}
+
+/** The same for a copy: nobody prunes it before the transaction's end. */
+export async function findLastCheckpointForShare(tx: Tx, conversationId: string) {
+  const { rows } = await tx.query<CheckpointRow>(
+    'select * from checkpoints where conversation_id = $1 order by id desc limit 1 for share',
+    [conversationId],
+  )
+  return rows[0] && toCheckpoint(rows[0])
+}
+
+interface CheckpointRow {
+  run_id: string
+  harness: string
+  format: string
+  step: number
+  blob_id: string
+  created_at: Date
+}
+
+const toCheckpoint = (row: CheckpointRow) => ({
+  runId: row.run_id,
+  harness: row.harness,
+  format: row.format,
+  step: row.step,
+  blobId: row.blob_id,
+  createdAt: row.created_at,
+})
+
+/** Each checkpoint holds the whole conversation: of a run's, only the newest is ever read. */
+export async function deleteOlderCheckpoints(tx: Tx, runId: string, newestId: string): Promise<void> {
+  await tx.query(
+    `with older as (
+       delete from checkpoints where run_id = $1 and id < $2 returning blob_id
+     )
+     delete from blobs using older where blobs.id = older.blob_id`,
+    [runId, newestId],
+  )
 }
 
 export interface SavedWorkspaceRecord {
@@ -46,19 +96,86 @@ export interface SavedWorkspaceRecord {
 export async function insertSavedWorkspace(
   tx: Tx,
   /** Lists as JSON text, already cleaned of what PostgreSQL cannot store. */
-  workspace: { id: string; runId: string; executionId: string; repositories: string; leftOut: string },
+  workspace: {
+    id: string
+    runId: string
+    conversationId: string
+    /** null: a copy. */
+    executionId: string | null
+    repositories: string
+    leftOut: string
+    /** Of what a copy was made from; default now. */
+    createdAt?: Date
+  },
 ): Promise<void> {
   await tx.query(
-    'insert into saved_workspaces (id, run_id, execution_id, repositories, left_out) values ($1, $2, $3, $4, $5)',
-    [workspace.id, workspace.runId, workspace.executionId, workspace.repositories, workspace.leftOut],
+    `insert into saved_workspaces (id, run_id, conversation_id, execution_id, repositories, left_out, created_at)
+     values ($1, $2, $3, $4, $5, $6, coalesce($7, db_now()))`,
+    [
+      workspace.id,
+      workspace.runId,
+      workspace.conversationId,
+      workspace.executionId,
+      workspace.repositories,
+      workspace.leftOut,
+      workspace.createdAt ?? null,
+    ],
   )
 }
 
+/** Each save holds everything since the run's base: of a run's, only the newest is ever read. */
+export async function deleteOlderWorkspaces(tx: Tx, runId: string, newestId: string): Promise<void> {
+  await tx.query(
+    `with older as (
+       delete from saved_workspaces where run_id = $1 and id < $2 returning repositories
+     ), old_blobs as (
+       select jsonb_array_elements(repositories) as repository from older
+     )
+     delete from blobs using old_blobs
+      where blobs.id::text in (repository->>'bundle_blob_id', repository->>'diff_blob_id')`,
+    [runId, newestId],
+  )
+}
+
+interface SavedWorkspaceRow {
+  repositories: SavedRepository[]
+  left_out: string[]
+  created_at: Date
+}
+
+const toSavedWorkspace = (row: SavedWorkspaceRow): SavedWorkspaceRecord => ({
+  repositories: row.repositories,
+  leftOut: row.left_out,
+  createdAt: row.created_at,
+})
+
+/** What this run changed, as last saved. */
 export async function findLastWorkspace(db: Queryable, runId: string): Promise<SavedWorkspaceRecord | undefined> {
-  const { rows } = await db.query<{ repositories: SavedRepository[]; left_out: string[]; created_at: Date }>(
+  const { rows } = await db.query<SavedWorkspaceRow>(
     'select repositories, left_out, created_at from saved_workspaces where run_id = $1 order by id desc limit 1',
     [runId],
   )
-  const row = rows[0]
-  return row && { repositories: row.repositories, leftOut: row.left_out, createdAt: row.created_at }
+  return rows[0] && toSavedWorkspace(rows[0])
+}
+
+/** The workspace of a conversation, by whichever of its runs. */
+export async function findWorkspaceOfConversation(
+  db: Queryable,
+  conversationId: string,
+): Promise<SavedWorkspaceRecord | undefined> {
+  const { rows } = await db.query<SavedWorkspaceRow>(
+    'select repositories, left_out, created_at from saved_workspaces where conversation_id = $1 order by id desc limit 1',
+    [conversationId],
+  )
+  return rows[0] && toSavedWorkspace(rows[0])
+}
+
+/** The same for a copy: nobody prunes it before the transaction's end. */
+export async function findWorkspaceOfConversationForShare(tx: Tx, conversationId: string) {
+  const { rows } = await tx.query<SavedWorkspaceRow>(
+    `select repositories, left_out, created_at from saved_workspaces
+      where conversation_id = $1 order by id desc limit 1 for share`,
+    [conversationId],
+  )
+  return rows[0] && toSavedWorkspace(rows[0])
 }

@@ -1,16 +1,30 @@
 import type { AgentCommand } from '@openoz/protocol'
-import type { Queryable, Tx } from './database.ts'
+import type { Queryable } from './database.ts'
 
-/** Puts a command into the inbox of an execution, once per type: a second cancel is the same cancel. */
+/** Puts a command into the inbox of an execution. `once`: not a second one of its type, such as a cancel. */
 export async function insertCommand(
-  tx: Tx,
-  command: { id: string; runId: string; executionId: string; type: AgentCommand['type']; payload: object },
+  tx: Queryable,
+  command: {
+    id: string
+    runId: string
+    executionId: string
+    type: AgentCommand['type']
+    payload: object
+    once?: boolean
+  },
 ): Promise<void> {
   await tx.query(
     `insert into commands (id, run_id, execution_id, type, payload)
      select $1, $2, $3, $4, $5
-      where not exists (select from commands where execution_id = $3 and type = $4)`,
-    [command.id, command.runId, command.executionId, command.type, JSON.stringify(command.payload)],
+      where not ($6 and exists (select from commands where execution_id = $3 and type = $4))`,
+    [
+      command.id,
+      command.runId,
+      command.executionId,
+      command.type,
+      JSON.stringify(command.payload),
+      command.once ?? false,
+    ],
   )
 }
 

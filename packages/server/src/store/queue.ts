@@ -113,3 +113,34 @@ export async function listWaitingHosts(
   )
   return rows.map((row) => ({ teamId: row.team_id, workerHost: row.worker_host, connected: row.connected ?? [] }))
 }
+
+/**
+ * Agents that only wait for follow-ups on these connections while runs wait for a slot there: as many as runs wait, less those that were asked to
+ * leave already; those that have waited longest first.
+ */
+export async function listIdleExecutionsInTheWay(
+  db: Queryable,
+  connectionIds: string[],
+): Promise<{ executionId: string; runId: string }[]> {
+  const { rows } = await db.query<{ id: string; run_id: string }>(
+    `select idle.id, idle.run_id
+       from worker_connections connection
+       cross join lateral (
+         select count(*) as count from (
+           select from runs where state = 'QUEUED' and team_id = connection.team_id
+              and worker_host in ('', connection.worker_id) and (not_before is null or not_before <= db_now())
+            limit 100) queued) waiting
+       cross join lateral (
+         select executions.id, executions.run_id, coalesce(asked.is_asked, false) as is_asked,
+                row_number() over (order by coalesce(asked.is_asked, false) desc, turn.ended_at) as place
+           from executions
+           left join lateral (select max(ended_at) as ended_at from turns where turns.run_id = executions.run_id) turn on true
+           left join lateral (
+             select true as is_asked from commands
+              where execution_id = executions.id and type = 'end_idle' and acked_at is null limit 1) asked on true
+          where worker_connection_id = connection.id and executions.state = 'idle') idle
+      where connection.id = any($1) and waiting.count > 0 and idle.place <= waiting.count and not idle.is_asked`,
+    [connectionIds],
+  )
+  return rows.map((row) => ({ executionId: row.id, runId: row.run_id }))
+}

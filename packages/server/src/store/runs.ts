@@ -1,4 +1,11 @@
-import type { AmbientAgentConfig, ListRunsQuery, PlatformErrorCode, RunSource, RunState } from '@openoz/protocol'
+import type {
+  AmbientAgentConfig,
+  ListRunsQuery,
+  ModelUsage,
+  PlatformErrorCode,
+  RunSource,
+  RunState,
+} from '@openoz/protocol'
 import type { Queryable, Tx } from './database.ts'
 
 /** A run as the rules see it. Times are Dates on the database's clock. */
@@ -114,10 +121,15 @@ export type NewRun = Pick<
 >
 
 /** Writes a queued run with its conversation, its first turn and its empty session log: one statement. */
-export async function insertRun(tx: Tx, run: NewRun, turn: { id: string; author: string }): Promise<RunRecord> {
+export async function insertRun(
+  tx: Tx,
+  run: NewRun,
+  turn: { id: string; author: string },
+  forkedFrom: string | null = null,
+): Promise<RunRecord> {
   const { rows } = await tx.query<RunRow>(
     `with conversation as (
-       insert into conversations (id, team_id) values ($6, $2) on conflict do nothing
+       insert into conversations (id, team_id, forked_from) values ($6, $2, $18) on conflict do nothing
      ), run as (
        insert into runs (id, team_id, scope, created_by_user, created_by_key, conversation_id, parent_run_id, title, prompt,
                          source, execution_location, config, model_id, worker_host, state, status_message)
@@ -147,6 +159,7 @@ export async function insertRun(tx: Tx, run: NewRun, turn: { id: string; author:
       run.statusMessage,
       turn.id,
       turn.author,
+      forkedFrom,
     ],
   )
   return toRun(rows[0] as RunRow)
@@ -209,6 +222,40 @@ export async function updateRunCancelRequested(tx: Tx, runId: string, by: string
   )
 }
 
+/** What a run at work waits for; no transition, and no change of its order in lists. */
+export async function updateStatusMessage(tx: Tx, runId: string, message: string): Promise<void> {
+  await tx.query('update runs set status_message = $2 where id = $1', [runId, message])
+}
+
+/** A new turn begins: what an earlier one left (a cancel, retries, a delay) no longer counts, and the run queues at the end. */
+export async function updateRunReopened(tx: Tx, runId: string): Promise<void> {
+  await tx.query(
+    `update runs set cancel_requested_at = null, cancel_requested_by = null, retries = '{}', not_before = null,
+            queued_at = db_now()
+      where id = $1`,
+    [runId],
+  )
+}
+
+/** Locks the conversation: whether one of its runs is at work is decided under it. Undefined when there is none of that team. */
+export async function findConversationForUpdate(
+  tx: Tx,
+  conversationId: string,
+  teamId: string,
+): Promise<{ id: string } | undefined> {
+  const { rows } = await tx.query<{ id: string }>(
+    'select id from conversations where id = $1 and team_id = $2 for no key update',
+    [conversationId, teamId],
+  )
+  return rows[0]
+}
+
+/** The runs of a conversation, oldest first. */
+export async function listRunsOfConversation(db: Queryable, conversationId: string): Promise<RunRecord[]> {
+  const { rows } = await db.query<RunRow>('select * from runs where conversation_id = $1 order by id', [conversationId])
+  return rows.map(toRun)
+}
+
 /** What a waiting run waits for, without touching its order in lists. A sentence that says why it waits again is kept. */
 export async function updateQueuedStatusMessages(db: Queryable, workerHost: string, teamId: string, message: string) {
   await db.query(
@@ -246,9 +293,7 @@ export interface RunFacts {
   keyName: string | null
   hasLiveExecution: boolean
   lastSeq: number
-  inputTokens: number
-  outputTokens: number
-  requests: number
+  usage: ModelUsage & { requests: number }
 }
 
 type RunWithFactsRow = RunRow & {
@@ -259,6 +304,10 @@ type RunWithFactsRow = RunRow & {
   last_seq: number
   input_tokens: number
   output_tokens: number
+  cache_read_tokens: number
+  cache_write_tokens: number
+  reasoning_tokens: number
+  cost_usd: number | null
   requests: number
 }
 
@@ -266,14 +315,17 @@ const runWithFacts = `
   select runs.*, users.name as creator_name, users.email as creator_email, api_keys.name as key_name,
          exists (select from executions where run_id = runs.id and state in ('offered', 'claimed', 'running', 'idle'))
            as has_live_execution,
-         session_logs.last_seq, usage.input_tokens, usage.output_tokens, usage.requests
+         session_logs.last_seq, usage.*
     from runs
     join session_logs on session_logs.run_id = runs.id
     left join users on users.id = runs.created_by_user
     left join api_keys on api_keys.id = runs.created_by_key
     cross join lateral (
       select coalesce(sum(input_tokens), 0)::bigint as input_tokens, coalesce(sum(output_tokens), 0)::bigint as output_tokens,
-             count(*) as requests
+             coalesce(sum(cache_read_tokens), 0)::bigint as cache_read_tokens,
+             coalesce(sum(cache_write_tokens), 0)::bigint as cache_write_tokens,
+             coalesce(sum(reasoning_tokens), 0)::bigint as reasoning_tokens,
+             sum(cost_usd) as cost_usd, count(*) as requests
         from model_usage where run_id = runs.id) as usage`
 
 function toRunWithFacts(row: RunWithFactsRow): RunRecord & { facts: RunFacts } {
@@ -285,9 +337,16 @@ function toRunWithFacts(row: RunWithFactsRow): RunRecord & { facts: RunFacts } {
       keyName: row.key_name,
       hasLiveExecution: row.has_live_execution,
       lastSeq: row.last_seq,
-      inputTokens: row.input_tokens,
-      outputTokens: row.output_tokens,
-      requests: row.requests,
+      usage: {
+        requests: row.requests,
+        input_tokens: row.input_tokens,
+        output_tokens: row.output_tokens,
+        cache_read_tokens: row.cache_read_tokens,
+        cache_write_tokens: row.cache_write_tokens,
+        reasoning_tokens: row.reasoning_tokens,
+        // Sums of fractions of a cent: what lies below a millionth of a dollar is noise.
+        ...(row.cost_usd === null ? {} : { cost_usd: Math.round(row.cost_usd * 1e6) / 1e6 }),
+      },
     },
   }
 }

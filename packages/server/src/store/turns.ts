@@ -7,6 +7,8 @@ export interface TurnRecord {
   number: number
   message: string
   author: string
+  /** The execution that performs or performed it; null until one has begun. */
+  executionId: string | null
   outcome: TurnOutcome | null
   startedAt: Date | null
 }
@@ -17,6 +19,7 @@ interface TurnRow {
   number: number
   message: string
   author: string
+  execution_id: string | null
   outcome: TurnOutcome | null
   started_at: Date | null
 }
@@ -27,17 +30,49 @@ const toTurn = (row: TurnRow): TurnRecord => ({
   number: row.number,
   message: row.message,
   author: row.author,
+  executionId: row.execution_id,
   outcome: row.outcome,
   startedAt: row.started_at,
 })
 
-/** The turn that is at work or comes next: the first without an outcome. */
+/** A run's turns without an outcome, in the order in which they were asked: the first is at work or comes next. */
+export async function listOpenTurns(db: Queryable, runId: string): Promise<TurnRecord[]> {
+  const { rows } = await db.query<TurnRow>(
+    'select * from turns where run_id = $1 and outcome is null order by asked_seq, number',
+    [runId],
+  )
+  return rows.map(toTurn)
+}
+
 export async function findOpenTurn(db: Queryable, runId: string): Promise<TurnRecord | undefined> {
   const { rows } = await db.query<TurnRow>(
-    'select * from turns where run_id = $1 and outcome is null order by number limit 1',
+    'select * from turns where run_id = $1 and outcome is null order by asked_seq, number limit 1',
     [runId],
   )
   return rows[0] && toTurn(rows[0])
+}
+
+/** Numbers of a run's turns count from 1 without holes; the caller holds the run's lock. */
+export async function findNextTurnNumber(tx: Tx, runId: string): Promise<number> {
+  const { rows } = await tx.query<{ next: number }>(
+    'select coalesce(max(number), 0) + 1 as next from turns where run_id = $1',
+    [runId],
+  )
+  return rows[0]?.next ?? 1
+}
+
+export async function insertTurn(
+  tx: Tx,
+  turn: { id: string; runId: string; number: number; message: string; author: string; askedSeq: number },
+): Promise<void> {
+  await tx.query('insert into turns (id, run_id, number, message, author, asked_seq) values ($1, $2, $3, $4, $5, $6)', [
+    turn.id,
+    turn.runId,
+    turn.number,
+    turn.message,
+    turn.author,
+    turn.askedSeq,
+  ])
 }
 
 export async function updateTurnStarted(tx: Tx, turnId: string, executionId: string): Promise<void> {
@@ -61,4 +96,13 @@ export async function updateTurnOutcome(
     [turnId, outcome, message, errorCode],
   )
   return rowCount === 1
+}
+
+/** A cancel is for everything that was asked so far. */
+export async function updateOpenTurnsCancelled(tx: Tx, runId: string, message: string): Promise<void> {
+  await tx.query(
+    `update turns set outcome = 'CANCELLED', outcome_message = $2, ended_at = db_now()
+      where run_id = $1 and outcome is null`,
+    [runId, message],
+  )
 }

@@ -32,3 +32,7 @@ alter table model_usage add column cache_write_tokens bigint not null default 0;
 alter table model_usage add column reasoning_tokens bigint not null default 0;
 -- US dollars at the time of the request; null where the price table did not have the model.
 alter table model_usage add column cost_usd double precision;
+
+-- A forked conversation begins with copies that no execution made.
+alter table checkpoints alter column execution_id drop not null;
+alter table saved_workspaces alter column execution_id drop not null;

@@ -1,0 +1,85 @@
+import { AppError, type SavedRepository } from '@openoz/protocol'
+import { v7 as uuidv7 } from 'uuid'
+import { copyBlob } from '../store/blobs.ts'
+import {
+  findLastCheckpointForShare,
+  findWorkspaceOfConversationForShare,
+  insertCheckpoint,
+  insertSavedWorkspace,
+} from '../store/checkpoints.ts'
+import type { Tx } from '../store/database.ts'
+import { findCurrentExecutionForUpdate, updateExecutionEnded } from '../store/executions.ts'
+import { findConversationForUpdate, findRunForUpdate, listRunsOfConversation } from '../store/runs.ts'
+import { storableJson } from './session-log.ts'
+import type { Hint } from './turns.ts'
+
+/**
+ * Who works in a conversation. It may be continued by several runs, one at a time: two at once would each go on without what the other one did. An
+ * agent that only waits for follow-ups of an earlier run is not at work; it is ended, since it remembers the conversation as it was.
+ */
+
+interface Use {
+  conversationId: string
+  teamId: string
+  /** The run that goes on, when it exists already. Its row is locked. */
+  forRunId: string | null
+}
+
+/** Takes the conversation for a run that is about to begin or to go on. Throws `conversation_not_found` or `conversation_busy`. */
+export async function claimConversation(tx: Tx, hint: Hint, use: Use): Promise<void> {
+  const { conversationId, teamId, forRunId } = use
+  const listOthers = async () => (await listRunsOfConversation(tx, conversationId)).filter(({ id }) => id !== forRunId)
+  // Its only run: whoever wants to continue it has to lock that one, as our caller did.
+  if (forRunId !== null && (await listOthers()).length === 0) return
+  if (!(await findConversationForUpdate(tx, conversationId, teamId)))
+    throw new AppError('conversation_not_found', { conversationId })
+  for (const { id } of await listOthers()) {
+    const run = await findRunForUpdate(tx, id)
+    const execution = await findCurrentExecutionForUpdate(tx, id)
+    const isAtRest = !execution || ['idle', 'ended', 'lost'].includes(execution.state)
+    const isOver = run !== undefined && ['SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED'].includes(run.state)
+    if (!isAtRest || !isOver)
+      throw new AppError('conversation_busy', { conversationId, otherRunId: id, state: run?.state })
+    if (execution?.state !== 'idle') continue
+    await updateExecutionEnded(tx, execution.id, { state: 'ended', message: 'Another run continues its conversation.' })
+    hint(`commands ${execution.id}`)
+    hint(`run ${id}`)
+  }
+}
+
+/** Gives a new conversation copies of what another one holds: the last checkpoint and the last saved workspace. */
+export async function copyConversation(
+  tx: Tx,
+  { from, to }: { from: string; to: { conversationId: string; runId: string } },
+): Promise<{ hasCheckpoint: boolean; hasWorkspace: boolean }> {
+  const copyOf = async (blobId: string | null) => {
+    if (blobId === null) return null
+    const id = uuidv7()
+    await copyBlob(tx, blobId, { id, runId: to.runId })
+    return id
+  }
+  const checkpoint = await findLastCheckpointForShare(tx, from)
+  if (checkpoint) {
+    const blobId = (await copyOf(checkpoint.blobId)) ?? checkpoint.blobId
+    await insertCheckpoint(tx, { ...checkpoint, ...to, id: uuidv7(), executionId: null, blobId })
+  }
+  const workspace = await findWorkspaceOfConversationForShare(tx, from)
+  if (workspace) {
+    const repositories: SavedRepository[] = []
+    for (const repository of workspace.repositories)
+      repositories.push({
+        ...repository,
+        bundle_blob_id: await copyOf(repository.bundle_blob_id),
+        diff_blob_id: await copyOf(repository.diff_blob_id),
+      })
+    await insertSavedWorkspace(tx, {
+      ...to,
+      id: uuidv7(),
+      executionId: null,
+      repositories: storableJson(repositories),
+      leftOut: storableJson(workspace.leftOut),
+      createdAt: workspace.createdAt,
+    })
+  }
+  return { hasCheckpoint: checkpoint !== undefined, hasWorkspace: workspace !== undefined }
+}

@@ -1,0 +1,123 @@
+import {
+  AppError,
+  type FollowUpMode,
+  type FollowUpResponse,
+  isLive,
+  type RunState,
+  type TurnMessage,
+} from '@openoz/protocol'
+import { v7 as uuidv7 } from 'uuid'
+import { insertAuditEvent } from '../store/audit-events.ts'
+import { insertCommand } from '../store/commands.ts'
+import type { Tx } from '../store/database.ts'
+import { findCurrentExecutionForUpdate } from '../store/executions.ts'
+import { insertMessage } from '../store/messages.ts'
+import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
+import { findNextTurnNumber, insertTurn, listOpenTurns } from '../store/turns.ts'
+import { type Actor, actorLabel } from './actors.ts'
+import { claimConversation } from './conversation-use.ts'
+import { appendServerEvents, storableText } from './session-log.ts'
+import { goOnWithNextTurn, type Hint } from './turns.ts'
+
+/**
+ * What people say to a run after its prompt. Everything is written down before it is answered, in the order of its `user_message` events:
+ *
+ *   queue               a turn of its own, after those that were asked before it
+ *   steer, interrupt    said to the turn at work; without one, a turn like the others
+ *
+ * A run at rest begins again with it, in the agent that still waits or in a new execution.
+ */
+
+/** Nobody reads a hundred answers; a script that has run wild is stopped here. */
+const maxOpenTurns = 100
+
+interface FollowUp {
+  runId: string
+  message: string
+  mode: FollowUpMode
+}
+
+export async function followUp(tx: Tx, hint: Hint, wish: FollowUp, actor: Actor): Promise<FollowUpResponse> {
+  const { runId, mode } = wish
+  const run = await findRunForUpdate(tx, runId)
+  if (!run) throw new AppError('run_not_found', { runId })
+  const open = await listOpenTurns(tx, runId)
+  const current = open[0]
+  if (run.cancelRequestedAt && current) throw new AppError('run_being_cancelled', { runId })
+  if (open.length >= maxOpenTurns) throw new AppError('follow_up_queue_full', { runId, count: open.length })
+  await insertAuditEvent(tx, {
+    teamId: run.teamId,
+    actor: actorLabel(actor),
+    action: 'run.follow-up',
+    target: `run:${runId}`,
+  })
+  hint(`run ${runId}`)
+
+  const id = uuidv7()
+  const text = storableText(wish.message)
+  if (current && mode !== 'queue') {
+    const said: TurnMessage = { message_id: id, mode, text }
+    await sayToTurn(tx, hint, { run, turn: current, said, author: actorLabel(actor) })
+    return { run_id: runId, message_id: id, mode, turn: current.number, state: run.state }
+  }
+  const { turn, state } = await askTurn(tx, hint, { run, id, text, author: actorLabel(actor), isAtRest: !current })
+  return { run_id: runId, message_id: id, mode: 'queue', turn, state }
+}
+
+interface Saying {
+  run: RunRecord
+  turn: { id: string; number: number }
+  said: TurnMessage
+  author: string
+}
+
+async function sayToTurn(tx: Tx, hint: Hint, { run, turn, said, author }: Saying): Promise<void> {
+  const askedSeq = await appendServerEvents(tx, run.id, [
+    {
+      type: 'user_message',
+      data: { text: said.text, turn: turn.number, message_id: said.message_id, author, mode: said.mode },
+    },
+  ])
+  await insertMessage(tx, { ...said, runId: run.id, turnId: turn.id, author, askedSeq })
+  const execution = await findCurrentExecutionForUpdate(tx, run.id)
+  // Before its hello an agent is told with the hello itself.
+  if (!execution?.helloAt || !isLive(execution.state)) return
+  await insertCommand(tx, {
+    id: uuidv7(),
+    runId: run.id,
+    executionId: execution.id,
+    type: 'message',
+    payload: { ...said, turn_id: turn.id },
+  })
+  hint(`commands ${execution.id}`)
+}
+
+interface Asking {
+  run: RunRecord
+  id: string
+  text: string
+  author: string
+  isAtRest: boolean
+}
+
+async function askTurn(
+  tx: Tx,
+  hint: Hint,
+  { run, id, text, author, isAtRest }: Asking,
+): Promise<{ turn: number; state: RunState }> {
+  const number = await findNextTurnNumber(tx, run.id)
+  if (isAtRest) await requireResumable(tx, hint, run)
+  const askedSeq = await appendServerEvents(tx, run.id, [
+    { type: 'user_message', data: { text, turn: number, message_id: id, author, mode: 'queue' } },
+  ])
+  await insertTurn(tx, { id, runId: run.id, number, message: text, author, askedSeq })
+  if (!isAtRest) return { turn: number, state: run.state }
+  return { turn: number, state: (await goOnWithNextTurn(tx, hint, run)).state }
+}
+
+async function requireResumable(tx: Tx, hint: Hint, run: RunRecord): Promise<void> {
+  await claimConversation(tx, hint, { conversationId: run.conversationId, teamId: run.teamId, forRunId: run.id })
+  if (run.executionLocation === 'REMOTE') return
+  const execution = await findCurrentExecutionForUpdate(tx, run.id)
+  if (!execution || !isLive(execution.state)) throw new AppError('run_not_resumable', { runId: run.id })
+}

@@ -1,0 +1,46 @@
+import type { TurnMessage } from '@openoz/protocol'
+import type { Queryable, Tx } from './database.ts'
+
+/** What was said to a turn while it was at work. */
+export interface MessageRecord extends TurnMessage {
+  author: string
+  askedSeq: number
+}
+
+interface MessageRow {
+  id: string
+  mode: TurnMessage['mode']
+  text: string
+  author: string
+  asked_seq: number
+}
+
+export async function insertMessage(tx: Tx, message: MessageRecord & { runId: string; turnId: string }): Promise<void> {
+  await tx.query(
+    'insert into messages (id, run_id, turn_id, mode, text, author, asked_seq) values ($1, $2, $3, $4, $5, $6, $7)',
+    [message.message_id, message.runId, message.turnId, message.mode, message.text, message.author, message.askedSeq],
+  )
+}
+
+/** Messages of a turn that no checkpoint has, in the order in which they were said. */
+export async function listOpenMessages(db: Queryable, turnId: string): Promise<MessageRecord[]> {
+  const { rows } = await db.query<MessageRow>(
+    'select id, mode, text, author, asked_seq from messages where turn_id = $1 and taken_at is null order by asked_seq',
+    [turnId],
+  )
+  return rows.map((row) => ({
+    message_id: row.id,
+    mode: row.mode,
+    text: row.text,
+    author: row.author,
+    askedSeq: row.asked_seq,
+  }))
+}
+
+export async function updateMessagesTaken(tx: Tx, runId: string, ids: readonly string[]): Promise<void> {
+  if (ids.length === 0) return
+  await tx.query('update messages set taken_at = db_now() where run_id = $1 and id = any($2) and taken_at is null', [
+    runId,
+    ids,
+  ])
+}
