@@ -35,7 +35,7 @@ test.each(providers)(
       const worker = await cp.connectWorker()
       const runId = await cp.createRun({
         prompt: 'Fix the sum.',
-        config: { environment: { source_repos: [{ url: `file://${origin}` }] } },
+        config: { environment: { source_repos: [{ url: `file://${origin}` }] }, idle_timeout_minutes: 0 },
       })
       const assignment = await worker.claimNext()
       const executionToken = assignment.execution_token ?? ''

@@ -164,7 +164,7 @@ test('a blocked run whose agent waits is cancelled when that agent has ended', a
   await using cp = await startControlPlane()
   const { agent, runId, worker, assignment } = await cp.startAgent()
   await agent.end('BLOCKED', 'Which one?')
-  await agent.send({ type: 'execution_state', data: { state: 'idle' } })
+  await agent.nextTurn()
   await cp.client.runs.cancel(runId)
   expect(await agent.nextCommand()).toMatchObject({ type: 'cancel' })
   worker.complete(assignment)

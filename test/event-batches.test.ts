@@ -109,7 +109,7 @@ test('names that every object has are no event types and no failure reasons', as
   const { agent, runId, worker, assignment } = await cp.startAgent()
   const answer = await agent.sendBatch([
     { n: 1, type: 'constructor', data: {} },
-    { n: 2, type: 'execution_state', data: { state: 'running' } },
+    { n: 2, type: 'model_wait', data: { reason: 'busy', until: '2030-01-01T00:00:00Z', attempt: 1 } },
     { n: 3, type: 'toString', data: {} },
   ])
   expect(answer).toEqual({ acked_n: 3 })
@@ -159,7 +159,7 @@ test('no text of an agent makes a batch that can never be acknowledged', async (
       { n: 2, type: 'workspace_saved', at: '', data: { repositories: [repository], left_out: ['\0'] } },
       { n: 3, type: 'notice', at: 'x'.repeat(100), data: { level: 'info', text: 'DEEP' } },
       { n: 4, type: 'y'.repeat(100), at: 5, data: {} },
-      { n: 5, type: 'execution_state', at: 'x', data: { state: 'idle' } },
+      { n: 5, type: 'model_wait', at: 'x', data: { reason: '\0', until: '2030-01-01T00:00:00Z', attempt: 1 } },
     ],
   }).replace('"DEEP"', `${'['.repeat(20_000)}${']'.repeat(20_000)}`)
   const response = await agent.request('/api/v1/agent-channel/events', {

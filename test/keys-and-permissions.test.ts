@@ -123,6 +123,8 @@ test('a personal run is seen by its creator alone, a team’s run by everyone in
         '/cancel',
         '/workspace',
         '/workspace/0/diff',
+        '/conversation',
+        '/transcript',
       ]) {
         const method = path === '/cancel' ? 'POST' : 'GET'
         if (isVisible && (path === '/events/stream' || path === '/cancel')) continue
@@ -184,10 +186,13 @@ const undocumented: Record<string, Action | 'open'> = {
 }
 
 /** Raw routes are in the document without an action. */
-const rawActions: Record<string, Action> = {
+const rawActions: Record<string, Action | 'open'> = {
   streamEvents: 'run.read',
   getWorkspaceBundle: 'run.read',
   getWorkspaceDiff: 'run.read',
+  getRunTranscript: 'run.read',
+  // The signature in the link is the permission.
+  downloadTranscript: 'open',
 }
 
 interface Operation {
