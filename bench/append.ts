@@ -1,5 +1,5 @@
-import type { TaskAssignment } from '@openoz/protocol'
-import { type BenchControlPlane, connectBenchWorker, startBenchControlPlane } from './control-plane.ts'
+import { type BenchControlPlane, startBenchControlPlane } from './control-plane.ts'
+import { startLiveAgents } from './live-agents.ts'
 import { type Benchmark, compared, type Measurement, percentile } from './measurement.ts'
 
 const agents = 20
@@ -18,7 +18,7 @@ export const appendBenchmark: Benchmark = {
   async run(): Promise<Measurement[]> {
     const controlPlane = await startBenchControlPlane()
     try {
-      const tokens = await startAgents(controlPlane)
+      const tokens = await startLiveAgents(controlPlane, agents)
       const ours = await atRate((agent, n) => postBatch(controlPlane, tokens[agent] ?? '', n))
       const control = await measureInsert(controlPlane)
       const throughput = await atFullSpeed(controlPlane, tokens)
@@ -51,25 +51,6 @@ export const appendBenchmark: Benchmark = {
       await controlPlane.stop()
     }
   },
-}
-
-/** Runs whose agents have said hello; answers their tokens. */
-async function startAgents(controlPlane: BenchControlPlane): Promise<string[]> {
-  const assignments: TaskAssignment[] = []
-  const all = Promise.withResolvers<void>()
-  await connectBenchWorker(controlPlane, 'bench', (assignment) => {
-    if (assignments.push(assignment) === agents) all.resolve()
-  })
-  for (let i = 0; i < agents; i++) await controlPlane.post('/api/v1/agent/runs', { prompt: 'bench' })
-  await all.promise
-  const tokens = assignments.map((assignment) => assignment.execution_token ?? '')
-  for (const token of tokens)
-    await controlPlane.post(
-      '/api/v1/agent-channel/hello',
-      { protocol: 1, agent_version: 'bench', process_nonce: 'bench-process', host: 'bench', pid: 1 },
-      token,
-    )
-  return tokens
 }
 
 const sent = new Map<string, number>()

@@ -26,7 +26,7 @@ export const coldStartBenchmark: Benchmark = {
       const bareMs: number[] = []
       for (let i = 0; i < runs; i++) {
         bareMs.push(await timeToExit(['-e', '0']))
-        const { run_id } = await client.runs.create({ prompt: 'Say done.' })
+        const { run_id } = await client.runs.create({ prompt: 'Say done.', config: { idle_timeout_minutes: 0 } })
         const steps = await waterfallOnceEnded(client, run_id)
         const duration = (step: string) => steps.find((one) => one.step === step)?.duration_ms ?? Number.NaN
         helloMs.push(duration('offer') + duration('hello'))

@@ -30,6 +30,8 @@ export async function startBenchControlPlane() {
     url: server.url,
     apiKey,
     database,
+    /** For another process. */
+    databaseUrl: `postgresql://${database.user}:${password}@${encodeURIComponent(database.host)}/${database.database}`,
     pool: new pg.Pool({ ...database, max: 4 }),
     async post<T>(path: string, body: unknown, token = apiKey): Promise<T> {
       const response = await fetch(server.url + path, {

@@ -8,15 +8,25 @@ import { parseArgs } from 'node:util'
 import { appendBenchmark } from './append.ts'
 import { assignmentBenchmark } from './assignment.ts'
 import { coldStartBenchmark } from './cold-start.ts'
+import { gatewayBenchmark } from './gateway.ts'
 import type { Measurement } from './measurement.ts'
 import { memoryBenchmark } from './memory.ts'
 import { startBenchmark } from './start.ts'
+import { steeringBenchmark } from './steering.ts'
 
 const { values } = parseArgs({
   options: { json: { type: 'string' }, only: { type: 'string' }, 'no-build': { type: 'boolean' } },
 })
 
-const benchmarks = [startBenchmark, memoryBenchmark, coldStartBenchmark, assignmentBenchmark, appendBenchmark]
+const benchmarks = [
+  startBenchmark,
+  memoryBenchmark,
+  coldStartBenchmark,
+  assignmentBenchmark,
+  appendBenchmark,
+  steeringBenchmark,
+  gatewayBenchmark,
+]
 const chosen = benchmarks.filter((benchmark) => values.only === undefined || benchmark.name === values.only)
 if (chosen.length === 0) {
   console.error(`No benchmark is called ${values.only}. There are: ${benchmarks.map(({ name }) => name).join(', ')}.`)

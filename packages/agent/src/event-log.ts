@@ -5,7 +5,7 @@ import type { EventSink } from './event-sink.ts'
 type Chunk = Extract<AgentEvent, { type: 'agent_message_chunk' | 'agent_thought_chunk' | 'terminal_output' }>
 
 export interface EventLog extends EventSink {
-  /** Like `emit`, for what must be said even when the spool is full: the outcome. Throws `spool_full` or `disk_full`. */
+  /** Like `emit`, for what must be said even when the spool is full: an outcome. Throws `spool_full` or `disk_full`. */
   emitFinal(event: AgentEvent): void
   /** Passes on what is still held back for masking and merging. Never throws. */
   flush(): void
@@ -17,6 +17,9 @@ const fullAt = 0.8
 /**
  * Masks, merges and numbers. A secret may be cut between two chunks, so each source of chunks (a message, a command's output) has a masking
  * stream, which ends with its source: a message ends when something else is said, a command's output with its tool call or step.
+ *
+ * A command in the background goes on after its call has ended, and over turns. What it says then is a stream of its own, which nothing but
+ * `flush` ends: cut in between, both halves of a secret would get through. Whoever runs it has the last word of it end with a line break.
  */
 export function createEventLog(options: {
   spool: Spool
@@ -69,18 +72,23 @@ export function createEventLog(options: {
     merger.add(masker.maskValue(event))
   }
 
-  function flushAll(): void {
-    for (const key of [...open.keys()]) end(key)
+  function flushAll(keys = [...open.keys()]): void {
+    for (const key of keys) end(key)
     merger.flush()
   }
 
   return {
     emit: (event) => keep(() => add(event)),
-    flush: () => keep(flushAll),
+    flush: () => keep(() => flushAll()),
     emitFinal(event) {
       isFinal = true
-      add(event)
-      flushAll()
+      try {
+        add(event)
+        flushAll([...open.keys()].filter((key) => !isToolOutput(key)))
+      } finally {
+        // More turns may follow.
+        isFinal = false
+      }
     },
     async ready(signal) {
       signal.throwIfAborted()
@@ -102,6 +110,10 @@ function sourceOf(chunk: Chunk): string {
 
 function isMessage(key: string): boolean {
   return key.startsWith('message ')
+}
+
+function isToolOutput(key: string): boolean {
+  return key.startsWith('tool ')
 }
 
 function endsWith(event: AgentEvent, key: string): boolean {

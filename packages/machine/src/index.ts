@@ -23,6 +23,7 @@ export {
   type ProcessEnd,
   type ProcessSelection,
 } from './process-tree.ts'
+export { proxyFor } from './proxy-environment.ts'
 export { judgeSendFailure, RetryLater, readAnswerOrRetryLater } from './send-failure.ts'
 export {
   isSpoolFileName,

@@ -1,96 +1,108 @@
-import { closeSync, openSync, writeSync } from 'node:fs'
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { MaskingStream } from '@openoz/machine'
 import { createOutputDecoder, wholeCharacters } from '../live-output.ts'
 
-/** What the model reads of one command: the beginning says what was done, the end how it went. */
+/** What the model reads at once: the beginning says what was done, the end how it went. */
 const keptCharacters = 30_000
 /** The whole output is kept up to here, for people; 200 MB of a runaway command are not worth their place. */
 const maxFileBytes = 16 * 1024 * 1024
 
 export interface CommandOutput {
   push(bytes: Uint8Array): void
-  /** The end of the output. */
+  /** The end of the output. Safe to call twice. */
   end(): void
-  /** Head and tail, with a line between them that says how much is missing. Complete when it was short. */
-  text(): string
-  /** Where the whole output is, when `text` is only a part of it. */
+  /** There is something that was not taken yet. */
+  readonly hasNew: boolean
+  /** What came since it was last called: whole, or head and tail with a line between them that says how much is missing. */
+  takeNew(): string
+  /** Where the whole output is, when it is too long for one look. undefined also when there was no room to keep it. */
   file(): string | undefined
+  /** Safe to call twice. */
   dispose(): Promise<void>
 }
 
-/**
- * Takes a command's output of any size in bounded memory: the first and last 15,000 characters, and everything in a temporary file. Secrets are
- * masked before it is kept anywhere. `onText` gets everything, as text.
- */
-export async function createCommandOutput(options: {
+export interface CommandOutputOptions {
   masking: MaskingStream
+  /** Gets everything, as masked text. */
   onText: (text: string) => void
-}): Promise<CommandOutput> {
-  const { masking, onText } = options
-  const folder = await mkdtemp(join(tmpdir(), 'oz-output-'))
-  const path = join(folder, 'output.txt')
+  /** What the text goes through before it is masked. */
+  filter?: { push(text: string): string; end(): string }
+  maxBytes?: number
+}
+
+/**
+ * Takes a command's output of any size in bounded memory: the first and last 15,000 characters of what was not read yet, and everything in a
+ * temporary file. Secrets are masked before it is kept anywhere.
+ */
+export async function createCommandOutput(options: CommandOutputOptions): Promise<CommandOutput> {
+  const { masking, onText, filter, maxBytes = maxFileBytes } = options
   const decoder = createOutputDecoder()
-  let file: number | undefined = openSync(path, 'wx', 0o600)
-  let fileBytes = 0
-  let head = ''
-  let tail = ''
+  const file = await createOutputFile(maxBytes)
+  const unread = createExcerpt()
   let length = 0
+  let hasEnded = false
 
   function keep(text: string): void {
     if (text === '') return
     onText(text)
     length += text.length
-    const forHead = wholeCharacters(text, keptCharacters / 2 - head.length)
-    head += forHead
-    tail += text.slice(forHead.length)
-    // Cut only once it has doubled: a slice at every chunk would copy it each time.
-    if (tail.length > keptCharacters) tail = lastCharacters(tail)
-    writeToFile(text)
-  }
-
-  function writeToFile(text: string): void {
-    if (file === undefined) return
-    const bytes = Buffer.from(text)
-    try {
-      if (fileBytes + bytes.length <= maxFileBytes) fileBytes += writeSync(file, bytes)
-      else stopFile(`\n[Cut here: the output is longer than ${maxFileBytes} bytes.]\n`)
-    } catch {
-      // No room for a copy. Head and tail are in memory, and what the command itself could not write it says itself.
-      stopFile('')
-    }
-  }
-
-  function stopFile(lastWords: string): void {
-    if (file === undefined) return
-    try {
-      writeSync(file, lastWords)
-    } catch {
-      // As above.
-    }
-    closeSync(file)
-    file = undefined
+    unread.push(text)
+    file.write(text)
   }
 
   return {
-    push: (bytes) => keep(masking.push(decoder.push(bytes))),
-    end() {
-      keep(masking.push(decoder.end()))
-      keep(masking.flush())
-      stopFile('')
+    push(bytes) {
+      if (hasEnded) return
+      const text = decoder.push(bytes)
+      keep(masking.push(filter ? filter.push(text) : text))
     },
-    text() {
+    end() {
+      if (hasEnded) return
+      hasEnded = true
+      const text = decoder.end()
+      keep(masking.push(filter ? filter.push(text) + filter.end() : text))
+      keep(masking.flush())
+      file.close()
+    },
+    get hasNew() {
+      return unread.length > 0
+    },
+    takeNew: unread.take,
+    file: () => (length > keptCharacters ? file.path() : undefined),
+    dispose: file.dispose,
+  }
+}
+
+/** Head and tail of a text. */
+function createExcerpt() {
+  let head = ''
+  let tail = ''
+  let length = 0
+
+  return {
+    get length() {
+      return length
+    },
+    push(text: string): void {
+      length += text.length
+      const forHead = wholeCharacters(text, keptCharacters / 2 - head.length)
+      head += forHead
+      tail += text.slice(forHead.length)
+      // Cut only once it has doubled: a slice at every chunk would copy it each time.
+      if (tail.length > keptCharacters) tail = lastCharacters(tail)
+    },
+    /** Begins anew after that. */
+    take(): string {
       const end = lastCharacters(tail)
       const missing = length - head.length - end.length
-      if (missing <= 0) return head + end
-      return `${head}\n\n[… ${missing} characters are left out here …]\n\n${end}`
-    },
-    file: () => (length > keptCharacters ? path : undefined),
-    async dispose() {
-      stopFile('')
-      await rm(folder, { recursive: true, force: true })
+      const text = missing <= 0 ? head + end : `${head}\n\n[… ${missing} characters are left out here …]\n\n${end}`
+      head = ''
+      tail = ''
+      length = 0
+      return text
     },
   }
 }
@@ -99,4 +111,61 @@ function lastCharacters(text: string): string {
   if (text.length <= keptCharacters / 2) return text
   const cut = text.slice(-keptCharacters / 2)
   return /^[\uDC00-\uDFFF]/.test(cut) ? cut.slice(1) : cut
+}
+
+/** A copy for people. A full disk costs the copy and nothing else: what the command itself could not write it says itself. */
+async function createOutputFile(maxBytes: number) {
+  let descriptor: number | undefined
+  let folder: string | undefined
+  let isWhole = true
+  let size = 0
+  try {
+    folder = await mkdtemp(join(tmpdir(), 'oz-output-'))
+    descriptor = openSync(join(folder, 'output.txt'), 'wx', 0o600)
+  } catch {
+    isWhole = false
+  }
+
+  function close(): void {
+    if (descriptor === undefined) return
+    closeSync(descriptor)
+    descriptor = undefined
+  }
+
+  /** Gives back the room that the copy took: somebody else needs it. */
+  function giveUp(): void {
+    isWhole = false
+    close()
+    if (folder !== undefined) rmSync(folder, { recursive: true, force: true })
+  }
+
+  return {
+    write(text: string): void {
+      if (descriptor === undefined) return
+      const bytes = Buffer.from(text)
+      try {
+        if (size + bytes.length <= maxBytes) {
+          size += writeAll(descriptor, bytes)
+          return
+        }
+        writeAll(descriptor, Buffer.from(`\n[Cut here: the output is longer than ${maxBytes} bytes.]\n`))
+        close()
+      } catch {
+        giveUp()
+      }
+    },
+    close,
+    path: () => (isWhole && folder !== undefined ? join(folder, 'output.txt') : undefined),
+    async dispose() {
+      isWhole = false
+      close()
+      if (folder !== undefined) await rm(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+/** The last bytes before a disk is full are written without an error; the next ones say it. */
+function writeAll(descriptor: number, bytes: Uint8Array): number {
+  for (let done = 0; done < bytes.length; ) done += writeSync(descriptor, bytes, done)
+  return bytes.length
 }

@@ -1,34 +1,37 @@
+import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   symlinkSync,
-  writeFileSync,
+  truncateSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { asNobody, makeToolWorkspace } from '../../../../test/support/tool-workspace.ts'
+import type { Edit } from './edit.ts'
 import { editFiles } from './edit-files.ts'
-import type { Edit } from './edit-plan.ts'
-import type { ToolCall } from './tool.ts'
+import { readFiles } from './read-files.ts'
 
+let work: ReturnType<typeof makeToolWorkspace>
 let folder: string
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'oz-edit-'))
-  mkdirSync(join(folder, 'repo'))
+  work = makeToolWorkspace()
+  folder = work.folder
 })
-afterEach(() => rmSync(folder, { recursive: true, force: true }))
+afterEach(() => work[Symbol.dispose]())
 
-function edit(...edits: Edit[]) {
-  const workspace = { folder, toolsFolder: join(folder, 'repo'), repositories: [] }
-  return editFiles.run({ edits }, { workspace, signal: new AbortController().signal } as unknown as ToolCall)
-}
-const write = (name: string, text: string | Buffer) => writeFileSync(join(folder, 'repo', name), text)
-const read = (name: string) => readFileSync(join(folder, 'repo', name), 'utf8')
+const edit = (...edits: Edit[]) => work.call(editFiles, { edits })
+const write = (name: string, text: string | Buffer) => work.write(name, text)
+const read = (name: string) => work.read(name)
+const inRepo = (name: string) => join(folder, 'repo', name)
 
 test('edits of several files are applied in order, and the diff shows them', async () => {
   write('a.txt', 'one\ntwo\n')
@@ -95,7 +98,7 @@ test('nothing outside of the workspace is touched, also not through links', asyn
     for (const path of paths) {
       await expect(edit({ type: 'create', path, content: '' })).rejects.toThrow('outside of the workspace')
     }
-    await edit({ type: 'create', path: 'dangling', content: 'inside' }).catch(() => {})
+    await expect(edit({ type: 'create', path: 'dangling', content: '' })).rejects.toThrow('does not exist. Delete the')
     expect(existsSync(join(outside, 'new.txt'))).toBe(false)
     await edit({ type: 'create', path: '../beside.txt', content: 'in the workspace' })
     expect(readFileSync(join(folder, 'beside.txt'), 'utf8')).toBe('in the workspace')
@@ -128,4 +131,171 @@ test('binary files, folders and files that exist already are refused', async () 
   await expect(edit({ type: 'create', path: 'here.txt/x', content: '' })).rejects.toThrow(
     'a part of this path is a file',
   )
+})
+
+test('what a file was read or written as is what it must still be', async () => {
+  write('a.ts', 'const a=1\n')
+  const replace = { type: 'replace', path: 'a.ts', old_text: '1', new_text: '2' } as const
+  await work.call(readFiles, { files: [{ path: 'a.ts' }] })
+  await edit(replace)
+  await edit({ ...replace, old_text: '2', new_text: '1' })
+  write('a.ts', 'const a = 1\n') // as a formatter does
+  const changed = 'a.ts has changed since you read it; read it again'
+  await expect(edit(replace)).rejects.toThrow(changed)
+  await expect(edit({ type: 'create', path: 'a.ts', content: '', overwrite: true })).rejects.toThrow(changed)
+  await expect(edit({ type: 'delete', path: 'a.ts' })).rejects.toThrow(changed)
+  await expect(edit({ type: 'move', path: './../repo/a.ts', new_path: 'b.ts' })).rejects.toThrow('has changed')
+  await work.call(readFiles, { files: [{ path: 'a.ts', lines: [{ start: 1, end: 1 }] }] })
+  await edit(replace, { type: 'move', path: 'a.ts', new_path: 'b.ts' })
+  write('b.ts', 'other\n')
+  await expect(edit({ type: 'delete', path: 'b.ts' })).rejects.toThrow('has changed')
+  write('never-read.ts', 'x\n')
+  await edit({ type: 'replace', path: 'never-read.ts', old_text: 'x', new_text: 'y' })
+})
+
+test('a moved file that was read is still known in its new place', async () => {
+  write('a.ts', 'one\n')
+  await work.call(readFiles, { files: [{ path: 'a.ts' }] })
+  await edit({ type: 'move', path: 'a.ts', new_path: 'b.ts' })
+  write('b.ts', 'two\n')
+  await expect(edit({ type: 'delete', path: 'b.ts' })).rejects.toThrow('has changed')
+  write('a.ts', 'somebody else’s\n')
+  await edit({ type: 'delete', path: 'a.ts' })
+})
+
+test('what git keeps for itself is not touched, by whatever name', async () => {
+  write('.git/hooks/pre-commit', 'x')
+  write('sub/.git', 'gitdir: elsewhere\n')
+  write('elsewhere/config', 'x')
+  symlinkSync('.git/hooks', inRepo('hooks'))
+  mkdirSync(inRepo('other'))
+  symlinkSync('../elsewhere', inRepo('other/.git'))
+  const refused: Edit[] = [
+    { type: 'replace', path: '.git/hooks/pre-commit', old_text: 'x', new_text: 'y' },
+    { type: 'create', path: '.git/new', content: '' },
+    { type: 'create', path: '.GIT/new', content: '' },
+    { type: 'create', path: 'fresh/.git', content: 'gitdir: /x' },
+    { type: 'create', path: 'hooks/post-checkout', content: '' },
+    { type: 'delete', path: 'hooks/pre-commit' },
+    { type: 'create', path: 'sub/.git', content: '', overwrite: true },
+    { type: 'delete', path: 'sub/.git' },
+    { type: 'move', path: 'sub/.git', new_path: 'x' },
+    { type: 'move', path: 'elsewhere/config', new_path: '.git/config' },
+    { type: 'create', path: 'other/.git/config', content: '', overwrite: true },
+    { type: 'delete', path: 'other/.git' },
+  ]
+  for (const one of refused) await expect(edit(one), JSON.stringify(one)).rejects.toThrow('belongs to git itself')
+  await edit(
+    { type: 'create', path: '.gitignore', content: 'dist\n' },
+    { type: 'create', path: 'a.git/x', content: '' },
+  )
+  await edit({ type: 'delete', path: 'hooks' })
+  expect(readdirSync(inRepo('.git/hooks'))).toEqual(['pre-commit'])
+})
+
+test('files of any kind and size are moved and deleted, as they are', async () => {
+  write('large.bin', '')
+  truncateSync(inRepo('large.bin'), 200 * 1024 * 1024)
+  write('image.png', Buffer.from([0x89, 0x50, 0, 1]))
+  symlinkSync('nowhere', inRepo('link'))
+  const { ino } = statSync(inRepo('large.bin'))
+  const { result } = await edit(
+    { type: 'move', path: 'large.bin', new_path: 'deep/large.bin' },
+    { type: 'delete', path: 'image.png' },
+    { type: 'move', path: 'link', new_path: 'moved-link' },
+  )
+  expect(statSync(inRepo('deep/large.bin')).ino).toBe(ino)
+  expect(readlinkSync(inRepo('moved-link'))).toBe('nowhere')
+  expect(readdirSync(inRepo('.')).sort()).toEqual(['deep', 'moved-link'])
+  expect(result.diff).toContain('rename from large.bin\nrename to deep/large.bin\n')
+  const replace = { type: 'replace', path: 'deep/large.bin', old_text: 'a', new_text: 'b' } as const
+  await expect(edit(replace)).rejects.toThrow('too large to be edited (209715200 bytes); use a command')
+})
+
+test('a name is changed in its case only, and two files change places', async () => {
+  write('Readme.md', 'one\n')
+  await edit({ type: 'move', path: 'Readme.md', new_path: 'README.md' })
+  write('b', 'two\n')
+  await edit(
+    { type: 'move', path: 'README.md', new_path: 't' },
+    { type: 'move', path: 'b', new_path: 'README.md' },
+    { type: 'move', path: 't', new_path: 'b' },
+  )
+  expect([readdirSync(inRepo('.')).sort(), read('README.md'), read('b')]).toEqual([
+    ['README.md', 'b'],
+    'two\n',
+    'one\n',
+  ])
+})
+
+test('a link is moved or deleted itself; what it leads to stays', async () => {
+  write('target.txt', 'one')
+  symlinkSync('target.txt', inRepo('link.txt'))
+  await edit({ type: 'delete', path: 'link.txt' }, { type: 'create', path: 'link.txt', content: 'a file now' })
+  expect([read('target.txt'), read('link.txt')]).toEqual(['one', 'a file now'])
+})
+
+test('forty edits and a megabyte at once', async () => {
+  write('a.txt', Array.from({ length: 40 }, (_, i) => `line ${i};\n`).join(''))
+  const edits = Array.from({ length: 40 }, (_, i) => {
+    return { type: 'replace', path: 'a.txt', old_text: `line ${i};`, new_text: `row ${i};` } as const
+  })
+  await edit(...edits, { type: 'create', path: 'large.txt', content: 'x'.repeat(1_000_000) })
+  expect(read('a.txt')).toBe(Array.from({ length: 40 }, (_, i) => `row ${i};\n`).join(''))
+  expect(read('large.txt').length).toBe(1_000_000)
+  const lines = (word: string) => Array.from({ length: 50_000 }, () => `${word} ${Math.random()}\n`).join('')
+  write('rewritten.txt', lines('a'))
+  const { result } = await edit({ type: 'create', path: 'rewritten.txt', content: lines('b'), overwrite: true })
+  expect(String(result.diff).length).toBeLessThan(21_000)
+})
+
+test('an empty file and one without a last line end stay what they are', async () => {
+  write('empty.txt', '')
+  write('short.txt', 'one\ntwo')
+  const fill = { type: 'replace', path: 'empty.txt', old_text: 'x', new_text: 'y' } as const
+  await expect(edit(fill)).rejects.toThrow('old_text is not in empty.txt')
+  const { result } = await edit({ type: 'replace', path: 'short.txt', old_text: 'two', new_text: 'three' })
+  expect(read('short.txt')).toBe('one\nthree')
+  expect(result.diff).toContain('\\ No newline at end of file')
+})
+
+test('arguments that do not fit their type are named', () => {
+  const problem = (one: object) => editFiles.input.safeParse({ edits: [one] }).error?.issues[0]
+  expect(problem({ type: 'create', path: 'a' })).toMatchObject({ path: ['edits', 0, 'content'] })
+  expect(problem({ type: 'replace', path: 'a', old_text: '', new_text: '' })?.path).toEqual(['edits', 0, 'old_text'])
+  expect(problem({ type: 'create', path: 'a\0b', content: '' })?.message).toContain('NUL')
+  expect(problem({ type: 'chmod', path: 'a' })?.path).toEqual(['edits', 0, 'type'])
+})
+
+test('what may not be read or written is said in words, and nothing is left behind', async ({ skip }) => {
+  if (process.getuid?.() !== 0) skip('as root the files of somebody else can be made')
+  write('secret.txt', 'x')
+  chmodSync(inRepo('secret.txt'), 0o600)
+  const replace = { type: 'replace', path: 'secret.txt', old_text: 'x', new_text: 'y' } as const
+  await asNobody(async () => {
+    await expect(edit(replace)).rejects.toThrow('secret.txt: permission denied. Nothing was written.')
+    await expect(edit({ type: 'create', path: 'new/a.txt', content: '' })).rejects.toThrow(
+      /new.*: permission denied\. Nothing was written\.$/,
+    )
+  })
+  expect(readdirSync(inRepo('.'))).toEqual(['secret.txt'])
+})
+
+test('a full disk leaves everything as it was', async ({ skip }) => {
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', inRepo('.')], { stdio: 'ignore' })
+  } catch {
+    skip('tmpfs cannot be mounted here')
+  }
+  try {
+    write('a.txt', 'one')
+    const edits = [
+      { type: 'replace', path: 'a.txt', old_text: 'one', new_text: 'two' },
+      { type: 'create', path: 'sub/large.txt', content: 'x'.repeat(2_000_000) },
+    ] as const
+    await expect(edit(...edits)).rejects.toThrow('No space is left for the edited files')
+    expect([readdirSync(inRepo('.')), read('a.txt')]).toEqual([['a.txt'], 'one'])
+  } finally {
+    execFileSync('umount', ['-l', inRepo('.')])
+  }
 })

@@ -1,20 +1,41 @@
-import { realpath } from 'node:fs/promises'
+import { lstat, readlink, realpath } from 'node:fs/promises'
 import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 import type { Workspace } from '../workspace/prepare.ts'
+import { errorCode, fileFailure } from './file-failure.ts'
 
 /**
- * The real place of a path that the model named, which must lie in the workspace also after symbolic links. For a file that does not exist yet
- * the nearest folder that does decides.
+ * The real place of a path that the model named, which must lie in the workspace also after symbolic links, and not in what git keeps for
+ * itself: a hook or a setting written there runs with git's next command, unseen by any diff. For a file that does not exist yet the nearest folder
+ * that does decides.
+ *
+ * `content` is the file that a link leads to, `entry` the link itself: what is moved or deleted is the name.
  */
-export async function resolveInside(name: string, { folder, toolsFolder }: Workspace): Promise<string> {
+export async function resolveInside(
+  name: string,
+  { folder, toolsFolder }: Workspace,
+  what: 'content' | 'entry' = 'content',
+): Promise<string> {
   const root = await realpath(folder)
   const wanted = resolve(toolsFolder, name)
-  const real = await realOf(wanted)
-  const inside = relative(root, real)
-  if (inside === '' || inside === '..' || inside.startsWith(`..${sep}`) || resolve(root, inside) !== real) {
-    throw new Error(`${name} is outside of the workspace ${folder}. Only files inside it can be edited.`)
+  try {
+    const entry = join(await realOf(dirname(wanted)), basename(wanted))
+    const real = what === 'entry' ? entry : await realOf(wanted)
+    const inside = relative(root, real)
+    if (inside === '' || inside === '..' || inside.startsWith(`..${sep}`) || resolve(root, inside) !== real) {
+      throw new Error(`${name} is outside of the workspace ${folder}. Only files inside it can be taken here.`)
+    }
+    if (isGitInternal(inside) || isGitInternal(relative(folder, wanted)) || isGitInternal(relative(root, entry))) {
+      throw new Error(`${name} belongs to git itself, and is not for tools to touch. Use git commands.`)
+    }
+    return real
+  } catch (error) {
+    throw fileFailure(error, name)
   }
-  return real
+}
+
+/** In any case of letters: some file systems do not tell them apart. */
+function isGitInternal(path: string): boolean {
+  return path.split(sep).some((part) => part.toLowerCase() === '.git')
 }
 
 async function realOf(path: string): Promise<string> {
@@ -23,10 +44,17 @@ async function realOf(path: string): Promise<string> {
     try {
       return join(await realpath(at), ...missing)
     } catch (error) {
-      const code = error instanceof Error && 'code' in error ? error.code : undefined
-      if (code !== 'ENOENT' && code !== 'ENOTDIR') throw error
-      if (dirname(at) === at) throw error
+      const code = errorCode(error)
+      if ((code !== 'ENOENT' && code !== 'ENOTDIR') || dirname(at) === at) throw error
+      await refuseDeadLink(at)
       missing.unshift(basename(at))
     }
   }
+}
+
+/** What is written through it would come into being wherever it points. */
+async function refuseDeadLink(path: string): Promise<void> {
+  const found = await lstat(path).catch(() => undefined)
+  if (!found?.isSymbolicLink()) return
+  throw new Error(`${path} is a symbolic link to ${await readlink(path)}, which does not exist. Delete the link first.`)
 }

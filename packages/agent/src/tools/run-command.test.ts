@@ -1,51 +1,24 @@
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createMasker, endProcessTree, findProcesses } from '@openoz/machine'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { testLimits } from '../../../../test/support/agent-channel-server.ts'
-import { createRecordingSink } from '../../../../test/support/recording-sink.ts'
+import { type CommandFixture, createCommandFixture } from '../../../../test/support/command-fixture.ts'
 import { runCommand } from './run-command.ts'
 
-let folder: string
-let sink: ReturnType<typeof createRecordingSink>
-const execution = crypto.randomUUID()
-const marker = `OZ_EXECUTION_ID=${execution}`
-
+let fixture: CommandFixture
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'oz-run-'))
-  mkdirSync(join(folder, 'work'))
-  sink = createRecordingSink()
+  fixture = createCommandFixture()
 })
-afterEach(async () => {
-  await endProcessTree({ marker }, 0)
-  rmSync(folder, { recursive: true, force: true })
-})
+afterEach(() => fixture[Symbol.asyncDispose]())
 
-function run(command: string, options: { timeout_ms?: number; signal?: AbortSignal } = {}) {
-  const workspace = { folder, toolsFolder: join(folder, 'work'), repositories: [] }
-  const keepOutput = async (file: string) => {
-    copyFileSync(file, join(folder, 'kept'))
-    return 'blob-1'
-  }
-  const call = {
-    id: 'call-1',
-    workspace,
-    env: { PATH: process.env.PATH, HOME: folder, OZ_EXECUTION_ID: execution },
-    limits: testLimits,
-    sink,
-    masker: createMasker(['hunter2']),
-    keepOutput,
-    signal: options.signal ?? new AbortController().signal,
-  }
-  return runCommand.run({ command, timeout_ms: options.timeout_ms }, call)
+function run(command: string, { timeout_ms, signal }: { timeout_ms?: number; signal?: AbortSignal } = {}) {
+  return fixture.call(runCommand, { command, timeout_ms }, signal)
 }
 
 test('a command runs in the tools’ folder, without stdin, with stdout and stderr in order', async () => {
   const { result, isError } = await run('pwd; cat; echo err >&2; echo out; exit 3')
-  expect(result).toEqual({ status: 'complete', exit_code: 3, output: `${folder}/work\nerr\nout\n` })
+  expect(result).toEqual({ status: 'complete', exit_code: 3, output: `${fixture.folder}/work\nerr\nout\n` })
   expect(isError).toBe(undefined)
-  expect(sink.terminal()).toBe(`${folder}/work\nerr\nout\n`)
+  expect(fixture.sink.terminal()).toBe(`${fixture.folder}/work\nerr\nout\n`)
 })
 
 test('a command that is killed by a signal says by which', async () => {
@@ -56,7 +29,7 @@ test('a command that takes too long is ended with everything that it started', a
   const { result, isError } = await run('echo begun; sleep 1000 & setsid sleep 1000 & wait', { timeout_ms: 300 })
   expect(result).toMatchObject({ status: 'timed_out', output: 'begun\n' })
   expect(isError).toBe(true)
-  await expect.poll(() => findProcesses({ marker })).toEqual([])
+  await expect.poll(fixture.processes).toEqual([])
 })
 
 test('a stopped command has ended when the call rejects', async () => {
@@ -64,7 +37,7 @@ test('a stopped command has ended when the call rejects', async () => {
   const running = run('trap "" TERM; sleep 1000', { signal: stop.signal })
   setTimeout(() => stop.abort(new Error('stopped')), 200)
   await expect(running).rejects.toThrow('stopped')
-  expect(await findProcesses({ marker })).toEqual([])
+  expect(await fixture.processes()).toEqual([])
 }, 20_000)
 
 test('a daemon that holds the output neither hangs the tool nor dies of it', async () => {
@@ -73,7 +46,7 @@ test('a daemon that holds the output neither hangs the tool nor dies of it', asy
   expect(performance.now() - start).toBeLessThan(5_000)
   expect(result).toMatchObject({ exit_code: 0, note: expect.stringContaining('still runs in the background') })
   expect(result.output).toContain('started\n')
-  expect((await findProcesses({ marker })).length).toBeGreaterThan(0)
+  expect((await fixture.processes()).length).toBeGreaterThan(0)
 })
 
 test('NUL, invalid bytes and characters of four bytes come through as text', async () => {
@@ -84,9 +57,9 @@ test('NUL, invalid bytes and characters of four bytes come through as text', asy
 test('secrets are masked in what the model, the viewers and the kept file get', async () => {
   const { result, blobId } = await run('echo hunter2; printf hun; sleep 0.1; echo ter2; yes abc | head -c 100000')
   expect(result.output).toMatch(/^\*\*\*\n\*\*\*\nabc/)
-  expect(sink.terminal()).not.toContain('hunter2')
+  expect(fixture.sink.terminal()).not.toContain('hunter2')
   expect(blobId).toBe('blob-1')
-  expect(readFileSync(join(folder, 'kept'), 'utf8')).not.toContain('hunter2')
+  expect(readFileSync(fixture.keptFile, 'utf8')).not.toContain('hunter2')
 })
 
 test('200 MB of output take little memory; model and viewers get a part, the file more of it', async () => {
@@ -104,8 +77,44 @@ test('200 MB of output take little memory; model and viewers get a part, the fil
   expect(output).toMatch(/^first\n/)
   expect(output).toMatch(/last\n$/)
   expect(output).toMatch(/\[… 1\d{8} characters are left out here …\]/)
-  expect(sink.terminal().length).toBeLessThan(70_000)
-  expect(readFileSync(join(folder, 'kept'), 'utf8')).toContain('[Cut here: the output is longer than')
+  expect(fixture.sink.terminal().length).toBeLessThan(70_000)
+  expect(readFileSync(fixture.keptFile, 'utf8')).toContain('[Cut here: the output is longer than')
+})
+
+test('what has left its parents is ended too when a command is', async () => {
+  const daemon = 'setsid -f sh -c "trap \'\' TERM; setsid -f sleep 1000; sleep 1000"'
+  await run(`${daemon}; sleep 0.1; ${daemon}; sleep 1000`, { timeout_ms: 600 })
+  expect(await fixture.processes()).toEqual([])
+}, 20_000)
+
+test('a command of an interrupted call that ignores SIGTERM is gone within a second and a half', async () => {
+  const stop = new AbortController()
+  const running = run('trap "" TERM; echo > ready; while :; do sleep 0.1; done', { signal: stop.signal })
+  await expect.poll(() => existsSync(join(fixture.folder, 'work', 'ready'))).toBe(true)
+  const start = performance.now()
+  stop.abort(new Error('interrupted'))
+  await expect(running).rejects.toThrow('interrupted')
+  expect(performance.now() - start).toBeLessThan(1_500)
+  expect(await fixture.processes()).toEqual([])
+})
+
+test('10 million lines come through with their first and last ones', async () => {
+  const { result } = await run('seq 10000000')
+  expect(result.output).toMatch(/^1\n2\n3\n[\s\S]*\n9999999\n10000000\n$/)
+  expect(String(result.output).length).toBeLessThan(31_000)
+}, 30_000)
+
+test('binary output is text of the same length at most', async () => {
+  const { result } = await run('head -c 5000 /dev/urandom')
+  const output = String(result.output)
+  expect(output.isWellFormed()).toBe(true)
+  expect(output).not.toContain('\0')
+  expect(output.length).toBeLessThanOrEqual(5_000)
+})
+
+test('a folder that is gone is said by its name', async () => {
+  await run('cd ..; rmdir work')
+  await expect(run('true')).rejects.toThrow(`${fixture.folder}/work, which commands start in, does not exist any more`)
 })
 
 test('arguments that no shell would take are refused in words', () => {

@@ -1,12 +1,7 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { constants } from 'node:os'
-import type { Readable } from 'node:stream'
-import { endProcessTree, identifyProcess, type ProcessIdentity } from '@openoz/machine'
 import { z } from 'zod'
-import { drainOutput, firstEnd, killedEnd } from '../child-end.ts'
-import { createLiveOutput } from '../live-output.ts'
-import { type CommandOutput, createCommandOutput } from './command-output.ts'
+import { firstEnd } from '../child-end.ts'
+import { commandLine, endOf, runningResult } from './command-result.ts'
+import { type CommandRun, hastyGraceMs } from './command-run.ts'
 import type { Tool, ToolCall, ToolOutput } from './tool.ts'
 
 const input = z.object({
@@ -16,120 +11,67 @@ const input = z.object({
     // The kernel takes 128 KiB for one argument.
     .max(100_000, 'is too long; write a script with edit_files and run that')
     .refine((text) => !text.includes('\0'), 'must not hold NUL characters'),
-  timeout_ms: z.int().min(1).max(86_400_000).optional(),
+  background: z.boolean().optional().describe('Return at once with a command_id and let it run.'),
+  pty: z.boolean().optional().describe('Run it in a pseudo-terminal, for programs that ask or draw.'),
+  timeout_ms: z.int().min(1).max(86_400_000).optional().describe('The command is ended after this time.'),
 })
 type Input = z.infer<typeof input>
 
-/** How long a command that was told to stop may take to tidy up. */
-const graceMs = 5_000
+/** A command that cannot be started, or fails at once, says so within this time. */
+const earlyLookMs = 500
+/** A program in a terminal that says nothing for this long probably waits for someone to type. */
+const quietMs = 5_000
 
 export const runCommand: Tool<Input> = {
   name: 'run_command',
   kind: 'execute',
   describe: (limits) =>
-    `Runs a shell command and returns its exit code and output (stdout and stderr together; the middle of a long output is left out). ` +
-    `Every command starts in the same folder, in a shell of its own: use \`cd sub && …\` within one command. There is no terminal and ` +
-    `nothing on stdin, so use flags that ask no questions. Ended after timeout_ms (default ${limits.command_timeout_ms}). ` +
-    `To keep something running, start it in the background with its output in a file: \`server >server.log 2>&1 &\`.`,
+    'Runs a shell command and returns its exit code and output (stdout and stderr together; the middle of a long output is left out). ' +
+    'Every command starts in the same folder, in a shell of its own: use `cd sub && …` within one command. Nothing is on stdin and there is ' +
+    `no terminal, so use flags that ask no questions. Ended after timeout_ms (default ${limits.command_timeout_ms}). ` +
+    'background: for servers, watchers and long builds; returns within a second with {status: "running", command_id}, and runs until it ends, ' +
+    'timeout_ms (default: none) is over, or the session ends. Go on with read_command, write_to_command (its stdin is a pipe) and ' +
+    'stop_command. pty: for programs that need a terminal (prompts, REPLs, debuggers); echoes its input, output without colours. ' +
+    `Returns {status: "running", command_id} when it is silent for ${quietMs / 1_000} s, as when it waits for input; without a timeout_ms it may then go on as long as the session.`,
   input,
-  title: ({ command }) => shorten(command),
+  title: (request) => commandLine(request),
   run: execute,
 }
 
-type End = { kind: 'exited'; code: number | null; signal: NodeJS.Signals | null } | { kind: 'timed_out' }
-
-async function execute({ command, timeout_ms }: Input, call: ToolCall): Promise<ToolOutput> {
-  const { id, sink, limits, signal } = call
+async function execute(
+  { command, background = false, pty = false, timeout_ms }: Input,
+  call: ToolCall,
+): Promise<ToolOutput> {
+  const { signal, limits, sink } = call
   signal.throwIfAborted()
   await sink.ready(signal)
-  const { toolsFolder } = call.workspace
-  if (!existsSync(toolsFolder))
-    throw new Error(`The folder ${toolsFolder}, which commands start in, does not exist any more.`)
-  const timeoutMs = timeout_ms ?? limits.command_timeout_ms
-  const live = createLiveOutput((text) => sink.emit({ type: 'terminal_output', data: { toolCallId: id, text } }))
-  const masking = call.masker.stream(`output ${id}`)
-  const output = await createCommandOutput({ masking, onText: live.push })
+  const timeoutMs = timeout_ms ?? (background ? undefined : limits.command_timeout_ms)
+  const mayBeKept = background || pty
+  const run = await call.state.commands.start({ command, pty, input: background, timeoutMs, mayBeKept }, call)
   try {
-    const child = start(command, call)
-    const { end, stillRuns } = await follow(child, { output, timeoutMs, signal })
-    output.end()
-    live.end()
+    const end = background
+      ? await firstEnd(run.ended, { timeoutMs: earlyLookMs, signal })
+      : pty
+        ? await endOrSilence(run, signal)
+        : await firstEnd(run.ended, { signal })
     signal.throwIfAborted()
-    const file = output.file()
-    const blobId = file === undefined ? undefined : await call.keepOutput(file)
-    return describe(end, { text: output.text(), timeoutMs, stillRuns, blobId })
-  } finally {
-    await output.dispose()
+    if (typeof end === 'object') return await endOf(run, end, { call })
+    // The default is for what nobody waits for; this one the model has in hand.
+    if (timeout_ms === undefined) run.liftTimeLimit()
+    call.state.commands.keep(run, call)
+    return runningResult(run, background ? undefined : `No output for ${quietMs / 1_000} s: it may wait for input.`)
+  } catch (error) {
+    // Nobody knows its id, so nobody could end it.
+    await run.stop(hastyGraceMs)
+    await call.state.commands.forget(run)
+    throw error
   }
 }
 
-function start(command: string, { workspace, env }: ToolCall): ChildProcess {
-  const shell = existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh'
-  // One pipe for both, so that what was printed first stands first.
-  return spawn(shell, ['-c', `exec 2>&1\n${command}`], {
-    cwd: workspace.toolsFolder,
-    env,
-    detached: true,
-    stdio: ['ignore', 'pipe', 'ignore'],
-  })
-}
-
-async function follow(
-  child: ChildProcess,
-  { output, timeoutMs, signal }: { output: CommandOutput; timeoutMs: number; signal: AbortSignal },
-): Promise<{ end: End; stillRuns: boolean }> {
-  const stdout = child.stdout as Readable
-  // Known from the start: a process that has ended cannot be identified any more, but what it started can be found through it.
-  const root = child.pid === undefined ? undefined : identifyProcess(child.pid)
-  const onData = (bytes: Buffer) => output.push(bytes)
-  stdout.on('data', onData)
-  const exited = new Promise<End>((resolve, reject) => {
-    child.once('error', (error) => reject(startFailure(error)))
-    child.once('exit', (code, killed) => resolve({ kind: 'exited', code, signal: killed }))
-  })
-  const end = await firstEnd(exited, { timeoutMs, signal })
-  if (end === 'stopped' || end === 'timed_out') {
-    await endTree(root)
-    await killedEnd(exited)
+async function endOrSilence(run: CommandRun, signal: AbortSignal) {
+  for (;;) {
+    const news = await run.nextNews(quietMs, signal)
+    if (news === 'ended') return run.ended
+    if (news === 'silence') return news
   }
-  const isClosed = await drainOutput([stdout])
-  if (!isClosed) child.unref()
-  const result: End = end === 'stopped' || end === 'timed_out' ? { kind: 'timed_out' } : end
-  return { end: result, stillRuns: !isClosed }
-}
-
-async function endTree(root: ProcessIdentity | undefined): Promise<void> {
-  if (root) await endProcessTree({ root }, graceMs)
-}
-
-function describe(
-  end: End,
-  { text, timeoutMs, stillRuns, blobId }: { text: string; timeoutMs: number; stillRuns: boolean; blobId?: string },
-): ToolOutput {
-  const note = stillRuns
-    ? { note: 'Something that the command started still runs in the background; its further output is not shown.' }
-    : {}
-  if (end.kind === 'timed_out') {
-    const error = `The command was still running after ${timeoutMs} ms and was ended, with everything that it had started.`
-    const about = { status: 'timed_out', error }
-    return { result: { ...about, output: text }, shown: about, content: asContent(text), isError: true, blobId }
-  }
-  const exitCode = end.code ?? 128 + (end.signal ? constants.signals[end.signal] : 0)
-  const killed = end.signal ? { signal: end.signal } : {}
-  // A command that says no has worked as a tool: what its exit code means is for the model to read.
-  const about = { status: 'complete', exit_code: exitCode, ...killed, ...note }
-  return { result: { ...about, output: text }, shown: about, content: asContent(text), blobId }
-}
-
-function asContent(text: string): ToolOutput['content'] {
-  return [{ type: 'content', content: { type: 'text', text } }]
-}
-
-function startFailure(error: Error): Error {
-  return new Error(`The command could not be started: ${error.message}`)
-}
-
-function shorten(command: string): string {
-  const [line = ''] = command.trim().split('\n')
-  return line.length > 160 || line !== command.trim() ? `${line.slice(0, 160)}…` : line
 }

@@ -7,15 +7,25 @@ export interface RequestedCall {
   input: unknown
 }
 
-/** What goes back to the model. */
+/** What goes back to the model. Plain data: checkpoints hold it. */
 export interface CallResult {
   id: string
   tool: string
   result: Record<string, unknown>
+  /** The tool says no, or could not be run. */
+  isError?: boolean
+  /** In base64. */
+  images?: { mediaType: string; data: string }[]
+  /** The turn ends here, with this question to a person. */
+  question?: string
 }
 
 /** Arguments that viewers are shown; the model's own copy stays whole. */
 const shownInputCharacters = 16_000
+/** A refusal that repeats what it refuses would be as long. */
+const refusalCharacters = 1_500
+/** The longest text of unreadable arguments that the model is shown again, from their end: that is where they broke off. */
+const shownBrokenCharacters = 120
 
 /**
  * Runs one tool call with its events. Nothing that a tool does wrong gets out of here: unknown names, arguments that do not fit and thrown errors
@@ -26,6 +36,7 @@ export async function runToolCall(
   requested: RequestedCall,
   { context, signal }: { context: ToolContext; signal: AbortSignal },
 ): Promise<CallResult> {
+  signal.throwIfAborted()
   const { id, tool: name } = requested
   const { sink } = context
   const tool = tools.find((candidate) => candidate.name === name)
@@ -55,12 +66,15 @@ export async function runToolCall(
         blob_id: blobId,
       },
     })
-  const failed = (error: string): CallResult => {
+  const failed = (said: string): CallResult => {
+    const error = said.length > refusalCharacters ? `${said.slice(0, refusalCharacters)}…` : said
     update('failed', { result: { error } })
-    return { id, tool: name, result: { error } }
+    return { id, tool: name, isError: true, result: { error } }
   }
 
   if (!tool) return failed(`There is no tool ${name}. Tools: ${tools.map((known) => known.name).join(', ')}.`)
+  if (typeof requested.input === 'string')
+    return failed(`The arguments do not fit. ${brokenArguments(requested.input)}`)
   if (!parsed?.success) {
     const issues = parsed?.error.issues.map((issue) => `${issue.path.join('.') || 'arguments'}: ${issue.message}`)
     return failed(`The arguments do not fit. ${issues?.slice(0, 5).join('; ')}`)
@@ -68,7 +82,7 @@ export async function runToolCall(
   try {
     const output = await tool.run(parsed.data, { ...context, id, signal })
     update(output.isError ? 'failed' : 'completed', output)
-    return { id, tool: name, result: output.result }
+    return asResult(requested, output)
   } catch (error) {
     if (signal.aborted) {
       update('failed', { result: { error: 'Stopped.' } })
@@ -78,11 +92,31 @@ export async function runToolCall(
   }
 }
 
+function asResult({ id, tool }: RequestedCall, { result, isError, images, question }: ToolOutput): CallResult {
+  return {
+    id,
+    tool,
+    result,
+    ...(isError ? { isError } : {}),
+    ...(question === undefined ? {} : { question }),
+    ...(images === undefined
+      ? {}
+      : { images: images.map(({ mediaType, data }) => ({ mediaType, data: Buffer.from(data).toString('base64') })) }),
+  }
+}
+
+function brokenArguments(text: string): string {
+  const end = text.length <= shownBrokenCharacters ? text : `…${text.slice(-shownBrokenCharacters)}`
+  return `They are not a JSON object that can be read (${text.length} characters, ending in: ${end}). Send them again, whole and with quotes and line ends escaped; what is very long can be sent in several calls.`
+}
+
 function shownInput(input: unknown): Record<string, unknown> {
+  const text = JSON.stringify(input) ?? ''
+  if (text.length > shownInputCharacters) {
+    return { cut: `${text.slice(0, shownInputCharacters)}… (${text.length} characters)` }
+  }
   if (typeof input !== 'object' || input === null || Array.isArray(input)) return { input }
-  const text = JSON.stringify(input)
-  if (text.length <= shownInputCharacters) return input as Record<string, unknown>
-  return { cut: `${text.slice(0, shownInputCharacters)}… (${text.length} characters)` }
+  return input as Record<string, unknown>
 }
 
 function textOf(result: Record<string, unknown>): string {
