@@ -178,7 +178,8 @@ async function startProvider(): Promise<{ child: ChildProcess; url: string }> {
 async function startPortkey(): Promise<{ child: ChildProcess; url: string }> {
   const port = await freePort()
   const program = resolve(import.meta.dirname, '../node_modules/@portkey-ai/gateway/build/start-server.js')
-  const child = spawn(process.execPath, [program, `--port=${port}`, '--headless'], {
+  const repair = resolve(import.meta.dirname, 'portkey-headers.ts')
+  const child = spawn(process.execPath, ['--import', repair, program, `--port=${port}`, '--headless'], {
     stdio: 'ignore',
     env: { ...process.env, NODE_ENV: 'production' },
   })

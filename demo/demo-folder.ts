@@ -35,7 +35,7 @@ export interface DemoRepository {
 }
 
 /** The sample project as a real repository with a first commit, in a temporary folder that outlives the demo. */
-export async function makeSampleRepository(folder: DemoFolder, testCommand: string): Promise<DemoRepository> {
+export async function makeSampleRepository(folder: DemoFolder, testCommand: string | null): Promise<DemoRepository> {
   const parent = await mkdtemp(join(tmpdir(), 'openoz-sample-'))
   const clone = join(parent, 'fair-share')
   await cp(fileURLToPath(new URL('./sample-project/', import.meta.url)), clone, { recursive: true })

@@ -97,6 +97,75 @@ test('the demo repairs the sample project for real, hands it over as a branch, a
   expect(commandLinesWith(scene.folder)).toEqual([])
 })
 
+/** Runs a task with the scripted model, and answers its result and what was shown. */
+async function perform(scene: Awaited<ReturnType<typeof makeScene>>, task: string) {
+  const { exitCode, stdout, stderr } = await scene.start(['--task', task, '--output-format', 'json']).ended
+  expect(exitCode, stderr).toBe(0)
+  const result = JSON.parse(stdout.trim().split('\n').at(-1) ?? '')
+  expect(result).toMatchObject({ type: 'demo_result', state: 'SUCCEEDED' })
+  expect(commandLinesWith(scene.folder)).toEqual([])
+  return { ...result, shown: stderr } as { repository: string; branch: string; test_command: string; shown: string }
+}
+
+async function testOn({
+  repository,
+  branch,
+  test_command,
+}: {
+  repository: string
+  branch: string
+  test_command: string
+}) {
+  await run('git', ['-C', repository, 'switch', '--quiet', branch])
+  const [file = '', ...args] = test_command.split(' ')
+  return (await run(file, args, { cwd: repository })).stdout
+}
+
+test('task refactor: several files change at once, and the programs print what they printed', async () => {
+  await using scene = await makeScene()
+  const result = await perform(scene, 'refactor')
+  expect(result.shown).toContain('Plan, 4 of 4 done')
+  const bill = ['src/main.js', '90.00', 'Ada', 'Grace']
+  const before = (await run(process.execPath, bill, { cwd: result.repository })).stdout
+  expect(await testOn(result)).toContain('pass 2')
+  expect((await run(process.execPath, bill, { cwd: result.repository })).stdout).toBe(before)
+  const changed = await run('git', ['-C', result.repository, 'diff', '--name-only', 'main', result.branch])
+  expect(changed.stdout.trim().split('\n')).toEqual([
+    'src/bill-text.js',
+    'src/interactive.js',
+    'src/main.js',
+    'test/bill-text.test.js',
+  ])
+})
+
+test('task server: a program in the background is written to, read and stopped', async () => {
+  await using scene = await makeScene()
+  const result = await perform(scene, 'server')
+  expect(result).toMatchObject({ branch: null, test_command: null })
+  for (const part of ['runs on', '│ Linus  33.33', 'stopped', 'They add up to 99.99', 'It changed nothing'])
+    expect(result.shown).toContain(part)
+})
+
+test('task question: the agent asks, is answered in a new execution, and does what it was told', async () => {
+  await using scene = await makeScene()
+  const result = await perform(scene, 'question')
+  for (const part of ['BLOCKED  The agent asks:', '? 2. to the last people who pay', 'attempt 2', 'as you said'])
+    expect(result.shown).toContain(part)
+  expect(await testOn(result)).toContain('fail 0')
+  const { stdout } = await run(process.execPath, ['src/main.js', '100', 'Ada', 'Bob', 'Eve'], {
+    cwd: result.repository,
+  })
+  expect(stdout).toContain('Eve  33.34')
+})
+
+test('a task that there is not, and one for another repository, are refused with the names', async () => {
+  await using scene = await makeScene()
+  const unknown = await scene.start(['--task', 'dance']).ended
+  expect(unknown).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('fix, refactor, server, question') })
+  expect((await scene.start(['--task', 'fix', '--repo', '.', '--prompt', 'x']).ended).exitCode).toBe(2)
+  expect((await scene.start(['--help']).ended).stdout).toContain('question  a question that the agent asks')
+})
+
 test('Ctrl-C in the middle ends everything that the demo started', async () => {
   await using scene = await makeScene()
   const demo = scene.start([])

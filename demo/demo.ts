@@ -24,7 +24,6 @@ import {
 } from './demo-folder.ts'
 import { chooseModel, type ModelChoice } from './model-choice.ts'
 import { type DemoOptions, readDemoOptions, usage } from './options.ts'
-import { testCommand } from './scripted-steps.ts'
 
 /**
  * `npm run demo`: everything for real, on a private data folder and a free port, for as long as one run takes. What it starts it ends, also on
@@ -59,7 +58,7 @@ async function main(args: string[], env: NodeJS.ProcessEnv): Promise<number> {
     folder = await makeDemoFolder()
     const repository =
       options.repo === undefined
-        ? await makeSampleRepository(folder, testCommand)
+        ? await makeSampleRepository(folder, options.testCommand)
         : await useRepository(folder, options.repo)
     say(options, `\n${model.text}\n`)
     say(options, 'Starting PostgreSQL, control plane and worker …')
@@ -134,7 +133,13 @@ async function runDemo({ options, model, repository, stack, signal }: Demo): Pro
   say(options, `Run ${runId} on ${repository.clone}`)
   const streams = { stdout: options.isJson ? process.stderr : process.stdout, stderr: process.stderr, env: process.env }
   const output = createOutput('pretty', streams)
-  const state = await showSession({ connection, output }, { runId, signal })
+  let state = await showSession({ connection, output }, { runId, signal })
+  if (state === 'BLOCKED' && options.answer !== undefined) {
+    say(options, `\nThe demo answers: oz run follow-up ${runId} "${options.answer}"`)
+    const { last_event_sequence: since } = await connection.client.runs.get(runId)
+    await connection.client.runs.followUp(runId, { message: options.answer })
+    state = await showSession({ connection, output }, { runId, since, signal })
+  }
   const checkout = await collect(stack, { runId, repository })
   printResult({ options, model, repository, state, checkout })
   if (options.isJson) {
@@ -180,6 +185,7 @@ function printResult(result: {
     say(options, '  export ANTHROPIC_API_KEY=…      (or OPENAI_API_KEY, or OLLAMA_HOST: a real model)')
   say(options, '  npm start                       keeps control plane and worker running')
   say(options, '  npx oz agent run-cloud --prompt "…" --repo https://… --watch')
+  say(options, '  npm run demo -- --task NAME     another task: refactor, server, question')
   say(options, '  npm run demo -- --repo PATH --prompt "…"   the same on your own repository\n')
 }
 

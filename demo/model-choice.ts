@@ -11,6 +11,9 @@ const providerVariables = [
   'OPENAI_API_KEY',
   'OPENAI_BASE_URL',
   'OLLAMA_HOST',
+  'GEMINI_API_KEY',
+  'AWS_BEARER_TOKEN_BEDROCK',
+  'AZURE_OPENAI_API_KEY',
 ] as const
 
 /** Who thinks in this demo. */
@@ -34,8 +37,7 @@ export async function chooseModel(env: NodeJS.ProcessEnv, { needsReal }: { needs
   }
   if (needsReal) {
     throw new AppError('usage', {
-      problem:
-        '--repo needs a real model. Set one of ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL, OPENAI_API_KEY, OPENAI_BASE_URL or OLLAMA_HOST.',
+      problem: `--repo needs a real model. Set one of ${providerVariables.slice(0, -1).join(', ')} or ${providerVariables.at(-1)}.`,
     })
   }
   const model = await startScriptedModel()

@@ -1,19 +1,24 @@
 import { parseArgs } from 'node:util'
 import { AppError } from '@openoz/protocol'
+import { type DemoTask, type DemoTaskName, demoTasks } from './tasks.ts'
 
 export interface DemoOptions {
   /** The user's own clone; undefined: the sample project. */
   repo: string | undefined
   prompt: string
+  /** For the sample project. */
+  testCommand: string | null
+  /** What the demo says when the agent asks something. */
+  answer: string | undefined
   isJson: boolean
 }
-
-const samplePrompt = 'Make the failing test pass, commit, and summarise what you did.'
 
 export const usage = `Usage: npm run demo [-- OPTIONS]
 
 Starts a control plane and a worker, lets an agent work on a repository, and shows it live.
 
+  --task NAME              what the agent shall do in the sample project:
+${taskLines()}
   --repo PATH              your own repository instead of the sample project (needs a model)
   --prompt TEXT            what the agent shall do there
   --output-format FORMAT   pretty (default) or json: the last line of stdout is the result, the rest goes to stderr
@@ -21,13 +26,20 @@ Starts a control plane and a worker, lets an agent work on a repository, and sho
 
 A real model thinks when ANTHROPIC_API_KEY, OPENAI_API_KEY or OLLAMA_HOST is set.`
 
-/** Throws `usage`. */
+function taskLines(): string {
+  return Object.entries(demoTasks)
+    .map(([name, { about }]) => `                             ${name.padEnd(9)} ${about}`)
+    .join('\n')
+}
+
+/** Throws `usage` or `option_invalid`. */
 export function readDemoOptions(args: string[]): DemoOptions | 'help' {
   let values: Record<string, string | boolean | undefined>
   try {
     ;({ values } = parseArgs({
       args,
       options: {
+        task: { type: 'string' },
         repo: { type: 'string' },
         prompt: { type: 'string', short: 'p' },
         'output-format': { type: 'string' },
@@ -38,10 +50,27 @@ export function readDemoOptions(args: string[]): DemoOptions | 'help' {
     throw new AppError('usage', { problem: (error as Error).message.replace(/\.?$/, '.') })
   }
   if (values.help) return 'help'
-  const { repo, prompt, 'output-format': format = 'pretty' } = values as Record<string, string | undefined>
+  const {
+    repo,
+    task = 'fix',
+    prompt,
+    'output-format': format = 'pretty',
+  } = values as Record<string, string | undefined>
   if (!['pretty', 'text', 'json', 'ndjson'].includes(format)) {
     throw new AppError('option_invalid', { option: '--output-format', problem: 'it is pretty or json' })
   }
   if (repo !== undefined && prompt === undefined) throw new AppError('usage', { problem: '--repo needs --prompt.' })
-  return { repo, prompt: prompt ?? samplePrompt, isJson: format === 'json' || format === 'ndjson' }
+  if (repo !== undefined && values.task !== undefined)
+    throw new AppError('usage', {
+      problem: '--task is for the sample project; with --repo say what to do by --prompt.',
+    })
+  if (!Object.hasOwn(demoTasks, task)) {
+    const problem = `it is one of ${Object.keys(demoTasks).join(', ')}`
+    throw new AppError('option_invalid', { option: '--task', problem })
+  }
+  const { testCommand, answer, ...chosen }: DemoTask = demoTasks[task as DemoTaskName]
+  const isJson = format === 'json' || format === 'ndjson'
+  return prompt === undefined
+    ? { repo, prompt: chosen.prompt, testCommand, answer, isJson }
+    : { repo, prompt, testCommand: demoTasks.fix.testCommand, answer: undefined, isJson }
 }

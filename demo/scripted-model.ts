@@ -1,11 +1,12 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { text as readText } from 'node:stream/consumers'
-import { type ChatMessage, nextStep, type Step } from './scripted-steps.ts'
+import type { ChatMessage, Step } from './scripted-conversation.ts'
+import { nextStep } from './scripted-steps.ts'
 
 /**
  * The stand-in for a language model, for people who want to see openoz work before they connect one. A process of its own that speaks OpenAI's
- * Chat Completions over loopback, streaming and not, and knows one thing: how to repair `demo/sample-project`. What it says depends on what
+ * Chat Completions over loopback, streaming and not, and knows a few tasks in `demo/sample-project`. What it says depends on what
  * its tools really answered.
  *
  * Started by the demo: prints `{"url": …}` once it listens, and ends when its stdin does.

@@ -140,7 +140,7 @@ test('NUL, lone surrogates and 4-byte characters in a request are stored as far 
     title: '\ufffdtitle😀',
     agent_config: { name: 'n\ufffd', base_prompt: 'b \ufffd', environment: { setup_commands: ['echo \ufffd'] } },
   })
-  expect((await cp.eventsOf(runId))[1]?.data).toEqual({ text: 'nul \ufffd lone \ufffd pair 😀', turn: 1 })
+  expect((await cp.eventsOf(runId))[1]?.data).toMatchObject({ text: 'nul \ufffd lone \ufffd pair 😀', turn: 1 })
   const key = await cp.client.apiKeys.create({ name: 'k\0 😀' }).catch((error) => error.problem.code)
   expect(key).toBe('invalid_request')
 })

@@ -215,6 +215,16 @@ test('a cancel ends everything that was asked', async () => {
   expect(await agent.nextTurn(true)).toEqual({ turn: null })
 })
 
+test('an agent that says goodbye to a run that is being cancelled ends it as cancelled', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await agent.end('BLOCKED', 'Which one?')
+  await agent.nextTurn()
+  await cp.client.runs.cancel(runId)
+  expect(await agent.nextTurn(true)).toEqual({ turn: null })
+  expect((await cp.client.runs.get(runId)).state).toBe('CANCELLED')
+})
+
 test('a repeated follow-up with the same Idempotency-Key is one message', async () => {
   await using cp = await startControlPlane()
   const { runId } = await cp.startAgent()

@@ -8,7 +8,7 @@ import { createHints } from '../../packages/server/src/hints.ts'
 import { createApp } from '../../packages/server/src/http/app.ts'
 import { createModelCatalog } from '../../packages/server/src/llm/catalog.ts'
 import { createProviderConnections } from '../../packages/server/src/llm/connections.ts'
-import { createGateway } from '../../packages/server/src/llm/gateway.ts'
+import { gatewayRoutes } from '../../packages/server/src/llm/gateway-routes.ts'
 import { markdownFiles, read } from './documents.ts'
 
 /** What answers before and beside the app. */
@@ -18,7 +18,7 @@ const log = pino({ level: 'silent' })
 
 function createParts() {
   const connections = createProviderConnections({})
-  const catalog = createModelCatalog([], { connections, log, clock: performance })
+  const catalog = createModelCatalog({ providers: [], missing: [] }, { connections, log, clock: performance })
   // Routes are only looked at: nothing reaches the database.
   const ctx = {
     log,
@@ -29,20 +29,12 @@ function createParts() {
     publicUrl: 'http://127.0.0.1',
   } as Partial<Ctx> as Ctx
   const app = createApp(ctx, { catalog, version: '0', stopping: new AbortController().signal })
-  const gateway = createGateway({
-    connections,
-    catalog,
-    log,
-    authenticate: () => Promise.reject(),
-    recordUsage: async () => {},
-  })
-  return { app, gateway }
+  return { app }
 }
 
-function routesOf({ app, gateway }: ReturnType<typeof createParts>): string[] {
+function routesOf({ app }: ReturnType<typeof createParts>): string[] {
   const own = app.routes.map(({ method, path }) => `${method} ${path}`)
-  const llm = gateway.routes.routes.map(({ method, path }) => `${method} /llm${path}`)
-  return [...own, ...llm, ...healthRoutes].map(withoutNames)
+  return [...own, ...gatewayRoutes, ...healthRoutes].map(withoutNames)
 }
 
 /** `/runs/:runId` and `/runs/{runId}` are the same route. */

@@ -10,7 +10,7 @@ export interface RunAgentOptions {
   /** The workspace: an existing folder, usually empty, in which repositories are cloned. */
   workingDirectory: string
   log: Logger
-  /** Aborted when the process is asked to stop (SIGTERM): the workspace is saved, no outcome is given, and the exit code is 143. */
+  /** Aborted when the process is asked to stop (SIGTERM): the workspace is saved, a turn at work is given no outcome, and the exit code is 143. */
   signal: AbortSignal
   /** What tools and setup commands inherit. Our own variables must have been taken out (see `readAgentEnvironment`). */
   env: NodeJS.ProcessEnv

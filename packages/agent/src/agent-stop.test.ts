@@ -6,7 +6,6 @@ import { expect, test } from 'vitest'
 import {
   type AgentFixture,
   type AgentFixtureOptions,
-  git,
   makeRepository,
   startAgentFixture,
 } from '../../../test/support/agent-fixture.ts'
@@ -44,7 +43,7 @@ test('a cancel in the middle of a command ends its whole tree, saves the workspa
   expect(await running).toEqual({ exitCode: 1 })
   expect(performance.now() - start).toBeLessThan(10_000)
 
-  expect(agent.server.eventsOf('turn_outcome').map(({ data }) => data)).toEqual([
+  expect(agent.server.eventsOf('turn_outcome').map(({ data }) => data)).toMatchObject([
     { turn_id: agent.server.hello.turn.turn_id, outcome: 'CANCELLED', message: 'Cancelled by user' },
   ])
   const [update] = agent.server.eventsOf('tool_call_update').slice(-1)
@@ -184,96 +183,4 @@ test('what the environment says of us does not reach tools', async () => {
   expect(text).not.toContain(agent.server.token)
   expect(text).toContain(`OZ_RUN_ID=${agent.server.hello.run_id}`)
   expect(text).not.toContain('***')
-})
-
-test('a killed agent’s work goes on from its last checkpoint, without its prompt being sent again', async () => {
-  const steps = [
-    { toolCalls: [{ name: 'edit_files', arguments: { edits: [{ type: 'create', path: 'one.txt', content: '1' }] } }] },
-    { toolCalls: [{ name: 'run_command', arguments: { command: 'git add -A; git commit -qm One; sleep 1000' } }] },
-  ]
-  await using first = await startHanging({ steps, message: 'Make two files.' })
-  const child = first.spawn()
-  await first.server.waitFor(runsCommand)
-  child.kill('SIGKILL')
-  await once(child, 'exit')
-
-  const { data: checkpoint } = first.server.eventsOf('checkpoint').at(-1) ?? {}
-  const { run_id, turn, config } = first.server.hello
-  await using second = await startAgentFixture({
-    handler: () => ({ text: 'Both are there.' }),
-    hello: { run_id, turn, config, attempt: 2, checkpoint: checkpoint as never },
-  })
-  for (const [id, bytes] of first.server.blobs) second.server.blobs.set(id, bytes)
-  expect(await second.run()).toEqual({ exitCode: 0 })
-
-  const { messages } = second.model.requests[0]?.body ?? {}
-  expect(messages.map(({ role }: { role: string }) => role)).toEqual(['system', 'user', 'assistant', 'tool', 'user'])
-  expect(messages[1].content).toBe('Make two files.')
-  expect(messages[4].content).toMatch(/this is attempt 2 .*\norigin: nothing was saved of it; it is as freshly cloned/s)
-  expect(second.server.eventsOf('checkpoint').at(-1)?.data).toMatchObject({ step: 2 })
-  // What the first left running belongs to the worker to end; here nobody is.
-  for (const { pid } of await leftOver(first)) process.kill(pid, 'SIGKILL')
-})
-
-test('an agent that was stopped is continued with its workspace, commits and uncommitted work', async () => {
-  const commit = 'git add -A; git commit -qm One; echo two > two.txt; echo ready; sleep 1000'
-  const steps = [
-    { toolCalls: [{ name: 'edit_files', arguments: { edits: [{ type: 'create', path: 'one.txt', content: '1' }] } }] },
-    { toolCalls: [{ name: 'run_command', arguments: { command: commit } }] },
-  ]
-  await using first = await startHanging({ steps })
-  const running = first.run()
-  await first.server.waitFor(({ data }) => JSON.stringify(data).includes('ready\\n'))
-  first.stop.abort()
-  expect(await running).toEqual({ exitCode: 143 })
-
-  const { run_id, turn, config } = first.server.hello
-  const checkpoint = first.server.eventsOf('checkpoint').at(-1)?.data as never
-  const workspace = first.server.eventsOf('workspace_saved').at(-1)?.data as never
-  await using second = await startAgentFixture({
-    steps: [
-      { toolCalls: [{ name: 'run_command', arguments: { command: 'git log --format=%s; git status --short' } }] },
-      { text: 'Done.' },
-    ],
-    hello: { run_id, turn, config, attempt: 2, checkpoint, workspace },
-  })
-  for (const [id, bytes] of first.server.blobs) second.server.blobs.set(id, bytes)
-  expect(await second.run()).toEqual({ exitCode: 0 })
-  const [output] = second.server.eventsOf('terminal_output').slice(-1)
-  expect(output?.data.text).toBe('One\nBegin\n?? two.txt\n')
-  const { messages } = second.model.requests[0]?.body ?? {}
-  expect(messages.at(-1).content).toContain(
-    `origin: back at branch oz/${run_id} with 1 new commit, with what was not committed.`,
-  )
-  const saved = second.server.eventsOf('workspace_saved')[0]?.data.repositories
-  expect(saved).toMatchObject([{ commits: 1, uncommitted: true, files_changed: 2 }])
-  expect(git(join(second.workspace, 'origin'), 'branch', '--show-current')).toBe(`oz/${run_id}`)
-})
-
-test('a turn that was answered before the agent died is not asked again', async () => {
-  await using first = await startAgentFixture({ steps: [{ text: 'Done.' }] })
-  await first.run()
-  const { run_id, turn } = first.server.hello
-  const checkpoint = first.server.eventsOf('checkpoint').at(-1)?.data as never
-  await using second = await startAgentFixture({ steps: [], hello: { run_id, turn, attempt: 2, checkpoint } })
-  for (const [id, bytes] of first.server.blobs) second.server.blobs.set(id, bytes)
-  expect(await second.run()).toEqual({ exitCode: 0 })
-  expect(second.model.requests).toEqual([])
-  expect(second.server.eventsOf('turn_outcome')[0]?.data).toMatchObject({ outcome: 'SUCCEEDED', message: 'Done.' })
-})
-
-test('a follow-up is asked in the conversation that there was', async () => {
-  await using first = await startAgentFixture({ steps: [{ text: 'Four.' }], message: '2 + 2?' })
-  await first.run()
-  const checkpoint = first.server.eventsOf('checkpoint').at(-1)?.data as never
-  await using second = await startAgentFixture({
-    steps: [{ text: 'Five.' }],
-    message: 'Plus one?',
-    hello: { checkpoint },
-  })
-  for (const [id, bytes] of first.server.blobs) second.server.blobs.set(id, bytes)
-  expect(await second.run()).toEqual({ exitCode: 0 })
-  const { messages } = second.model.requests[0]?.body ?? {}
-  const said = messages.slice(1).map(({ content }: { content: string }) => content)
-  expect(said).toEqual(['2 + 2?', 'Four.', 'Plus one?'])
 })

@@ -4,6 +4,7 @@ import { findProcesses } from '@openoz/machine'
 import type { ModelAccess, SavedRepository } from '@openoz/protocol'
 import { expect, test } from 'vitest'
 import { git, makeRepository, startAgentFixture } from '../../../test/support/agent-fixture.ts'
+import { startScriptedModel } from '../../../test/support/scripted-model.ts'
 
 const wires: ModelAccess[] = [
   { id: 'openai/scripted', wire: 'openai-chat', base_path: '/llm/openai/v1' },
@@ -35,7 +36,7 @@ test.each(wires)('a run clones, works, commits, saves its branch and reports its
   expect(await agent.run()).toEqual({ exitCode: 0 })
 
   const { server } = agent
-  expect(server.eventsOf('turn_outcome').map(({ data }) => data)).toEqual([
+  expect(server.eventsOf('turn_outcome').map(({ data }) => data)).toMatchObject([
     { turn_id: server.hello.turn.turn_id, outcome: 'SUCCEEDED', message: 'Fixed and committed.' },
   ])
   expect(server.events.map(({ n }) => n)).toEqual(server.events.map((_, index) => index + 1))
@@ -50,13 +51,6 @@ test.each(wires)('a run clones, works, commits, saves its branch and reports its
     'teardown started',
     'teardown completed',
   ])
-  expect(server.eventsOf('usage').at(-1)?.data).toMatchObject({
-    model: model.id,
-    input_tokens: 100,
-    output_tokens: 20,
-    cached_input_tokens: 40,
-    total_tokens: 120,
-  })
   const words = server.eventsOf('agent_message_chunk').map(({ data }) => (data.content as { text: string }).text)
   expect(words.join('|')).toContain('Fixed and committed.')
 
@@ -156,8 +150,38 @@ test('a daemon that the agent started is ended with the run', async () => {
 
 test('a prompt of 5 MB with NUL and characters of four bytes arrives as it is', async () => {
   const message = `\0😀${'x'.repeat(5_000_000)}`
-  await using agent = await startAgentFixture({ message, steps: [{ text: 'Long: 😀\0.' }] })
+  const model: ModelAccess = {
+    id: 'openai/scripted',
+    wire: 'openai-chat',
+    base_path: '/llm/openai/v1',
+    context_window: 10_000_000,
+  }
+  await using agent = await startAgentFixture({ message, hello: { model }, steps: [{ text: 'Long: 😀\0.' }] })
   expect(await agent.run()).toEqual({ exitCode: 0 })
   expect(agent.model.requests[0]?.body.messages[1].content).toBe(message)
   expect(agent.server.eventsOf('turn_outcome')[0]?.data.message).toBe('Long: 😀\0.')
+})
+
+test('a model gateway at an address of its own is asked there, with the execution’s token, and its refusal of the execution is the end', async () => {
+  const elsewhere = await startScriptedModel({
+    handler: ({ number }) =>
+      number === 0
+        ? { toolCalls: [{ name: 'run_command', arguments: { command: 'echo hi' } }] }
+        : {
+            status: 401,
+            headers: { 'x-oz-error-code': 'execution_superseded' },
+            body: { error: { type: 'authentication_error', message: 'This execution is over.' } },
+          },
+  })
+  const model = { id: 'openai/scripted', wire: 'openai-chat', base_path: '/llm/openai/v1', base_url: elsewhere.url }
+  try {
+    await using agent = await startAgentFixture({ hello: { model: model as ModelAccess } })
+    expect(await agent.run()).toEqual({ exitCode: 1 })
+    expect(agent.model.requests).toEqual([])
+    expect(elsewhere.requests[0]?.headers.authorization).toBe(`Bearer ${agent.server.token}`)
+    expect(elsewhere.requests.length).toBe(2)
+    expect(agent.server.eventsOf('turn_outcome')).toEqual([])
+  } finally {
+    await elsewhere.close()
+  }
 })

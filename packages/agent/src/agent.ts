@@ -9,7 +9,7 @@ import { type AgentChannel, createAgentChannel } from './channel.ts'
 import { runExecution } from './execution.ts'
 
 export interface RunAgentResult {
-  /** 0: the turn succeeded. 1: it ended otherwise, or could not begin. 143: the process was asked to stop. */
+  /** 0: the last turn succeeded. 1: it ended otherwise, or could not begin. 143: the process was asked to stop. */
   exitCode: 0 | 1 | 143
 }
 

@@ -10,7 +10,15 @@ import {
   sleep,
   toDialError,
 } from '@openoz/machine'
-import { ApiError, agentChannelPaths, type BlobResponse, type HelloRequest, type HelloResponse } from '@openoz/protocol'
+import {
+  ApiError,
+  agentChannelPaths,
+  type BlobResponse,
+  type HelloRequest,
+  type HelloResponse,
+  type NextTurnRequest,
+  type NextTurnResponse,
+} from '@openoz/protocol'
 
 /**
  * The agent channel, apart from the events (which have a sender of their own). Calls are repeated while the control plane is away or busy,
@@ -18,6 +26,8 @@ import { ApiError, agentChannelPaths, type BlobResponse, type HelloRequest, type
  */
 export interface AgentChannel {
   hello(request: HelloRequest, signal: AbortSignal): Promise<HelloResponse>
+  /** Asked again, when an answer was lost, it answers the same. */
+  nextTurn(request: NextTurnRequest, signal: AbortSignal): Promise<NextTurnResponse>
   /** Stores bytes, or a file, and returns their id. */
   uploadBlob(content: Uint8Array | { file: string }, options: BlobOptions): Promise<string>
   downloadBlob(blobId: string, signal: AbortSignal): Promise<Uint8Array>
@@ -32,7 +42,7 @@ interface BlobOptions {
   signal: AbortSignal
 }
 
-const helloTimeoutMs = 15_000
+const callTimeoutMs = 15_000
 /** For the whole of a blob: 200 MB on a slow line. */
 const blobTimeoutMs = 10 * 60_000
 
@@ -44,7 +54,7 @@ export function createAgentChannel(dialer: Dialer, executionToken: string): Agen
       method: 'POST',
       headers: { authorization, 'content-type': 'application/json' },
       body: JSON.stringify(body),
-      signal: AbortSignal.any([signal, AbortSignal.timeout(helloTimeoutMs)]),
+      signal: AbortSignal.any([signal, AbortSignal.timeout(callTimeoutMs)]),
     })
     return readAnswerOrRetryLater(response, dialer.serverUrl)
   }
@@ -64,6 +74,8 @@ export function createAgentChannel(dialer: Dialer, executionToken: string): Agen
   return {
     hello: (request, signal) =>
       retrying(signal, async () => (await post(agentChannelPaths.hello, request, signal)) as HelloResponse),
+    nextTurn: (request, signal) =>
+      retrying(signal, async () => (await post(agentChannelPaths.nextTurn, request, signal)) as NextTurnResponse),
     uploadBlob: (content, { contentType, signal }) =>
       retrying(signal, async () => {
         const response = await dialer.fetch(agentChannelPaths.blobs, {

@@ -14,18 +14,29 @@ interface CommandInboxOptions {
 }
 
 const longConnectionMs = 10_000
+/** What the control plane takes in one acknowledgement. */
+const maxAcknowledged = 100
 
 /**
  * Listens for what the control plane wants of a live agent: connects again after every break (the server delivers until it was
  * acknowledged) and ends with its signal, or when it is refused. Never rejects.
+ *
+ * A command has its effect when it arrives; acknowledgements go their own way behind it, so that a cancel does not wait for the answer about the
+ * message before it.
  */
 export async function followCommands(options: CommandInboxOptions): Promise<void> {
   const { channel, signal, log, onRefused } = options
   const seen = new Set<string>()
+  const acknowledge = createAcknowledger(options)
   for (let failures = 0; !signal.aborted; failures++) {
     const connectedAt = performance.now()
     try {
-      for await (const { data } of channel.commands(signal)) await takeCommand(options, seen, data)
+      for await (const { data } of channel.commands(signal)) {
+        const command = parseCommand(data)
+        if (!command) continue
+        takeOnce(options, seen, command)
+        acknowledge(command.id)
+      }
     } catch (error) {
       if (signal.aborted) return
       if (isRefusal(error)) return onRefused(error.problem.detail)
@@ -47,14 +58,38 @@ function parseCommand(data: string): AgentCommand | undefined {
   }
 }
 
-async function takeCommand(options: CommandInboxOptions, seen: Set<string>, data: string): Promise<void> {
-  const { channel, signal, log, onCommand } = options
-  const command = parseCommand(data)
-  if (!command) return
-  if (!seen.has(command.id)) {
-    seen.add(command.id)
-    log.info({ command: command.type }, 'command received')
-    onCommand(command)
+function takeOnce({ log, onCommand }: CommandInboxOptions, seen: Set<string>, command: AgentCommand): void {
+  if (seen.has(command.id)) return
+  seen.add(command.id)
+  log.info({ command: command.type }, 'command received')
+  onCommand(command)
+}
+
+/** Acknowledges in the background, one call at a time. What does not arrive is delivered, and acknowledged, again. */
+function createAcknowledger({ channel, signal, log, onRefused }: CommandInboxOptions): (id: string) => void {
+  const waiting = new Set<string>()
+  let isAtWork = false
+
+  async function work(): Promise<void> {
+    while (waiting.size > 0) {
+      const ids = [...waiting].slice(0, maxAcknowledged)
+      for (const id of ids) waiting.delete(id)
+      await channel.acknowledgeCommands(ids, signal)
+    }
   }
-  await channel.acknowledgeCommands([command.id], signal)
+
+  return (id) => {
+    waiting.add(id)
+    if (isAtWork) return
+    isAtWork = true
+    work()
+      .catch((error: unknown) => {
+        if (signal.aborted) return
+        if (isRefusal(error)) onRefused(error.problem.detail)
+        else log.debug({ err: error }, 'commands could not be acknowledged')
+      })
+      .finally(() => {
+        isAtWork = false
+      })
+  }
 }

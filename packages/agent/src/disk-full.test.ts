@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { findProcesses } from '@openoz/machine'
@@ -27,16 +27,18 @@ afterEach(() => {
 test('a file that does not fit is an error that the model reads, and nothing of it is left', async () => {
   const edits = [
     { type: 'create', path: 'small.txt', content: 'x' },
-    { type: 'create', path: 'large.txt', content: 'x'.repeat(2_000_000) },
+    { type: 'create', path: 'large.txt', content: 'x'.repeat(200_000) },
   ]
+  writeFileSync(join(disk, 'ballast'), Buffer.alloc(900_000))
   await using agent = await startAgentFixture({
     workspace: disk,
+    limits: { max_output_tokens: 100_000 },
     steps: [{ toolCalls: [{ name: 'edit_files', arguments: { edits } }] }, { text: 'There is no space.' }],
   })
   expect(await agent.run()).toEqual({ exitCode: 0 })
   const said = agent.model.requests[1]?.body.messages.at(-1).content
   expect(said).toContain(`No space is left for the edited files in ${disk}`)
-  expect(readdirSync(disk)).toEqual([])
+  expect(readdirSync(disk)).toEqual(['ballast'])
 })
 
 test('a command that fills the disk says so itself', async () => {

@@ -1,6 +1,6 @@
 /**
- * Why an execution stops before its turn is done. The first reason counts, except that `abandon` overrides the others:
- * - `cancel`: the user changed their mind. The turn's outcome is CANCELLED.
+ * Why an execution stops before it is done. The first reason counts, except that `abandon` overrides the others:
+ * - `cancel`: the user changed their mind. The outcome of a turn at work is CANCELLED.
  * - `break`: what happens cannot be written down any more (`spool_full`, `disk_full`). The outcome is that error.
  * - `terminate`: the machine wants its process back. The workspace is saved until `deadline`; the outcome is the worker's to report.
  * - `abandon`: the execution is not ours any more, or we cannot know. Nothing more is said.
@@ -14,26 +14,35 @@ export type StopReason =
 export interface StopSwitch {
   stop(reason: StopReason): void
   readonly reason: StopReason | undefined
-  /** Aborted by every reason: the harness, tools and setup end. */
+  /** Aborted by every reason: the harness, tools, setup and rest end. */
   readonly working: AbortSignal
-  /** Aborted by `abandon` alone: saving and reporting end too. */
+  /** Aborted by `abandon`, and at the deadline of `terminate`, whatever was first: saving ends. */
+  readonly saving: AbortSignal
+  /** Aborted by `abandon` alone: reporting ends too. */
   readonly ours: AbortSignal
 }
 
 export function createStopSwitch(): StopSwitch {
   const working = new AbortController()
+  const saving = new AbortController()
   const ours = new AbortController()
   let reason: StopReason | undefined
   return {
     stop(next) {
       if (reason === undefined || (next.kind === 'abandon' && reason.kind !== 'abandon')) reason = next
       working.abort(new Stopped())
-      if (next.kind === 'abandon') ours.abort(new Stopped())
+      if (next.kind === 'terminate') {
+        next.deadline.addEventListener('abort', () => saving.abort(new Stopped()), { once: true })
+      }
+      if (next.kind !== 'abandon') return
+      saving.abort(new Stopped())
+      ours.abort(new Stopped())
     },
     get reason() {
       return reason
     },
     working: working.signal,
+    saving: saving.signal,
     ours: ours.signal,
   }
 }

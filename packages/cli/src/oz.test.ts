@@ -186,6 +186,10 @@ test('every command has help with examples', async () => {
   const more = [
     'run diff',
     'run checkout',
+    'run follow-up',
+    'run fork',
+    'run transcript',
+    'run conversation get',
     'model list',
     'worker list',
     'api-key list',

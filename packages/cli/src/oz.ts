@@ -34,7 +34,7 @@ const topCommands: TopCommand[] = [
   {
     name: 'run',
     alias: 'task',
-    summary: 'list, watch, cancel and collect runs',
+    summary: 'list, watch, steer, cancel and collect runs',
     register: async (program) => (await import('./commands/run.ts')).registerRun(program),
   },
   {

@@ -4,6 +4,7 @@ import { oneLine, plainText } from './plain-text.ts'
 import { paintState } from './state-colors.ts'
 import { type Column, printList, renderFields } from './table.ts'
 import { ageText, durationText } from './time-text.ts'
+import { usageText } from './usage-text.ts'
 
 /** `json` is the server's answer as it came, with the cursor; `ndjson` one run per line. */
 export function printRuns(output: Output, answer: ListRunsResponse, now: number): void {
@@ -33,7 +34,6 @@ export function printRun(output: Output, run: Run): void {
 }
 
 function fieldsOf(run: Run, output: Output): [string, string | undefined][] {
-  const { input_tokens, output_tokens, requests } = run.request_usage
   const environment = run.agent_config.environment
   return [
     ['Run', run.run_id],
@@ -49,18 +49,13 @@ function fieldsOf(run: Run, output: Output): [string, string | undefined][] {
     ['Started', run.started_at ?? undefined],
     ['Finished', run.finished_at ?? undefined],
     ['Took', took(run)],
-    ['Tokens', requests === 0 ? undefined : `${tokenText(input_tokens, output_tokens)} in ${requests} requests`],
+    ['Tokens', run.usage.requests === 0 ? undefined : usageText(run.usage)],
   ]
 }
 
 function took(run: Run): string | undefined {
   if (run.started_at === null || run.finished_at === null) return undefined
   return durationText(Date.parse(run.finished_at) - Date.parse(run.started_at))
-}
-
-/** `12,345 in, 678 out` */
-export function tokenText(input: number, output: number): string {
-  return `${input.toLocaleString('en-US')} in, ${output.toLocaleString('en-US')} out`
 }
 
 export function printWhy(output: Output, why: Why): void {

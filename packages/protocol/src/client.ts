@@ -93,6 +93,11 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
       workspace: (runId: string) => call<SavedWorkspace>('GET', `agent/runs/${encodeURIComponent(runId)}/workspace`),
       why: (runId: string) => call<Why>('GET', `agent/runs/${encodeURIComponent(runId)}/why`),
     },
+    conversations: {
+      /** Over all its runs that one may see. */
+      get: (conversationId: string) =>
+        call<Conversation>('GET', `agent/conversations/${encodeURIComponent(conversationId)}`),
+    },
     models: { list: () => call<ListModelsResponse>('GET', 'agent/models') },
     workers: { list: () => call<{ workers: Worker[] }>('GET', 'workers') },
     apiKeys: {

@@ -95,6 +95,27 @@ export const serverFlags = {
     default: 'a preference per provider',
     description: 'Model of runs that name none.',
   },
+  providersFile: {
+    flag: null,
+    env: 'OZ_PROVIDERS_FILE',
+    value: 'FILE',
+    default: 'none',
+    description: 'Model providers under names of your own (JSON).',
+  },
+  pricesFile: {
+    flag: null,
+    env: 'OZ_PRICES_FILE',
+    value: 'FILE',
+    default: 'list prices',
+    description: 'What models cost, before the built-in list prices (JSON).',
+  },
+  gatewayUrl: {
+    flag: null,
+    env: 'OZ_GATEWAY_URL',
+    value: 'URL',
+    default: 'the control plane itself',
+    description: 'Address that agents call models at: that of `oz server --role gateway`.',
+  },
   leaseUnreachable: {
     flag: null,
     env: 'OZ_LEASE_UNREACHABLE',
@@ -209,6 +230,9 @@ export interface ServerOptions {
   masterKeyFile: string | null
   bootstrapApiKey: string | null
   defaultModel: string | null
+  providersFile: string | null
+  pricesFile: string | null
+  gatewayUrl: string | null
   lease: { unreachableMs: number; stopMs: number; lostMs: number }
   agent: {
     llmRetryForMs: number
@@ -288,6 +312,9 @@ export function readServerOptions(
     masterKeyFile: text('masterKeyFile'),
     bootstrapApiKey: text('bootstrapApiKey'),
     defaultModel: text('defaultModel'),
+    providersFile: text('providersFile'),
+    pricesFile: text('pricesFile'),
+    gatewayUrl: text('gatewayUrl') === null ? null : read('gatewayUrl', parsePublicUrl),
     lease,
     agent: {
       llmRetryForMs: read('llmRetryFor', parseDuration),

@@ -14,6 +14,8 @@ export interface ServerKeys {
   masterKeyFile: string
   /** What the database keeps, to know another master key when it sees one. */
   masterKeyCheck: Buffer
+  /** Signs links; the same on every replica. */
+  signingKey: Buffer
   adminApiKey: string
   adminApiKeyFile: string
 }
@@ -33,6 +35,7 @@ export async function openServerKeys(options: ServerOptions): Promise<ServerKeys
   return {
     masterKeyFile,
     masterKeyCheck: createHmac('sha256', masterKey).update('openoz master key check').digest(),
+    signingKey: createHmac('sha256', masterKey).update('openoz signed links').digest(),
     adminApiKeyFile,
     adminApiKey: options.bootstrapApiKey ?? (await openAdminKey(adminApiKeyFile)),
   }

@@ -3,28 +3,23 @@ import type pg from 'pg'
 import type { Logger } from 'pino'
 import { v7 as uuidv7 } from 'uuid'
 import type { ServerOptions } from './config.ts'
-import { authenticate } from './domain/actors.ts'
 import { bootstrap } from './domain/bootstrap.ts'
 import type { Ctx } from './domain/context.ts'
-import { assertMay } from './domain/permissions.ts'
 import { createHints } from './hints.ts'
 import { createApp } from './http/app.ts'
 import { closeHttp, FrontDoor, listen, listenMetrics } from './http/front-door.ts'
 import { createServerMetrics, type ServerMetrics } from './http/metrics.ts'
 import { openServerKeys } from './keys.ts'
-import { createModelCatalog } from './llm/catalog.ts'
-import { createProviderConnections } from './llm/connections.ts'
-import { createGateway } from './llm/gateway.ts'
-import { findProviders } from './llm/providers.ts'
 import { startDispatcher } from './loops/dispatcher.ts'
 import { startHousekeeping } from './loops/housekeeping.ts'
+import { createModelGateway } from './model-gateway.ts'
 import { createDataDir } from './postgres/data-dir.ts'
 import { lockDataDir } from './postgres/data-dir-lock.ts'
 import { startEmbeddedPostgres } from './postgres/embedded-postgres.ts'
+import { createSigning } from './signing.ts'
 import { createWorkerSockets } from './sockets/worker-socket.ts'
 import { type Database, isDatabaseAway, openDatabase } from './store/database.ts'
 import { migrate, readMigrations } from './store/migrate.ts'
-import { insertModelUsage } from './store/model-usage.ts'
 import { version } from './version.ts'
 
 /**
@@ -91,13 +86,7 @@ async function start(
 
   const serverId = uuidv7()
   const hints = createHints({ serverId, log, useNotify })
-  const connections = createProviderConnections(options.env)
-  const catalog = createModelCatalog(findProviders(options.env), {
-    connections,
-    log,
-    clock: performance,
-    defaultModel: options.defaultModel,
-  })
+  const gateway = createModelGateway(options, { db, hints, log })
   const ctx: Ctx = {
     db,
     log,
@@ -105,24 +94,11 @@ async function start(
     config: options,
     serverId,
     publicUrl,
-    models: { resolve: async (modelId) => (await catalog.resolve(modelId)).access },
+    signing: createSigning(keys.signingKey),
+    models: { resolve: async (modelId) => (await gateway.catalog.resolve(modelId)).access },
   }
 
   const stopping = new AbortController()
-  const gateway = createGateway({
-    connections,
-    catalog,
-    log,
-    async authenticate(token) {
-      const actor = await authenticate(ctx, token)
-      assertMay(actor, 'model.call')
-      if (actor.kind !== 'execution' || actor.overForSeconds !== null)
-        throw new AppError('execution_token_ended', { executionId: 'executionId' in actor ? actor.executionId : '' })
-      return actor
-    },
-    recordUsage: ({ runId, executionId, ...usage }) =>
-      insertModelUsage(db, { id: uuidv7(), runId, executionId, ...usage }),
-  })
   // The two need each other: sockets give slots, and a slot that becomes free wakes the dispatcher.
   const wake = { dispatcher: () => {} }
   const sockets = createWorkerSockets(ctx, () => wake.dispatcher(), stopping.signal)
@@ -133,13 +109,17 @@ async function start(
 
   let metrics: Promise<ServerMetrics> | undefined
   const loadMetrics = () => {
-    metrics ??= createServerMetrics(ctx, { workerConnections: () => sockets.count(), version })
+    metrics ??= createServerMetrics({
+      version,
+      gateway,
+      controlPlane: { db, workerConnections: () => sockets.count() },
+    })
     return metrics
   }
   frontDoor.isReady = () => isDatabaseReady(db)
   frontDoor.metrics = async () => (await loadMetrics()).render()
-  frontDoor.app = createApp(ctx, { catalog, version, stopping: stopping.signal })
-  frontDoor.app.route('/llm', gateway.routes)
+  frontDoor.app = createApp(ctx, { catalog: gateway.catalog, version, stopping: stopping.signal })
+  frontDoor.gateway = gateway.handle
   frontDoor.upgrade = sockets.upgrade
 
   closers.push(async () => {
@@ -149,8 +129,7 @@ async function start(
     await Promise.all([...loops.map((loop) => loop.ended), hintsEnded])
     // Before the database: what is being answered still needs it.
     await closeHttp(http.server)
-    await gateway.recorded()
-    connections.close()
+    await gateway.close()
     await (await metrics)?.shutdown()
   })
   if (options.metricsListen) {

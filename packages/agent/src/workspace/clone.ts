@@ -142,7 +142,7 @@ export async function existingRepository(
   return { dir, folder, url, base: (known ?? head) || null, isKept: true }
 }
 
-function shownRemote(remote: string): string | undefined {
+export function shownRemote(remote: string): string | undefined {
   try {
     return repositoryAddress(remote).shown
   } catch {

@@ -56,6 +56,17 @@ export function gitEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   }
 }
 
+/** Hooks are for people at work: what we do beside them (a ref that comes and goes, a checkout of what was saved) is not their business. */
+export function withoutHooks(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const count = Number(env.GIT_CONFIG_COUNT ?? 0) || 0
+  return {
+    ...env,
+    GIT_CONFIG_COUNT: String(count + 1),
+    [`GIT_CONFIG_KEY_${count}`]: 'core.hooksPath',
+    [`GIT_CONFIG_VALUE_${count}`]: '/dev/null',
+  }
+}
+
 /**
  * Runs git. Rejects with `git_missing`, or with the signal's reason; every exit code is a result. Resolves when git itself has ended, whatever
  * it left running in the background; what has not ended in time is ended with everything that it started.

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, type SourceRepo } from '@openoz/protocol'
 import { type EventSink, notice } from '../event-sink.ts'
@@ -13,6 +14,8 @@ export interface Workspace {
   /** Where tools start: the repository when there is exactly one, else the workspace. */
   toolsFolder: string
   repositories: Repository[]
+  /** Names in the folder that were there before the run; what else lies in it is the run's work. */
+  found?: string[]
 }
 
 interface PrepareRequest {
@@ -37,6 +40,7 @@ export async function prepareRepositories(request: PrepareRequest): Promise<Work
   const wanted = request.sources.map((source) => ({ source, dir: repositoryFolder(source) }))
   refuseConflicts(wanted)
 
+  const found = await readdir(folder)
   const repositories: Repository[] = []
   for (const { source, dir } of wanted) {
     if (existsSync(join(folder, dir))) {
@@ -57,7 +61,7 @@ export async function prepareRepositories(request: PrepareRequest): Promise<Work
     if (existing) repositories.push(existing)
   }
   const only = wanted.length === 1 ? wanted[0] : undefined
-  return { folder, toolsFolder: only ? join(folder, only.dir) : folder, repositories }
+  return { folder, toolsFolder: only ? join(folder, only.dir) : folder, repositories, found }
 }
 
 function refuseConflicts(wanted: { source: SourceRepo; dir: string }[]): void {

@@ -1,13 +1,16 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { isAbsolute, join, normalize } from 'node:path'
 import type { SavedRepository } from '@openoz/protocol'
 import type { Repository } from './clone.ts'
-import { type GitOptions, gitAnswer, gitEnvironment, gitQuestion } from './git.ts'
+import { type GitOptions, gitAnswer, gitEnvironment, gitQuestion, withoutHooks } from './git.ts'
 
 interface RestoreRequest {
   saved: SavedRepository[]
   repositories: Repository[]
+  /** The workspace. Without it only the given repositories are restored. */
+  folder?: string
   env: NodeJS.ProcessEnv
   /** For each git command: filters of the repository run in them, and Git LFS downloads. */
   timeoutMs: number
@@ -22,77 +25,157 @@ interface Restored {
   notes: string[]
 }
 
-/** Puts the work of an earlier execution back into fresh clones. Says in `notes` what came back and what did not; rejects only when stopped. */
+/**
+ * Puts the work of an earlier execution back: into fresh clones, and what the run had made itself (repositories, files outside of any) into
+ * the workspace. Says in `notes` what came back and what did not; rejects only when stopped.
+ */
 export async function restoreWorkspace(request: RestoreRequest): Promise<Restored> {
   const notes: string[] = []
   const repositories: Repository[] = []
-  for (const repository of request.repositories) {
-    const saved = request.saved.find(({ dir }) => dir === repository.dir)
-    if (repository.isKept) {
-      // Newer than anything that was saved of it.
-      notes.push(`${repository.dir}: its folder is still there, as it was left.`)
-      repositories.push(repository)
-      continue
-    }
-    if (!saved) {
-      notes.push(`${repository.dir}: nothing was saved of it; it is as freshly cloned.`)
-      repositories.push(repository)
-      continue
-    }
+  const attempt = async (name: string, otherwise: string, work: () => Promise<string>) => {
     try {
-      await restoreRepository(request, repository, saved)
-      repositories.push({ ...repository, base: saved.base })
-      const uncommitted = saved.uncommitted ? ', with what was not committed' : ''
-      notes.push(`${repository.dir}: back at ${describeHead(saved)}${uncommitted}.`)
+      notes.push(`${name}: ${await work()}.`)
+      return true
     } catch (error) {
       request.signal.throwIfAborted()
-      repositories.push(repository)
       const problem = error instanceof Error ? error.message : String(error)
-      notes.push(`${repository.dir}: its saved work could not be put back (${problem}); it is as freshly cloned.`)
+      notes.push(`${name}: its saved work could not be put back (${problem}); ${otherwise}.`)
+      return false
     }
   }
-  for (const { dir } of request.saved) {
-    if (!request.repositories.some((repository) => repository.dir === dir)) {
-      notes.push(`${dir}: it was saved, but is not among the run's repositories any more.`)
+  for (const repository of request.repositories) {
+    const { dir } = repository
+    const saved = request.saved.find((one) => one.dir === dir)
+    repositories.push(repository)
+    if (repository.isKept) {
+      // Newer than anything that was saved of it.
+      notes.push(`${dir}: its folder is still there, as it was left.`)
+    } else if (!saved) {
+      notes.push(`${dir}: nothing was saved of it; it is as freshly cloned.`)
+    } else {
+      const work = () => restoreClone(request, repository, saved)
+      const isBack = await attempt(dir, 'it is as freshly cloned', work)
+      if (isBack && !isFolder(saved)) repositories.splice(-1, 1, { ...repository, base: saved.base })
     }
+  }
+  for (const saved of request.saved) {
+    const { dir } = saved
+    if (request.repositories.some((repository) => repository.dir === dir)) continue
+    if (request.folder === undefined || !isInside(dir)) {
+      notes.push(`${dir}: it was saved, but is not among the run's repositories any more.`)
+      continue
+    }
+    const folder = join(request.folder, dir)
+    const name = dir === '.' && isFolder(saved) ? 'Files outside of repositories' : dir
+    await attempt(name, 'it is missing', () => restoreFound(request, folder, saved))
   }
   return { repositories, notes }
 }
 
-function describeHead({ branch, head, commits }: SavedRepository): string {
-  const where = branch === null ? `commit ${head?.slice(0, 12)}` : `branch ${branch}`
-  return commits === 0 ? where : `${where} with ${commits} new ${commits === 1 ? 'commit' : 'commits'}`
+/** Saved from a folder without history; see `RepositorySaveOptions`. */
+function isFolder({ branch, head, base }: SavedRepository): boolean {
+  return branch === null && head === null && base === null
+}
+
+/** What is saved was said by an agent. */
+function isInside(dir: string): boolean {
+  return (
+    !isAbsolute(dir) && normalize(dir) === dir && !dir.split('/').includes('..') && !dir.split('/').includes('.git')
+  )
+}
+
+async function restoreClone(request: RestoreRequest, repository: Repository, saved: SavedRepository): Promise<string> {
+  const options = optionsFor(request, repository.folder)
+  if (!isFolder(saved)) return restoreRepository(request, options, saved)
+  // Only its files were saved: they are a change of what the clone began from.
+  const branch = (await gitQuestion(['symbolic-ref', '--quiet', '--short', 'HEAD'], options)) ?? null
+  await restoreRepository(request, options, { ...saved, branch, head: repository.base, base: repository.base })
+  return 'its files are as they were, without the commits that were made of them'
+}
+
+async function restoreFound(request: RestoreRequest, folder: string, saved: SavedRepository): Promise<string> {
+  await mkdir(folder, { recursive: true })
+  if (isFolder(saved)) {
+    await restoreFiles(request, folder, saved)
+    return 'they are back'
+  }
+  if (existsSync(join(folder, '.git'))) return 'its folder is still there, as it was left'
+  const options = optionsFor(request, folder)
+  await gitAnswer(['init', '--quiet', ...(saved.branch === null ? [] : [`--initial-branch=${saved.branch}`])], options)
+  try {
+    if (saved.url !== undefined) await gitAnswer(['remote', 'add', 'origin', saved.url], options)
+    return await restoreRepository(request, options, saved)
+  } catch (error) {
+    await rm(join(folder, '.git'), { recursive: true, force: true })
+    throw error
+  }
+}
+
+/** Into a folder that is no repository, and does not become one. */
+async function restoreFiles(request: RestoreRequest, folder: string, saved: SavedRepository): Promise<void> {
+  const temporary = await mkdtemp(join(tmpdir(), 'oz-restore-'))
+  try {
+    const options = optionsFor(request, folder)
+    const env = { ...options.env, GIT_DIR: join(temporary, 'git'), GIT_WORK_TREE: folder }
+    await gitAnswer(['init', '--quiet'], { ...options, env })
+    await fetchSaved(request, { ...options, env }, saved)
+    await gitAnswer(['read-tree', '--reset', 'refs/oz/saved/worktree'], { ...options, env })
+    await gitAnswer(['checkout-index', '--all', '--force'], { ...options, env })
+  } finally {
+    await rm(temporary, { recursive: true, force: true })
+  }
+}
+
+function optionsFor({ env, signal, timeoutMs }: RestoreRequest, cwd: string): GitOptions {
+  return { cwd, env: withoutHooks(gitEnvironment(env)), signal, timeoutMs }
 }
 
 async function restoreRepository(
   request: RestoreRequest,
-  repository: Repository,
+  options: GitOptions,
   saved: SavedRepository,
-): Promise<void> {
-  const { timeoutMs, signal } = request
-  const options = { cwd: repository.folder, env: gitEnvironment(request.env), signal, timeoutMs }
+): Promise<string> {
   const { base, head, branch } = saved
   // The remote may have moved on so far that a clone does not bring it any more.
   if (base !== null && !(await hasCommit(base, options))) await gitAnswer(['fetch', '--quiet', 'origin', base], options)
 
-  if (saved.bundle_blob_id === null && saved.uncommitted) throw new Error('it was too large to be saved')
-  let worktree = head
-  if (saved.bundle_blob_id !== null) {
-    const temporary = await mkdtemp(join(tmpdir(), 'oz-restore-'))
-    try {
-      const file = join(temporary, 'bundle')
-      await request.download(saved.bundle_blob_id, file)
-      await gitAnswer(['fetch', '--quiet', '--no-tags', file, '+refs/oz/*:refs/oz/saved/*'], options)
-    } finally {
-      await rm(temporary, { recursive: true, force: true })
-    }
-    const savedWorktree = await gitQuestion(['rev-parse', '--verify', '--quiet', 'refs/oz/saved/worktree'], options)
-    worktree = savedWorktree ?? head
+  if (saved.bundle_blob_id === null && (saved.uncommitted || (head !== null && !(await hasCommit(head, options))))) {
+    throw new Error('it was too large to be saved')
   }
-  if (worktree === null) return
-  if (head === null) await gitAnswer(['checkout', '--quiet', '--force', '--detach', worktree], options)
-  else
-    await gitAnswer(['checkout', '--quiet', '--force', ...(branch ? ['-B', branch] : ['--detach']), worktree], options)
+  if (saved.bundle_blob_id !== null) await fetchSaved(request, options, saved)
+  const worktree = (await commitOf('refs/oz/saved/worktree', options)) ?? head
+  try {
+    if (worktree !== null) await checkOut(options, { head, branch, worktree })
+    await restoreOtherRefs(options, branch)
+  } finally {
+    await forgetSaved(options)
+  }
+  const lost = saved.uncommitted && worktree === head ? '; what was not committed was too large to be saved' : ''
+  const uncommitted = saved.uncommitted && worktree !== head ? ', with what was not committed' : ''
+  return `back at ${describeHead(saved)}${uncommitted}${lost}`
+}
+
+async function fetchSaved(request: RestoreRequest, options: GitOptions, saved: SavedRepository): Promise<void> {
+  if (saved.bundle_blob_id === null) throw new Error('it was too large to be saved')
+  const temporary = await mkdtemp(join(tmpdir(), 'oz-restore-'))
+  try {
+    const file = join(temporary, 'bundle')
+    await request.download(saved.bundle_blob_id, file)
+    const refs = ['oz', 'heads', 'tags'].map(
+      (kind) => `+refs/${kind}/*:refs/oz/saved/${kind === 'oz' ? '' : `${kind}/`}*`,
+    )
+    await gitAnswer(['fetch', '--quiet', '--no-tags', '--no-recurse-submodules', file, ...refs], options)
+  } finally {
+    await rm(temporary, { recursive: true, force: true })
+  }
+}
+
+async function checkOut(
+  options: GitOptions,
+  { head, branch, worktree }: { head: string | null; branch: string | null; worktree: string },
+): Promise<void> {
+  const target = head === null || branch === null ? ['--detach'] : ['-B', branch]
+  await gitAnswer(['checkout', '--quiet', '--force', ...target, worktree], options)
   if (head === null && branch !== null) {
     await gitAnswer(['symbolic-ref', 'HEAD', `refs/heads/${branch}`], options)
     await gitAnswer(['rm', '-r', '--quiet', '--cached', '.'], options)
@@ -100,8 +183,35 @@ async function restoreRepository(
     // Leaves the files as they are, so that what was uncommitted is so again.
     await gitAnswer(['reset', '--quiet', '--mixed', head], options)
   }
-  for (const ref of ['refs/oz/saved/head', 'refs/oz/saved/worktree'])
-    await gitQuestion(['update-ref', '-d', ref], options)
+}
+
+/** Branches and tags that the run made beside the one that it was on, and what it had stashed last. */
+async function restoreOtherRefs(options: GitOptions, current: string | null): Promise<void> {
+  const prefix = 'refs/oz/saved/'
+  for (const ref of await savedRefs(options)) {
+    const name = ref.slice(prefix.length)
+    if (name === `heads/${current}`) continue
+    if (/^(heads|tags)\//.test(name)) await gitAnswer(['update-ref', `refs/${name}`, ref], options)
+    if (name === 'stash') await gitAnswer(['stash', 'store', '--message', 'stashed before', ref], options)
+  }
+}
+
+async function forgetSaved(options: GitOptions): Promise<void> {
+  for (const ref of await savedRefs(options)) await gitQuestion(['update-ref', '-d', ref], options)
+}
+
+async function savedRefs(options: GitOptions): Promise<string[]> {
+  const list = (await gitQuestion(['for-each-ref', '--format=%(refname)', 'refs/oz/saved'], options)) ?? ''
+  return list.split('\n').filter((ref) => ref !== '')
+}
+
+function describeHead({ branch, head, commits }: SavedRepository): string {
+  const where = branch === null ? `commit ${head?.slice(0, 12)}` : `branch ${branch}`
+  return commits === 0 ? where : `${where} with ${commits} new ${commits === 1 ? 'commit' : 'commits'}`
+}
+
+function commitOf(ref: string, options: GitOptions): Promise<string | undefined> {
+  return gitQuestion(['rev-parse', '--verify', '--quiet', `${ref}^{commit}`], options)
 }
 
 async function hasCommit(commit: string, options: GitOptions): Promise<boolean> {

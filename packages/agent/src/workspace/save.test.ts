@@ -114,7 +114,7 @@ test('what does not fit is left out by name, largest first, and the rest is save
   write('small.txt', 'small')
   write('huge.bin', 'x'.repeat(300_000))
   const { repositories, leftOut } = await save({ maxBytes: 100_000 })
-  expect(leftOut).toEqual(['work/huge.bin: an untracked file of 0.3 MB'])
+  expect(leftOut).toEqual(['work/huge.bin: a file of 0.3 MB, too large to be saved'])
   expect(repositories[0]).toMatchObject({ files_changed: 1, uncommitted: true })
   expect(repositories[0]?.bundle_blob_id).not.toBe(null)
 })
@@ -128,20 +128,6 @@ test('commits that are too large are named, and a later attempt is told that the
   expect(saved.leftOut[0]).toMatch(/^work\/its commits and changes \(.* is the limit of a saved workspace\)$/)
   const { notes } = await restore(saved, clone('fresh'))
   expect(notes[0]).toMatch(/could not be put back/)
-})
-
-test('repositories that the run made inside another are named and left out', async () => {
-  makeRepository(join(repository.folder, 'vendor', 'lib'), { 'x.txt': 'x' })
-  mkdirSync(join(repository.folder, 'bare-init'))
-  git(join(repository.folder, 'bare-init'), 'init', '-q')
-  writeFileSync(join(repository.folder, 'bare-init', 'y.txt'), 'y')
-  write('new.txt', 'new')
-  const { repositories, leftOut } = await save()
-  expect(leftOut.sort()).toEqual([
-    'work/bare-init: a repository of its own',
-    'work/vendor/lib: a repository of its own',
-  ])
-  expect(repositories[0]).toMatchObject({ files_changed: 1 })
 })
 
 test('a branch that was moved back, rewritten or left is saved where it stands', async () => {

@@ -1,249 +1,150 @@
-import { copyFile, lstat, mkdtemp, rm, stat } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
-import { ApiError, type SavedRepository } from '@openoz/protocol'
+import { join, relative } from 'node:path'
+import type { SavedRepository } from '@openoz/protocol'
 import { diskFull, isDiskFull } from '../disk-full.ts'
-import type { Repository } from './clone.ts'
-import { GitFailure, type GitOptions, git, gitAnswer, gitEnvironment, gitFailure, gitQuestion } from './git.ts'
-import { readStatus } from './status.ts'
+import { type Repository, shownRemote } from './clone.ts'
+import { GitFailure, type GitOptions, gitEnvironment, gitQuestion } from './git.ts'
+import { megabytes, RepositorySave, type RepositorySaveOptions } from './repository-save.ts'
+import { isNoSpace, type SaveRequest } from './save-request.ts'
+
+export type { SaveRequest } from './save-request.ts'
 
 /**
- * Saves what the run made of its repositories: commits as they are, and everything uncommitted and untracked as one more commit that only the
- * bundle holds. The user's index, branch and working tree are not touched: the extra commit is made with an index of our own.
+ * Saves what a run made of its workspace, within one limit for all of it: the repositories that it was given, those that it made or cloned itself
+ * (also inside of others, and submodules with work in them), and at last the files that lie in no repository at all.
  */
-interface SaveRequest {
-  repositories: Repository[]
-  env: NodeJS.ProcessEnv
-  /** For everything together; what does not fit is left out and named. */
-  maxBytes: number
-  signal: AbortSignal
-  /** For each git command; five minutes by default. */
-  commandTimeoutMs?: number
-  /** Stores a file and returns its id. */
-  store: (file: string, contentType: string) => Promise<string>
-}
-
 export interface SavedState {
   repositories: SavedRepository[]
   leftOut: string[]
+}
+
+/** A workspace without repositories in which nothing was made: no news to anybody. */
+export function isNothing({ repositories, leftOut }: SavedState): boolean {
+  return repositories.length === 0 && leftOut.length === 0
 }
 
 /**
  * Hashing tens of gigabytes takes less. What takes longer is a program that git runs for the repository (a clean filter, Git LFS) and that
  * hangs, and it must not keep a finished run from ending.
  */
-const commandTimeoutMs = 300_000
-const noSpace = /No space left on device|Disk quota exceeded/i
-const headRef = 'refs/oz/head'
-const worktreeRef = 'refs/oz/worktree'
-/** A larger untracked file is rarely work (archives, databases, images of disks), and never worth losing the rest for. */
-const fractionForOneFile = 0.5
+const defaultCommandTimeoutMs = 300_000
+/** What the control plane takes. */
+const maxRepositories = 50
+const maxLeftOut = 200
 
-/** Never rejects for one repository's sake: what could not be saved is in `leftOut`. Rejects with the signal's reason. */
+/** Never rejects for one repository's sake: what could not be saved is in `leftOut`. Rejects with `disk_full`, or the signal's reason. */
 export async function saveWorkspace(request: SaveRequest): Promise<SavedState> {
-  const leftOut: string[] = []
-  const repositories: SavedRepository[] = []
-  let room = request.maxBytes
-  for (const repository of request.repositories) {
-    const folder = await mkdtemp(join(tmpdir(), 'oz-save-'))
-    try {
-      const save = new RepositorySave(request, repository, { folder, room, leftOut })
-      const saved = await save.run()
-      room -= save.storedBytes
-      repositories.push(saved)
-    } catch (error) {
-      request.signal.throwIfAborted()
-      if (isDiskFull(error) || (error instanceof GitFailure && noSpace.test(error.stderr))) {
-        throw await diskFull('saving the workspace', repository.folder, error)
-      }
-      leftOut.push(
-        `${repository.dir}: it could not be saved (${error instanceof Error ? error.message : 'unknown error'})`,
-      )
-    } finally {
-      await rm(folder, { recursive: true, force: true })
-    }
-  }
-  return { repositories, leftOut }
+  const save = new WorkspaceSave({ ...request, commandTimeoutMs: request.commandTimeoutMs ?? defaultCommandTimeoutMs })
+  return save.run()
 }
 
-/** One repository on its way into a bundle and a diff. */
-class RepositorySave {
-  storedBytes = 0
+class WorkspaceSave {
   readonly #request: SaveRequest
-  readonly #repository: Repository
-  readonly #room: number
-  readonly #leftOut: string[]
-  readonly #temporary: string
-  readonly #options: GitOptions
+  readonly #saved: SavedRepository[] = []
+  readonly #leftOut: string[] = []
+  /** Folders that are saved, or named as left out. */
+  readonly #seen = new Set<string>()
+  #room: number
 
-  constructor(
-    request: SaveRequest,
-    repository: Repository,
-    place: { folder: string; room: number; leftOut: string[] },
-  ) {
+  constructor(request: SaveRequest) {
     this.#request = request
-    this.#repository = repository
-    this.#room = place.room
-    this.#leftOut = place.leftOut
-    this.#temporary = place.folder
-    this.#options = {
-      cwd: repository.folder,
-      env: gitEnvironment(request.env),
-      signal: request.signal,
-      timeoutMs: request.commandTimeoutMs ?? commandTimeoutMs,
+    this.#room = request.maxBytes
+  }
+
+  async run(): Promise<SavedState> {
+    const { repositories, folder, found } = this.#request
+    for (const repository of repositories) this.#seen.add(repository.folder)
+    for (const repository of repositories) await this.#saveGiven(repository)
+    if (folder !== undefined && found && !this.#seen.has(folder)) {
+      if (existsSync(join(folder, '.git')) && !found.includes('.git')) await this.#saveFound('.', folder)
+      else await this.#saveLooseFiles(folder, found)
     }
+    return { repositories: this.#saved, leftOut: this.#leftOut }
   }
 
-  async run(): Promise<SavedRepository> {
-    const { dir, url, base } = this.#repository
-    const head = (await gitQuestion(['rev-parse', '--verify', '--quiet', 'HEAD^{commit}'], this.#options)) ?? null
-    const branch = (await gitQuestion(['symbolic-ref', '--quiet', '--short', 'HEAD'], this.#options)) ?? null
-    const worktree = await this.#commitWorktree(head)
-    const saved: SavedRepository = {
-      dir,
-      url,
-      branch,
-      base,
-      head,
-      commits: head === null ? 0 : await this.#countCommits(head),
-      files_changed: 0,
-      insertions: 0,
-      deletions: 0,
-      uncommitted: worktree !== head,
-      bundle_blob_id: null,
-      diff_blob_id: null,
-    }
-    if (worktree === null || (worktree === base && head === base)) return saved
-    const from = base ?? (await gitAnswer(['hash-object', '-t', 'tree', '/dev/null'], this.#options))
-    Object.assign(saved, await this.#statistics(from, worktree))
-    saved.bundle_blob_id = await this.#storeBundle(head, worktree)
-    saved.diff_blob_id = await this.#storeDiff(from, worktree)
-    return saved
+  async #saveGiven(repository: Repository): Promise<void> {
+    const { dir, folder } = repository
+    if (!existsSync(folder)) return this.#leave(`${dir}: its folder is gone`)
+    if (await this.#isRepository(folder)) return this.#save(repository)
+    this.#leave(`${dir}: its .git folder is gone or broken, so its files are saved without commits`)
+    await this.#save(repository, { except: [], withIgnored: false })
   }
 
-  /** A commit on top of `head` with everything that no commit holds; `head` itself when there is nothing. */
-  async #commitWorktree(head: string | null): Promise<string | null> {
-    const index = join(this.#temporary, 'index')
-    const own = await gitAnswer(['rev-parse', '--git-path', 'index'], this.#options)
-    // With the file times that git noted in it, so that only what changed is read.
-    await copyFile(resolve(this.#repository.folder, own), index).catch(() => {})
-    const options = { ...this.#options, env: { ...this.#options.env, GIT_INDEX_FILE: index } }
-    const excluded = await this.#findLeftOut()
-    const pathspec = ['.', ...excluded.map((path) => `:(exclude,literal,top)${path}`)].join('\0')
-    const adding = ['-c', 'advice.addEmbeddedRepo=false', 'add', '--all', '--ignore-errors', '--pathspec-from-file=-']
-    const added = await git([...adding, '--pathspec-file-nul'], { ...options, input: `${pathspec}\0` })
-    const { exitCode, stderr, hasTimedOut } = added
-    if (noSpace.test(stderr) || hasTimedOut) throw gitFailure(adding, added, options)
-    if (exitCode !== 0) this.#leave(`some files could not be read (${stderr.trim().split('\n').at(-1)})`)
-    const tree = await gitAnswer(['write-tree'], options)
-    const headTree = head === null ? undefined : await gitAnswer(['rev-parse', `${head}^{tree}`], options)
-    const emptyTree = await gitAnswer(['hash-object', '-t', 'tree', '/dev/null'], options)
-    if (tree === (headTree ?? emptyTree)) return head
-    const parent = head === null ? [] : ['-p', head]
-    const author = {
-      GIT_AUTHOR_NAME: 'openoz',
-      GIT_AUTHOR_EMAIL: 'agent@openoz.invalid',
-      GIT_COMMITTER_NAME: 'openoz',
-      GIT_COMMITTER_EMAIL: 'agent@openoz.invalid',
-    }
-    const message = 'Work that was not committed when the run ended'
-    return gitAnswer(['-c', 'commit.gpgSign=false', 'commit-tree', tree, ...parent, '-m', message], {
-      ...options,
-      env: { ...options.env, ...author },
-    })
-  }
-
-  /** Untracked things that are too large, and repositories inside this one, which git would save as a mere reference. */
-  async #findLeftOut(): Promise<string[]> {
-    const { untracked, nested, dirtySubmodules } = await readStatus(this.#options)
-    for (const path of nested) this.#leave(`${path}: a repository of its own`)
-    for (const path of dirtySubmodules) this.#leave(`${path}: changes inside a submodule`)
-    const sized = await Promise.all(untracked.map(async (path) => ({ path, bytes: await this.#sizeOf(path) })))
-    const excluded = [...nested]
-    let bytes = sized.reduce((sum, file) => sum + file.bytes, 0)
-    for (const file of sized.sort((a, b) => b.bytes - a.bytes)) {
-      if (bytes <= this.#room && file.bytes <= this.#room * fractionForOneFile) break
-      this.#leave(`${file.path}: an untracked file of ${megabytes(file.bytes)}`)
-      excluded.push(file.path)
-      bytes -= file.bytes
-    }
-    return excluded
-  }
-
-  async #sizeOf(path: string): Promise<number> {
-    const found = await lstat(join(this.#repository.folder, path)).catch(() => undefined)
-    return found?.isFile() ? found.size : 0
-  }
-
-  async #countCommits(head: string): Promise<number> {
-    const { base } = this.#repository
-    const range = base === null ? head : `${base}..${head}`
-    return Number((await gitQuestion(['rev-list', '--count', range], this.#options)) ?? 0)
-  }
-
-  async #statistics(from: string, to: string) {
-    const text = await gitAnswer(['diff', '--no-ext-diff', '--no-textconv', '--shortstat', from, to], this.#options)
-    const count = (pattern: RegExp) => Number(pattern.exec(text)?.[1] ?? 0)
-    return {
-      files_changed: count(/(\d+) files? changed/),
-      insertions: count(/(\d+) insertions?/),
-      deletions: count(/(\d+) deletions?/),
-    }
-  }
-
-  async #storeBundle(head: string | null, worktree: string): Promise<string | null> {
-    const { base } = this.#repository
-    const file = join(this.#temporary, 'bundle')
-    const refs = head === null ? [worktreeRef] : [headRef, worktreeRef]
-    if (head !== null) await gitAnswer(['update-ref', headRef, head], this.#options)
-    await gitAnswer(['update-ref', worktreeRef, worktree], this.#options)
-    try {
-      const range = base === null ? refs : [...refs, `^${base}`]
-      // A branch that was only moved back has nothing new to bundle: `head` says where it stands.
-      const isEmpty = (await gitQuestion(['rev-list', '--max-count=1', ...range], this.#options)) === ''
-      if (isEmpty) return null
-      await gitAnswer(['bundle', 'create', '--quiet', file, ...range], this.#options)
-    } finally {
-      for (const ref of [headRef, worktreeRef]) await gitQuestion(['update-ref', '-d', ref], this.#options)
-    }
-    return this.#store(file, 'application/x-git-bundle', 'its commits and changes')
-  }
-
-  async #storeDiff(from: string, to: string): Promise<string | null> {
-    const file = join(this.#temporary, 'diff')
-    const shape = ['--binary', '--full-index', '--no-color', '--no-ext-diff', '--no-textconv', '--find-renames']
-    await gitAnswer(
-      ['diff', ...shape, '--src-prefix=a/', '--dst-prefix=b/', `--output=${file}`, from, to],
-      this.#options,
-    )
-    return this.#store(file, 'text/x-diff', 'its diff')
-  }
-
-  async #store(file: string, contentType: string, what: string): Promise<string | null> {
-    const { size } = await stat(file)
-    if (size > this.#room - this.storedBytes) {
+  /** A repository that the run made or cloned. There is nothing to build on when it is put back, so all of it is saved. */
+  async #saveFound(dir: string, folder: string): Promise<void> {
+    if (this.#seen.has(folder)) return
+    this.#seen.add(folder)
+    if (this.#seen.size > maxRepositories) return this.#leave(`${dir}: one of too many repositories`)
+    const options = this.#gitOptions(folder)
+    const repository: Repository = { dir, folder, base: null, isKept: false }
+    const isShallow = (await gitQuestion(['rev-parse', '--is-shallow-repository'], options)) === 'true'
+    if (isShallow || !(await this.#isRepository(folder))) {
       this.#leave(
-        `${what} (${megabytes(size)}; ${megabytes(this.#request.maxBytes)} is the limit of a saved workspace)`,
+        `${dir}: its history (${isShallow ? 'a shallow clone' : 'no complete repository'}); its files are saved`,
       )
-      return null
+      return this.#save(repository, { except: [], withIgnored: false })
     }
+    const bytes = packedBytes((await gitQuestion(['count-objects', '-v'], options)) ?? '')
+    if (bytes > this.#room) return this.#leave(`${dir}: a repository of its own with ${megabytes(bytes)} of history`)
+    const remote = await gitQuestion(['config', '--get', 'remote.origin.url'], options)
+    await this.#save({ ...repository, url: remote === undefined ? undefined : shownRemote(remote) })
+  }
+
+  async #saveLooseFiles(folder: string, found: string[]): Promise<void> {
+    const except = [...this.#seen].map((other) => relative(folder, other))
+    const roots = (await readdir(folder)).filter((name) => !found.includes(name) && !except.includes(name))
+    if (roots.length === 0) return
+    await this.#save({ dir: '.', folder, base: null, isKept: false }, { roots, except, withIgnored: true })
+  }
+
+  async #save(repository: Repository, asFolder?: RepositorySaveOptions['asFolder']): Promise<void> {
+    const { dir, folder } = repository
+    const temporary = await mkdtemp(join(tmpdir(), 'oz-save-'))
+    const nested: string[] = []
     try {
-      const blobId = await this.#request.store(file, contentType)
-      this.storedBytes += size
-      return blobId
+      const leave = (what: string) => this.#leave(what)
+      const save = new RepositorySave(this.#request, repository, { temporary, room: this.#room, leave, asFolder })
+      const saved = await save.run()
+      this.#room -= save.storedBytes
+      nested.push(...save.nested)
+      // A folder with nothing of its own in it is no news.
+      if (!(asFolder && repository.base === null && !saved.uncommitted)) this.#saved.push(saved)
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error
-      this.#leave(`${what} (the control plane refused it: ${error.problem.detail})`)
-      return null
+      this.#request.signal.throwIfAborted()
+      if (isDiskFull(error) || (error instanceof GitFailure && isNoSpace(error.stderr))) {
+        throw await diskFull('saving the workspace', folder, error)
+      }
+      const problem = error instanceof Error ? error.message : 'unknown error'
+      this.#leave(`${dir}: it could not be saved (${problem})`)
+    } finally {
+      await rm(temporary, { recursive: true, force: true })
     }
+    for (const path of nested) {
+      await this.#saveFound(dir === '.' ? path : `${dir}/${path}`, join(folder, path))
+    }
+  }
+
+  /** Whether this very folder is one: git itself would go on looking in the folders above. */
+  async #isRepository(folder: string): Promise<boolean> {
+    if (!existsSync(join(folder, '.git'))) return false
+    const prefix = await gitQuestion(['rev-parse', '--show-prefix'], this.#gitOptions(folder))
+    return prefix === ''
+  }
+
+  #gitOptions(cwd: string): GitOptions {
+    const { env, signal, commandTimeoutMs } = this.#request
+    return { cwd, env: gitEnvironment(env), signal, timeoutMs: commandTimeoutMs }
   }
 
   #leave(what: string): void {
-    const { dir } = this.#repository
-    if (this.#leftOut.length < 200) this.#leftOut.push(dir === '.' ? what : `${dir}/${what}`)
+    if (this.#leftOut.length < maxLeftOut) this.#leftOut.push(what)
   }
 }
 
-function megabytes(bytes: number): string {
-  return bytes < 100_000 ? `${bytes} bytes` : `${(bytes / 1_000_000).toFixed(1)} MB`
+/** From `git count-objects -v`, whose sizes are KiB. */
+function packedBytes(counts: string): number {
+  const count = (name: string) => Number(new RegExp(`^${name}: (\\d+)$`, 'm').exec(counts)?.[1] ?? 0)
+  return count('size-pack') * 1024
 }

@@ -1,11 +1,8 @@
-import { randomUUID } from 'node:crypto'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { fullJitterMs, sleep } from '@openoz/machine'
+import { sleep } from '@openoz/machine'
 import {
   type AmbientAgentConfig,
-  ApiError,
-  AppError,
   type CreateRunRequest,
   type CreateRunResponse,
   isTerminal,
@@ -16,6 +13,7 @@ import type { Connection } from '../connection.ts'
 import { printJson } from '../output.ts'
 import { oneLine } from '../plain-text.ts'
 import { readRunConfigFile } from '../run-config-file.ts'
+import { sendOnce } from '../send-once.ts'
 import { paintState } from '../state-colors.ts'
 
 export interface RunCloudOptions {
@@ -39,11 +37,12 @@ type Context = CommandContext & { connection: Connection }
 export async function runCloud(context: Context, options: RunCloudOptions): Promise<number> {
   const { connection, output } = context
   const fromFile = options.file === undefined ? {} : await readRunConfigFile(options.file)
-  const created = await createRun(connection, runRequest(options, fromFile))
+  const request = runRequest(options, fromFile)
+  const created = await sendOnce((once) => connection.client.runs.create(request, once))
   if (options.watch) {
     if (!output.isJson) output.line(`Spawned ambient agent with run ID: ${created.run_id}`)
     const { watchRun } = await import('../watch/watch-run.ts')
-    return watchRun(context, { runId: created.run_id, since: 0 })
+    return watchRun(context, { runId: created.run_id })
   }
   if (output.isJson) {
     printJson(output, created)
@@ -80,24 +79,6 @@ export function runRequest(options: RunCloudOptions, fromFile: AmbientAgentConfi
 /** A folder of this machine, as people name folders, becomes an address; everything else is one already. */
 function repositoryUrl(text: string): string {
   return /^(\/|\.{1,2}(\/|$))/.test(text) ? pathToFileURL(resolve(text)).href : text
-}
-
-/** Tried three times under one idempotency key: an answer that got lost does not start a second run. */
-async function createRun(connection: Connection, request: CreateRunRequest): Promise<CreateRunResponse> {
-  const idempotencyKey = randomUUID()
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await connection.client.runs.create(request, { idempotencyKey })
-    } catch (error) {
-      if (attempt === 2 || !isRetryable(error)) throw error
-      await sleep(500 + fullJitterMs(attempt))
-    }
-  }
-}
-
-function isRetryable(error: unknown): boolean {
-  if (error instanceof ApiError) return error.problem.retryable
-  return error instanceof AppError && error.spec.retryable
 }
 
 /** As long as the reference waits for a session to join. */

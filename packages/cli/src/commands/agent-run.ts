@@ -17,7 +17,7 @@ export interface AgentRunInput {
 }
 
 /** What this program acts on, or what the run's own config says as well; everything else of the reference's flags is only noted. */
-const actedOn = new Set(['--task-id', '--cwd', '--model'])
+const actedOn = new Set(['--task-id', '--cwd', '--model', '--idle-on-complete'])
 
 export async function agentRun({ globals, options, given }: AgentRunInput, env: NodeJS.ProcessEnv): Promise<number> {
   if (options.taskId === undefined) {

@@ -2,12 +2,14 @@ import { type Command, Option } from 'commander'
 import { run, runConnected, withExamples } from '../command-context.ts'
 import type { AgentRunOptions } from './agent-run.ts'
 import type { RunCloudOptions } from './agent-run-cloud.ts'
+import { registerSaveWork } from './agent-save-work.ts'
 import { passedOn } from './worker-command-line.ts'
 
 export function registerAgent(program: Command): void {
   const group = program.command('agent').description('start agents')
   registerRunCloud(group)
   registerAgentRun(group)
+  registerSaveWork(group)
 }
 
 const append = (value: string, previous: string[]) => [...previous, value]

@@ -2,16 +2,22 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { run, runConnected, withExamples } from '../command-context.ts'
 import { printJson } from '../output.ts'
 import { type ListOptions, listParams, sourceNames, stateNames } from '../run-filters.ts'
+import { registerFollowUp, registerFork } from './run-follow-up.ts'
+import { registerConversation, registerTranscript } from './run-transcript.ts'
 
 export function registerRun(program: Command): void {
-  const group = program.command('run').alias('task').description('list, watch, cancel and collect runs')
+  const group = program.command('run').alias('task').description('list, watch, steer, cancel and collect runs')
   registerList(group)
   registerGet(group)
   registerWatch(group)
+  registerFollowUp(group)
+  registerFork(group)
   registerCancel(group)
   registerWhy(group)
   registerDiff(group)
   registerCheckout(group)
+  registerTranscript(group)
+  registerConversation(group)
 }
 
 const append = <T>(value: T, previous: T[]): T[] => [...previous, value]
@@ -65,31 +71,56 @@ function registerGet(group: Command): void {
     .command('get')
     .argument('<run-id>')
     .description('show one run')
+    .option('--conversation', 'show what was said and done in it instead, turn by turn')
     .action(
-      runConnected(async ({ connection, output }, { args }) => {
-        const found = await connection.client.runs.get(args[0] ?? '')
+      runConnected<{ conversation?: boolean }>(async ({ connection, output }, { args, options }) => {
+        const runId = args[0] ?? ''
+        if (options.conversation) {
+          const { printConversation } = await import('../transcript/conversation-text.ts')
+          printConversation(output, await connection.client.runs.conversation(runId))
+          return 0
+        }
+        const found = await connection.client.runs.get(runId)
         const { printRun } = await import('../run-lists.ts')
         printRun(output, found)
         return 0
       }),
     )
-  withExamples(get, ['oz run get 0198c2f0-…', 'oz run get 0198c2f0-… --output-format json'])
+  withExamples(get, [
+    'oz run get 0198c2f0-…',
+    'oz run get 0198c2f0-… --output-format json',
+    'oz run get 0198c2f0-… --conversation',
+  ])
 }
 
 function registerWatch(group: Command): void {
   const watch = group
     .command('watch')
     .argument('<run-id>')
-    .description('show a run live, from its beginning to its end; Ctrl-C stops watching, not the run')
-    .option('--since <seq>', 'begin after this event', '0')
+    .description('show a run live, from its beginning until it rests; Ctrl-C stops watching, not the run')
+    .option('--since <seq>', 'begin after this event', readSeq, 0)
+    .option('--full', 'show long output whole instead of its beginning and end')
+    .option('--follow', 'stay after an outcome, for the turns of later follow-ups')
     .action(
-      runConnected<{ since: string }>(async (context, { args, options }) => {
+      runConnected<{ since: number; full?: boolean; follow?: boolean }>(async (context, { args, options }) => {
         const { watchRun } = await import('../watch/watch-run.ts')
-        return watchRun(context, { runId: args[0] ?? '', since: Number(options.since) || 0 })
+        return watchRun(context, { runId: args[0] ?? '', ...options })
       }),
     )
-  withExamples(watch, ['oz run watch 0198c2f0-…', 'oz run watch 0198c2f0-… --output-format ndjson > log.ndjson'])
-  watch.addHelpText('after', '\nExit code: 0 when the run succeeded, 1 when it ended otherwise, 130 after Ctrl-C.')
+  withExamples(watch, [
+    'oz run watch 0198c2f0-…',
+    'oz run watch 0198c2f0-… --since 120 --full',
+    'oz run watch 0198c2f0-… --output-format ndjson > log.ndjson',
+  ])
+  watch.addHelpText(
+    'after',
+    '\nExit code: 0 when the run succeeded, 1 when it ended otherwise or waits for an answer, 130 after Ctrl-C.',
+  )
+}
+
+function readSeq(value: string): number {
+  if (!/^\d{1,15}$/.test(value)) throw new InvalidArgumentError('It is the number of an event.')
+  return Number(value)
 }
 
 function registerCancel(group: Command): void {

@@ -15,9 +15,14 @@ export function paintDiff(diff: string, colors: Colors): string {
 const maxLines = 60
 
 /** The changed lines of one file with two lines around them. */
-export function diffLines(change: { oldText: string | null; newText: string }): string[] {
+export function diffLines(
+  change: { oldText: string | null; newText: string },
+  { isFull = false }: { isFull?: boolean } = {},
+): string[] {
   const { hunks } = structuredPatch('a', 'b', change.oldText ?? '', change.newText, '', '', { context: 2 })
   const lines = hunks.flatMap(({ lines: hunkLines }, index) => (index === 0 ? hunkLines : ['…', ...hunkLines]))
   const shown = lines.filter((line) => !line.startsWith('\\'))
-  return shown.length <= maxLines ? shown : [...shown.slice(0, maxLines), `… ${shown.length - maxLines} more lines`]
+  return isFull || shown.length <= maxLines
+    ? shown
+    : [...shown.slice(0, maxLines), `… ${shown.length - maxLines} more lines`]
 }

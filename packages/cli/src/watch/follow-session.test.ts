@@ -72,16 +72,57 @@ test('a run that rests is not waited for until its agent has idled away', async 
   await using log = await startLog(({ response }) => {
     response.write(event(1) + event(2, 'SUCCEEDED'))
   })
-  expect(await collect(followSession({ ...run, dialer: log.dialer, restMs: 50 }))).toEqual([1, 2])
+  const asked: number[] = []
+  const isAtRest = async (lastSeq: number) => asked.push(lastSeq) > 0
+  expect(await collect(followSession({ ...run, dialer: log.dialer, restMs: 50, isAtRest }))).toEqual([1, 2])
+  expect(asked).toEqual([2])
   expect(log.connections()).toBe(1)
 })
 
-test('a run that was continued is followed past its first outcome', async () => {
+test('a run that rested before the first event that is shown is not waited for either', async () => {
+  await using log = await startLog(({ response }) => {
+    response.write(': nothing new\n\n')
+  })
+  const isAtRest = async () => true
+  expect(await collect(followSession({ ...run, dialer: log.dialer, since: 9, restMs: 50, isAtRest }))).toEqual([])
+})
+
+test('a run that the server knows to go on is followed past its first outcome', async () => {
+  await using log = await startLog(({ response }) => {
+    response.write(event(1, 'BLOCKED'))
+    setTimeout(() => response.end(event(2, 'QUEUED') + event(3, 'SUCCEEDED') + end), 200)
+  })
+  const isAtRest = async () => false
+  expect(await collect(followSession({ ...run, dialer: log.dialer, restMs: 20, isAtRest }))).toEqual([1, 2, 3])
+})
+
+test('a run that was continued before anybody asked is followed on', async () => {
   await using log = await startLog(({ response }) => {
     response.write(event(1, 'FAILED') + event(2, 'QUEUED'))
     setTimeout(() => response.end(event(3, 'SUCCEEDED') + end), 200)
   })
-  expect(await collect(followSession({ ...run, dialer: log.dialer, restMs: 50 }))).toEqual([1, 2, 3])
+  const isAtRest = () => Promise.reject(new Error('it need not be asked'))
+  expect(await collect(followSession({ ...run, dialer: log.dialer, restMs: 50, isAtRest }))).toEqual([1, 2, 3])
+})
+
+test('a question about the rest that fails is asked again', async () => {
+  await using log = await startLog(({ response }) => {
+    response.write(event(1, 'SUCCEEDED'))
+  })
+  let failures = 0
+  const isAtRest = async () => {
+    if (++failures < 3) throw new Error('away')
+    return true
+  }
+  expect(await collect(followSession({ ...run, dialer: log.dialer, restMs: 10, isAtRest }))).toEqual([1])
+})
+
+test('who wants to follow to the end does', async () => {
+  await using log = await startLog(({ response }) => {
+    response.write(event(1, 'SUCCEEDED'))
+    setTimeout(() => response.end(event(2, 'INPROGRESS') + event(3, 'SUCCEEDED') + end), 200)
+  })
+  expect(await collect(followSession({ ...run, dialer: log.dialer, restMs: 20 }))).toEqual([1, 2, 3])
 })
 
 test('who has seen enough gets away at once', async () => {

@@ -7,7 +7,9 @@ import { ApiError, AppError, isTerminal, type RunState, type SessionEvent } from
  *
  * It ends
  * - when the server says so (the run is over and no execution of it is live), or
- * - when the run rests and nothing came for `restMs`: an agent that only waits for a follow-up keeps its stream open for minutes.
+ * - when the run rests, nothing came for `restMs`, and `isAtRest` says that nothing will: an agent that only waits for a follow-up keeps its
+ *   stream open for minutes. A turn that waits in the queue begins in the moment in which the one before it ends, so a run that has more to
+ *   do is never seen at rest.
  */
 export interface FollowOptions {
   dialer: Dialer
@@ -18,24 +20,32 @@ export interface FollowOptions {
   signal?: AbortSignal
   /** Called once per break, before waiting. */
   onBreak?: (error: unknown) => void
+  /** Whether the run rests now and the event with this `seq` is its last one. Absent: it is followed to the end of the stream. */
+  isAtRest?: (lastSeq: number) => Promise<boolean>
   restMs?: number
 }
 
-/** What follows an outcome (the saved workspace, the teardown) follows within a second. */
-const defaultRestMs = 2_000
+/** What follows an outcome (processes ended, the last steps) mostly follows within this; the workspace was saved before it. */
+const defaultRestMs = 500
 
 export async function* followSession(options: FollowOptions): AsyncGenerator<SessionEvent, void, undefined> {
-  const { signal, onBreak, restMs = defaultRestMs } = options
-  const position = { seq: options.since ?? 0, isResting: false }
+  const { signal, onBreak, isAtRest, restMs = defaultRestMs } = options
+  // What state the events before `since` left it in is not known: it is asked for.
+  const position: Position = { seq: options.since ?? 0, mayRest: true }
   let failures = 0
   for (;;) {
     signal?.throwIfAborted()
-    const rest = createRestTimer(restMs)
+    const rest = createRestTimer(restMs, async () => {
+      if (!isAtRest || !position.mayRest) return false
+      const { seq } = position
+      return (await isAtRest(seq)) && position.seq === seq
+    })
     try {
+      rest.restart()
       for await (const event of openStream(options, { position, signal: rest.signal })) {
         failures = 0
         yield event
-        if (position.isResting) rest.restart()
+        if (position.mayRest) rest.restart()
         else rest.stop()
       }
       return
@@ -51,10 +61,16 @@ export async function* followSession(options: FollowOptions): AsyncGenerator<Ses
   }
 }
 
+interface Position {
+  seq: number
+  /** The last state that was seen is one of rest, or none was. */
+  mayRest: boolean
+}
+
 /** One connection: ends when the server ends the log, throws when the connection breaks. */
 async function* openStream(
   { dialer, apiKey, runId, signal }: FollowOptions,
-  { position, signal: restSignal }: { position: { seq: number; isResting: boolean }; signal: AbortSignal },
+  { position, signal: restSignal }: { position: Position; signal: AbortSignal },
 ): AsyncGenerator<SessionEvent, void, undefined> {
   const path = `/api/v1/agent/runs/${encodeURIComponent(runId)}/events/stream?since=${position.seq}`
   const stream = dialer.eventStream(path, {
@@ -68,7 +84,7 @@ async function* openStream(
     // Each event once: what came before the break is not shown again.
     if (!item || item.seq <= position.seq) continue
     position.seq = item.seq
-    if (item.type === 'run_state') position.isResting = isResting(item.data.state)
+    if (item.type === 'run_state' && !item.data.late) position.mayRest = isRest(item.data.state)
     yield item
   }
   // A stream that ends without saying so was cut by something in between.
@@ -85,7 +101,7 @@ function parseEvent(data: string): SessionEvent | undefined {
 }
 
 /** BLOCKED waits for a person. That may be days. */
-function isResting(state: string): boolean {
+export function isRest(state: string): boolean {
   return state === 'BLOCKED' || isTerminal(state as RunState)
 }
 
@@ -95,17 +111,30 @@ function isWorthRetrying(error: unknown): boolean {
   return false
 }
 
-/** Aborts its signal once the time has passed without a restart. */
-function createRestTimer(ms: number) {
+/** Aborts its signal once the time has passed without a restart, and it is over. */
+function createRestTimer(ms: number, isOver: () => Promise<boolean>) {
   const controller = new AbortController()
   let timer: NodeJS.Timeout | undefined
-  const stop = () => clearTimeout(timer)
+  const stop = () => {
+    clearTimeout(timer)
+    timer = undefined
+  }
+  const restart = () => {
+    stop()
+    timer = setTimeout(look, ms)
+  }
+  const look = async () => {
+    const asking = timer
+    try {
+      if (await isOver()) controller.abort()
+    } catch {
+      // Asked again, unless the watching has ended or an event has come meanwhile.
+      if (timer === asking) restart()
+    }
+  }
   return {
     signal: controller.signal,
-    restart() {
-      stop()
-      timer = setTimeout(() => controller.abort(), ms)
-    },
+    restart,
     stop,
     isOver: () => controller.signal.aborted,
   }

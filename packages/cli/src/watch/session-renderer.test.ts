@@ -3,18 +3,22 @@ import pc from 'picocolors'
 import { expect, test } from 'vitest'
 import { createSessionRenderer } from './session-renderer.ts'
 
-function show(events: Omit<SessionEvent, 'seq' | 'at'>[]) {
+function show(events: Omit<SessionEvent, 'seq' | 'at'>[], { isFull = false } = {}) {
   let text = ''
-  const renderer = createSessionRenderer((part) => {
-    text += part
-  }, pc.createColors(false))
+  const renderer = createSessionRenderer(
+    (part) => {
+      text += part
+    },
+    { colors: pc.createColors(false), isFull },
+  )
   for (const [index, event] of events.entries()) {
     renderer.render({ ...event, seq: index + 1, at: '2026-11-23T12:00:00Z' } as SessionEvent)
   }
+  renderer.end()
   return { text, summary: renderer.summary }
 }
 
-test('a run reads like a story: state, words, command with its output, diff, tokens, outcome', () => {
+test('a run reads like a story: state, words, command with its output, diff, outcome', () => {
   const { text, summary } = show([
     { type: 'run_state', data: { state: 'INPROGRESS', message: 'The agent is at work.' } },
     { type: 'setup_step', data: { step: 'clone', status: 'started' } },
@@ -51,7 +55,6 @@ test('a run reads like a story: state, words, command with its output, diff, tok
         content: [{ type: 'diff', path: 'a.js', oldText: 'one\ntwo\n', newText: 'one\nthree\n' }],
       },
     },
-    { type: 'usage', data: { model: 'x/y', input_tokens: 1200, output_tokens: 30, total_tokens: 1230 } },
     { type: 'run_state', data: { state: 'SUCCEEDED', message: 'I look first.' } },
   ])
   expect(text).toBe(
@@ -71,13 +74,12 @@ test('a run reads like a story: state, words, command with its output, diff, tok
       '  -two',
       '  +three',
       '  ✔ completed',
-      '  tokens: 1,200 in, 30 out (x/y)',
       '',
       'SUCCEEDED',
       '',
     ].join('\n'),
   )
-  expect(summary).toMatchObject({ state: 'SUCCEEDED', inputTokens: 1200, outputTokens: 30, lastWords: 'I look first.' })
+  expect(summary).toMatchObject({ state: 'SUCCEEDED', lastWords: 'I look first.' })
 })
 
 test('output that was not shown while it came is shown with the result', () => {
@@ -97,4 +99,116 @@ test('late evidence does not change the outcome that is shown', () => {
     { type: 'run_state', data: { state: 'ERROR', late: true } },
   ])
   expect(summary.state).toBe('SUCCEEDED')
+})
+
+test('long output shows its beginning, its end and how much lies between; --full shows all', () => {
+  const text = Array.from({ length: 100 }, (_, index) => `${index + 1}\n`).join('')
+  const events: Parameters<typeof show>[0] = [
+    { type: 'terminal_output', data: { toolCallId: 'c', text: text.slice(0, 50) } },
+    { type: 'terminal_output', data: { toolCallId: 'c', text: text.slice(50) } },
+    { type: 'tool_call_update', data: { toolCallId: 'c', status: 'completed', rawOutput: { exit_code: 0 } } },
+  ]
+  const folded = show(events).text
+  expect(folded).toContain('│ 12\n  ┆ 80 more lines (--full shows all)\n  │ 93\n')
+  expect(folded.endsWith('│ 100\n  ✔ exit code 0\n')).toBe(true)
+  const full = show(events, { isFull: true }).text
+  expect(full.match(/│/g)).toHaveLength(100)
+})
+
+test('output of a command that has not ended is shown when the watching does', () => {
+  const text = 'x\n'.repeat(30)
+  expect(show([{ type: 'terminal_output', data: { toolCallId: 'c', text } }]).text.match(/│ x/g)).toHaveLength(20)
+})
+
+test('who said what, and how, and that the agent has read it', () => {
+  const { text } = show([
+    { type: 'user_message', data: { text: 'fix it', turn: 1 } },
+    { type: 'user_message', data: { text: 'left!\nnow', turn: 1, message_id: 'a', author: 'Ada', mode: 'steer' } },
+    { type: 'message_delivered', data: { message_id: 'a' } },
+    { type: 'user_message', data: { text: 'and then', turn: 2, message_id: 'b', author: 'Bob', mode: 'queue' } },
+  ])
+  expect(text).toBe(
+    '▌ fix it\n\n▌ left!\n▌ now\n  — Ada, steering turn 1\n\n↳ the agent has read “left!”\n\n▌ and then\n  — Bob, turn 2\n\n',
+  )
+})
+
+test('a question is shown with its lines, a plan as a checklist, an artifact with its address, a wait with its end', () => {
+  const { text } = show([
+    {
+      type: 'plan',
+      data: {
+        entries: [
+          { content: 'look', priority: 'medium', status: 'completed' },
+          { content: 'repair', priority: 'medium', status: 'in_progress' },
+        ],
+      },
+    },
+    { type: 'artifact', data: { artifact_type: 'pull_request', url: 'https://git.test/1', branch: 'oz/x' } },
+    { type: 'model_wait', data: { reason: 'overloaded', until: '2026-11-23T12:00:10Z', attempt: 2 } },
+    { type: 'run_state', data: { state: 'BLOCKED', message: 'Which one?\n1 or 2' } },
+  ])
+  const until = new Date('2026-11-23T12:00:10Z').toLocaleTimeString('en-GB')
+  expect(text).toBe(
+    [
+      'Plan, 1 of 2 done',
+      '  ☑ look',
+      '  ▶ repair',
+      '',
+      '◆ pull request https://git.test/1 · oz/x',
+      `… waiting for the model until ${until} (overloaded; attempt 2)`,
+      '',
+      'BLOCKED  The agent asks:',
+      '? Which one?',
+      '? 1 or 2',
+      '',
+    ].join('\n'),
+  )
+})
+
+test('a command in the background is shown once, however often it is read, and stopping it is no failure', () => {
+  const call = (toolCallId: string, tool: string, title: string) => ({
+    type: 'tool_call' as const,
+    data: { toolCallId, tool, title, kind: 'execute' as const, status: 'in_progress' as const, rawInput: {} },
+  })
+  const content = [{ type: 'content' as const, content: { type: 'text' as const, text: 'pong\n' } }]
+  const { text } = show([
+    call('a', 'run_command', 'ping'),
+    { type: 'tool_call_update', data: { toolCallId: 'a', status: 'completed', rawOutput: { status: 'running' } } },
+    call('b', 'write_to_command', 'Write to cmd-1'),
+    { type: 'terminal_output', data: { toolCallId: 'a', text: 'pong\n' } },
+    {
+      type: 'tool_call_update',
+      data: { toolCallId: 'b', status: 'completed', content, rawOutput: { status: 'running' } },
+    },
+    call('c', 'stop_command', 'Stop cmd-1'),
+    {
+      type: 'tool_call_update',
+      data: { toolCallId: 'c', status: 'completed', content, rawOutput: { exit_code: 143 } },
+    },
+  ])
+  expect(text).toBe('● ping\n  ✔ runs on\n\n● Write to cmd-1\n  │ pong\n  ✔ runs on\n\n● Stop cmd-1\n  ✔ stopped\n')
+})
+
+test('plans and questions are not shown a second time as calls, unless they failed', () => {
+  const call = {
+    toolCallId: 'a',
+    tool: 'todo',
+    title: 'Plan',
+    kind: 'think',
+    status: 'in_progress',
+    rawInput: {},
+  } as const
+  const done = { toolCallId: 'a', status: 'completed', rawOutput: { todos: 1 } } as const
+  const events = [
+    { type: 'tool_call' as const, data: call },
+    { type: 'tool_call_update' as const, data: done },
+  ]
+  expect(show(events).text).toBe('')
+  const failed = { toolCallId: 'a', status: 'failed' } as const
+  expect(
+    show([
+      { type: 'tool_call', data: call },
+      { type: 'tool_call_update', data: failed },
+    ]).text,
+  ).toContain('✘ failed')
 })

@@ -7,7 +7,7 @@ import type { Ctx } from './context.ts'
 
 /** Who is asking. Every request has exactly one, found from its key or token. */
 export type Actor =
-  | { kind: 'user'; keyId: string; keyName: string; teamId: string; userId: string; role: Role }
+  | { kind: 'user'; keyId: string; keyName: string; teamId: string; userId: string; userName: string; role: Role }
   | { kind: 'team'; keyId: string; keyName: string; teamId: string; userId: null }
   | { kind: 'worker'; keyId: string; keyName: string; teamId: string; userId: null; workerId: string | null }
   | ExecutionActor
@@ -33,12 +33,12 @@ export function hashSecret(secret: string): Buffer {
 }
 
 /** Finds the actor of a key or token, or says what is wrong with it. */
-export async function authenticate(ctx: Ctx, token: string | undefined): Promise<Actor> {
+export async function authenticate(ctx: Pick<Ctx, 'db'>, token: string | undefined): Promise<Actor> {
   if (token === undefined || token === '') throw new AppError('api_key_missing')
   return token.startsWith(executionTokenPrefix) ? authenticateExecution(ctx, token) : authenticateKey(ctx, token)
 }
 
-async function authenticateKey(ctx: Ctx, token: string): Promise<Actor> {
+async function authenticateKey(ctx: Pick<Ctx, 'db'>, token: string): Promise<Actor> {
   const key = await findApiKeyByHash(ctx.db, hashSecret(token))
   if (!key) throw new AppError('api_key_unknown', { suffix: token.slice(-4) })
   if (key.revokedAt) throw new AppError('api_key_revoked', { name: key.name, revokedAt: key.revokedAt.toISOString() })
@@ -55,13 +55,13 @@ async function authenticateKey(ctx: Ctx, token: string): Promise<Actor> {
       // The person left the team: their keys went with the membership.
       if (key.userId === null || key.role === null)
         throw new AppError('not_authorized', { actor: `The key ${key.name}`, action: 'act for a team it has left' })
-      return { ...common, kind: 'user', userId: key.userId, role: key.role }
+      return { ...common, kind: 'user', userId: key.userId, userName: key.userName ?? key.name, role: key.role }
     default:
       return key.scope satisfies never
   }
 }
 
-async function authenticateExecution(ctx: Ctx, token: string): Promise<ExecutionActor> {
+async function authenticateExecution(ctx: Pick<Ctx, 'db'>, token: string): Promise<ExecutionActor> {
   const execution = await findExecutionByToken(ctx.db, hashSecret(token))
   if (!execution) throw new AppError('api_key_unknown', { suffix: token.slice(-4) })
   const { overForSeconds } = execution
@@ -90,4 +90,10 @@ export function actorLabel(actor: Actor): string {
     default:
       return actor satisfies never
   }
+}
+
+/** How the actor is called before people: as the author of a message. */
+export function actorName(actor: Actor): string {
+  if (actor.kind === 'user') return actor.userName
+  return actor.kind === 'execution' ? `execution ${actor.executionId}` : actor.keyName
 }

@@ -25,7 +25,7 @@ import { findOpenTurn, type TurnRecord, updateTurnStarted } from '../store/turns
 import type { ExecutionActor } from './actors.ts'
 import { type Ctx, change } from './context.ts'
 import { lockExecution } from './executions.ts'
-import { moveRun } from './turns.ts'
+import { endCancelled, moveRun } from './turns.ts'
 
 /**
  * What an agent asks: at its hello for everything that its execution needs, and whenever it rests for what comes next. What it says is in
@@ -134,8 +134,10 @@ export async function nextTurn(
         })
       return { turn: input }
     }
-    if (isLast) await updateExecutionEnded(tx, execution.id, { state: 'ended', message: goodbye })
-    else await updateExecutionState(tx, execution.id, 'idle')
+    if (isLast) {
+      await updateExecutionEnded(tx, execution.id, { state: 'ended', message: goodbye })
+      if (run.cancelRequestedAt) await endCancelled(tx, hint, run, execution)
+    } else await updateExecutionState(tx, execution.id, 'idle')
     hint(`run ${run.id}`)
     return { turn: null }
   })

@@ -14,7 +14,7 @@ import { findCurrentExecutionForUpdate } from '../store/executions.ts'
 import { insertMessage } from '../store/messages.ts'
 import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
 import { findNextTurnNumber, insertTurn, listOpenTurns } from '../store/turns.ts'
-import { type Actor, actorLabel } from './actors.ts'
+import { type Actor, actorLabel, actorName } from './actors.ts'
 import { claimConversation } from './conversation-use.ts'
 import { appendServerEvents, storableText } from './session-log.ts'
 import { goOnWithNextTurn, type Hint } from './turns.ts'
@@ -57,10 +57,10 @@ export async function followUp(tx: Tx, hint: Hint, wish: FollowUp, actor: Actor)
   const text = storableText(wish.message)
   if (current && mode !== 'queue') {
     const said: TurnMessage = { message_id: id, mode, text }
-    await sayToTurn(tx, hint, { run, turn: current, said, author: actorLabel(actor) })
+    await sayToTurn(tx, hint, { run, turn: current, said, author: actorName(actor) })
     return { run_id: runId, message_id: id, mode, turn: current.number, state: run.state }
   }
-  const { turn, state } = await askTurn(tx, hint, { run, id, text, author: actorLabel(actor), isAtRest: !current })
+  const { turn, state } = await askTurn(tx, hint, { run, id, text, author: actorName(actor), isAtRest: !current })
   return { run_id: runId, message_id: id, mode: 'queue', turn, state }
 }
 

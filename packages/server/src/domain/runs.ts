@@ -30,7 +30,7 @@ import {
   updateRunCancelRequested,
 } from '../store/runs.ts'
 import { listWorkerConnections } from '../store/workers.ts'
-import { type Actor, actorLabel } from './actors.ts'
+import { type Actor, actorLabel, actorName } from './actors.ts'
 import { type Ctx, change } from './context.ts'
 import { claimConversation, copyConversation } from './conversation-use.ts'
 import { appendServerEvents, storableJson, storableText } from './session-log.ts'
@@ -158,13 +158,13 @@ export async function createRun(
       workerHost: plan.workerHost,
       statusMessage: plan.statusMessage,
     },
-    { id: uuidv7(), author: actorLabel(actor) },
+    { id: uuidv7(), author: actorName(actor) },
     forkOf ?? null,
   )
   if (forkOf !== undefined) await copyConversation(tx, { from: forkOf, to: { conversationId, runId: run.id } })
   await appendServerEvents(tx, run.id, [
     { type: 'run_state', data: { state: 'QUEUED', message: plan.statusMessage } },
-    { type: 'user_message', data: { text: prompt, turn: 1 } },
+    { type: 'user_message', data: { text: prompt, turn: 1, author: actorName(actor) } },
   ])
   await insertAuditEvent(tx, {
     teamId: run.teamId,

@@ -1,6 +1,12 @@
 import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
-import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
@@ -9,6 +15,7 @@ import { workerSocketPath } from '@openoz/protocol/schemas'
 import { Hono } from 'hono'
 import type { Logger } from 'pino'
 import type { ServerOptions } from '../config.ts'
+import { refuseEarly } from '../llm/gateway.ts'
 import type { WorkerSockets } from '../sockets/worker-socket.ts'
 import type { ClientAddress } from './client-address.ts'
 import { problemAnswer, toProblem } from './problems.ts'
@@ -19,6 +26,8 @@ const drainMs = 5_000
 /** What answers before the database is there, and while the server stops. */
 export class FrontDoor {
   app: Hono | undefined
+  /** Everything under `/llm/`. */
+  gateway: RequestListener | undefined
   isDraining = false
   isReady: () => Promise<boolean> = async () => false
   metrics: (() => Promise<string>) | undefined
@@ -49,6 +58,14 @@ export class FrontDoor {
     if (this.app) return this.app.fetch(request, env)
     return problemAnswer(toProblem(this.log, new AppError('server_starting'), '', pathname))
   }
+
+  readonly #listener = getRequestListener(this.fetch)
+
+  listener: Listener = (request, response) => {
+    if (!request.url?.startsWith('/llm/')) return this.#listener(request, response)
+    if (this.gateway) return this.gateway(request, response)
+    return refuseEarly(response, request.url, new AppError('server_starting'))
+  }
 }
 
 export async function listen(
@@ -57,7 +74,7 @@ export async function listen(
   log: Logger,
 ): Promise<{ server: Server; url: string }> {
   frontDoor.hidesMetrics = options.metricsListen !== null
-  const listener = withRequestLog(getRequestListener(frontDoor.fetch), options.clientAddress, log)
+  const listener = withRequestLog(frontDoor.listener, options.clientAddress, log)
   const server = options.tls
     ? createHttpsServer(
         { cert: await readFile(options.tls.certFile), key: await readFile(options.tls.keyFile) },

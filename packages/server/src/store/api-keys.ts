@@ -67,22 +67,35 @@ export async function insertApiKey(tx: Tx, key: NewApiKey): Promise<ApiKeyRecord
   return rows[0] && toApiKey(rows[0])
 }
 
-/** The key with this hash, with the role of its person, and whether its time is over on the database's clock. */
+/** The key with this hash, with role and name of its person, and whether its time is over on the database's clock. */
 export async function findApiKeyByHash(
   db: Queryable,
   keyHash: Buffer,
-): Promise<(ApiKeyRecord & { role: Role | null; isExpired: boolean; wantsTouch: boolean }) | undefined> {
-  const { rows } = await db.query<ApiKeyRow & { role: Role | null; is_expired: boolean; wants_touch: boolean }>(
-    `select api_keys.*, members.role,
+): Promise<
+  (ApiKeyRecord & { role: Role | null; userName: string | null; isExpired: boolean; wantsTouch: boolean }) | undefined
+> {
+  const { rows } = await db.query<
+    ApiKeyRow & { role: Role | null; user_name: string | null; is_expired: boolean; wants_touch: boolean }
+  >(
+    `select api_keys.*, members.role, users.name as user_name,
             coalesce(expires_at <= db_now(), false) as is_expired,
             coalesce(last_used_at < db_now() - interval '1 minute', true) as wants_touch
        from api_keys
        left join members on members.user_id = api_keys.user_id and members.team_id = api_keys.team_id
+       left join users on users.id = api_keys.user_id
       where key_hash = $1`,
     [keyHash],
   )
   const row = rows[0]
-  return row && { ...toApiKey(row), role: row.role, isExpired: row.is_expired, wantsTouch: row.wants_touch }
+  return (
+    row && {
+      ...toApiKey(row),
+      role: row.role,
+      userName: row.user_name,
+      isExpired: row.is_expired,
+      wantsTouch: row.wants_touch,
+    }
+  )
 }
 
 /** Which of these keys are revoked or expired. */

@@ -86,6 +86,12 @@ export function isDatabaseAway(error: unknown): boolean {
   )
 }
 
+/** Whether a table or a column is missing: a control plane has yet to bring the schema up to date. */
+export function isNotMigrated(error: unknown): boolean {
+  const { code } = error as { code?: string }
+  return code === '42P01' || code === '42703'
+}
+
 export function databaseUnreachable(error: unknown): AppError {
   return new AppError('database_unreachable', { problem: (error as Error).message || 'no answer' }, { cause: error })
 }

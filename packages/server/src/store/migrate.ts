@@ -31,6 +31,19 @@ export async function readMigrations(folder: URL = new URL('./migrations/', impo
   )
 }
 
+/** Whether somebody else has brought the schema up to date. Rejects with `database_too_new`. */
+export async function isMigrated(db: Database, migrations: Migration[]): Promise<boolean> {
+  const known = migrations.at(-1)?.version ?? 0
+  const { rows: tables } = await db.query<{ found: boolean }>(
+    `select to_regclass('schema_migrations') is not null as found`,
+  )
+  if (!tables[0]?.found) return false
+  const { rows } = await db.query<{ version: number | null }>('select max(version) as version from schema_migrations')
+  const found = rows[0]?.version ?? 0
+  if (found > known) throw new AppError('database_too_new', { found, known })
+  return found === known
+}
+
 export async function migrate(db: Database, migrations: Migration[]): Promise<{ from: number; to: number }> {
   const known = migrations.at(-1)?.version ?? 0
   return db.transaction(async (tx) => {

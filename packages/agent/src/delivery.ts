@@ -1,0 +1,30 @@
+import type { LiveExecution } from './live-execution.ts'
+
+/** For the last events after SIGTERM. */
+const terminationPatienceMs = 2_000
+
+/**
+ * Waits until everything that was said is with the control plane; false when it will not be. While the lease may live there is hope; after
+ * SIGTERM there are seconds. Never rejects.
+ */
+export async function deliver({ sender, stop, hello }: LiveExecution): Promise<boolean> {
+  if (stop.reason?.kind === 'abandon') return false
+  const patience = new AbortController()
+  const giveUp = () => patience.abort()
+  let timer = setTimeout(giveUp, hello.limits.stop_after_ms)
+  const onStop = () => {
+    if (stop.reason?.kind !== 'terminate') return
+    clearTimeout(timer)
+    timer = setTimeout(giveUp, terminationPatienceMs)
+  }
+  if (stop.working.aborted) onStop()
+  else stop.working.addEventListener('abort', onStop, { once: true })
+  try {
+    return await sender.flushed(AbortSignal.any([patience.signal, stop.ours]))
+  } catch {
+    return false
+  } finally {
+    clearTimeout(timer)
+    stop.working.removeEventListener('abort', onStop)
+  }
+}

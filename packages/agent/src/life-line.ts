@@ -1,0 +1,96 @@
+import { bootClockMs, createEventPost, type EventSender, type Spool, startEventSender } from '@openoz/machine'
+import type { AgentCommand } from '@openoz/protocol'
+import { followCommands } from './command-inbox.ts'
+import type { Execution, LiveExecution } from './live-execution.ts'
+
+/** What ties an execution to its control plane: events and renewals out, commands in, the lease, and SIGTERM. Each of them can stop it. */
+export interface LifeLine {
+  end(): Promise<void>
+}
+
+interface Tied extends Pick<LiveExecution, 'stop' | 'messages' | 'calls' | 'sender'> {
+  /** The control plane says that the execution is over. */
+  onOver: (detail: string) => void
+}
+
+/** After SIGTERM supervisors wait 10 s before they kill: until then the workspace must be saved. */
+const terminationSaveMs = 5_000
+
+/** Sends what is in the spool; ends with `stop()`. */
+export function startSender(
+  { hello, dialer, executionToken, log }: Execution,
+  { spool, onOver }: { spool: Spool; onOver: (detail: string) => void },
+): EventSender {
+  spool.acknowledge(hello.acked_n)
+  const sender = startEventSender({
+    spool,
+    post: createEventPost(dialer, () => executionToken),
+    log,
+    renewEveryMs: hello.limits.renew_every_ms,
+    onSuperseded: () => onOver('another execution has taken over'),
+  })
+  void sender.ended.then((end) => {
+    if (end.kind === 'refused') onOver(end.message)
+  })
+  return sender
+}
+
+export function holdLifeLine(execution: Execution, tied: Tied): LifeLine {
+  const { hello, channel, log, signal } = execution
+  const { stop, sender, onOver } = tied
+  const { stop_after_ms: stopAfterMs } = hello.limits
+  const leaseWatch = setInterval(
+    () => {
+      const silentMs = bootClockMs() - sender.lastAcknowledgedSendAt
+      if (silentMs <= stopAfterMs || stop.reason?.kind === 'abandon') return
+      const detail = `nothing was acknowledged for ${Math.round(silentMs / 1000)} s`
+      log.warn({ why: 'lease_lost' }, `this execution ends: ${detail}`)
+      stop.stop({ kind: 'abandon', why: 'lease_lost', detail })
+    },
+    Math.min(1_000, stopAfterMs / 4),
+  )
+  const onTerminate = () => stop.stop({ kind: 'terminate', deadline: AbortSignal.timeout(terminationSaveMs) })
+  signal.addEventListener('abort', onTerminate, { once: true })
+  if (signal.aborted) onTerminate()
+
+  const inboxEnd = new AbortController()
+  const inbox = followCommands({
+    channel,
+    signal: inboxEnd.signal,
+    log,
+    onRefused: onOver,
+    onCommand: (command) => obey(command, tied),
+  })
+  return {
+    async end() {
+      clearInterval(leaseWatch)
+      signal.removeEventListener('abort', onTerminate)
+      inboxEnd.abort()
+      await inbox
+      await sender.stop()
+    },
+  }
+}
+
+function obey(command: AgentCommand, { stop, messages, calls, onOver }: Tied): void {
+  // A newer control plane may know commands that we do not; those are acknowledged and left alone.
+  switch (command.type) {
+    case 'cancel':
+      stop.stop({ kind: 'cancel' })
+      break
+    case 'stop':
+      onOver(command.payload.reason)
+      break
+    case 'message':
+      messages.take(command.payload)
+      break
+    case 'turn':
+      calls.call('turn')
+      break
+    case 'end_idle':
+      calls.call('end')
+      break
+    default:
+      command satisfies never
+  }
+}

@@ -1,0 +1,41 @@
+import type { Dialer, EventSender, Masker } from '@openoz/machine'
+import type { HelloResponse } from '@openoz/protocol'
+import type { RunAgentOptions } from './agent-options.ts'
+import type { AgentChannel } from './channel.ts'
+import type { EventLog } from './event-log.ts'
+import type { KeptWork } from './kept-work.ts'
+import type { OpenSession } from './session.ts'
+import type { StopSwitch } from './stop-switch.ts'
+import type { TurnMessages } from './turn-messages.ts'
+import type { WakeCalls } from './wake-calls.ts'
+import type { Workspace } from './workspace/prepare.ts'
+
+/** What an execution is given. */
+export interface Execution extends RunAgentOptions {
+  hello: HelloResponse
+  channel: AgentChannel
+  dialer: Dialer
+  /** When the agent began; its hello was the first step. */
+  startedAt: Date
+}
+
+/** An execution while it lives: what its turns share. */
+export interface LiveExecution extends Execution {
+  events: EventLog
+  sender: EventSender
+  masker: Masker
+  stop: StopSwitch
+  messages: TurnMessages
+  calls: WakeCalls
+  kept: KeptWork
+  /** What git, setup commands and tools inherit. */
+  taskEnv: NodeJS.ProcessEnv
+  /** Set once there is something to save. */
+  workspace: Workspace | undefined
+  /** Set once the harness is open; it stays so for all turns. */
+  session: OpenSession | undefined
+  /** What this machine knows and the control plane does not, or may not. */
+  unsaved: Set<'workspace' | 'checkpoint'>
+  /** It has said goodbye: that nobody wants to hear of it any more is no surprise then. */
+  isLeaving: boolean
+}

@@ -1,0 +1,132 @@
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { endProcessTree, openSpool } from '@openoz/machine'
+import type { HelloResponse } from '@openoz/protocol'
+import { pino } from 'pino'
+import { expect, test } from 'vitest'
+import {
+  type AgentFixture,
+  type AgentFixtureOptions,
+  git,
+  makeRepository,
+  startAgentFixture,
+} from '../../../test/support/agent-fixture.ts'
+import { openKeptWork, readKeptWork } from './kept-work.ts'
+import { saveKeptWork } from './save-kept-work.ts'
+
+/** What the worker does with what a dead agent left, without the worker. */
+function saveLeft({ server, spool, env }: AgentFixture, options: { timeoutMs?: number } = {}) {
+  return saveKeptWork({
+    serverUrl: server.url,
+    executionToken: server.token,
+    spoolDir: spool,
+    env,
+    log: pino({ level: process.env.OZ_TEST_LOG ?? 'silent' }),
+    signal: new AbortController().signal,
+    ...options,
+  })
+}
+
+const command = (text: string) => ({ toolCalls: [{ name: 'run_command', arguments: { command: text } }] })
+
+/** An agent that is killed when its model has been asked for the second time: one command is done, nothing of it is saved. */
+async function startKilled(firstCommand: string, options: AgentFixtureOptions = {}): Promise<AgentFixture> {
+  const agent = await startAgentFixture({
+    steps: [command(firstCommand), { hangAfterPieces: 0 }],
+    message: 'Make it.',
+    ...options,
+  })
+  const origin = makeRepository(join(agent.folder, 'origin'), { 'a.txt': 'a\n' })
+  if (!options.hello) agent.server.hello.config = { environment: { source_repos: [{ url: `file://${origin}` }] } }
+  const child = agent.spawn()
+  await expect.poll(() => agent.model.requests.length, { timeout: 20_000 }).toBe(2)
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+  await endProcessTree({ marker: `OZ_EXECUTION_ID=${agent.server.hello.execution_id}` }, 0)
+  return agent
+}
+
+async function startNext(first: AgentFixture, options: AgentFixtureOptions): Promise<AgentFixture> {
+  const { run_id, config, turn } = first.server.hello
+  const last = (type: string) => (first.server.eventsOf(type).at(-1)?.data ?? null) as never
+  const continues: HelloResponse['continues'] = { reason: 'retry', is_workspace_stale: false }
+  const state = { checkpoint: last('checkpoint'), workspace: last('workspace_saved'), continues }
+  const second = await startAgentFixture({ ...options, hello: { run_id, config, turn, attempt: 2, ...state } })
+  for (const [id, bytes] of first.server.blobs) second.server.blobs.set(id, bytes)
+  return second
+}
+
+test('files that a killed agent changed without a commit are there for the next one, which repeats nothing', async () => {
+  await using first = await startKilled(
+    'echo run >> count.txt; echo changed > a.txt; chmod +x a.txt; git rm -q --cached a.txt',
+  )
+  expect(readKeptWork(first.spool).checkpoint).toBeDefined()
+  const before = first.server.events.length
+  expect(await saveLeft(first)).toEqual({ saved: true, leftOut: [] })
+  expect(existsSync(join(first.spool, 'kept'))).toBe(false)
+  const said = first.server.events.slice(before).map(({ type }) => type)
+  expect(said.slice(-2)).toEqual(['notice', 'workspace_saved'])
+  expect(first.server.events.map(({ n }) => n)).toEqual(first.server.events.map((_, i) => i + 1))
+
+  await using second = await startNext(first, { steps: [command('cat count.txt a.txt'), { text: 'Done.' }] })
+  expect(await second.run()).toEqual({ exitCode: 0 })
+  expect(second.server.eventsOf('terminal_output').at(-1)?.data.text).toBe('run\nchanged\n')
+  const asked = second.model.requests[0]?.body.messages as { role: string; content: string }[]
+  expect(asked.filter(({ role }) => role === 'tool')).toHaveLength(1)
+  expect(asked.filter(({ content }) => content === 'Make it.')).toHaveLength(1)
+})
+
+test('a report in a workspace without a repository is there for the next one', async () => {
+  await using first = await startKilled('echo "# Report" > report.md', { hello: { config: {} } })
+  expect((await saveLeft(first)).saved).toBe(true)
+  await using second = await startNext(first, { steps: [command('cat report.md'), { text: 'Done.' }] })
+  expect(await second.run()).toEqual({ exitCode: 0 })
+  expect(second.server.eventsOf('terminal_output').at(-1)?.data.text).toBe('# Report\n')
+  expect(existsSync(join(second.workspace, '.git'))).toBe(false)
+})
+
+test('without a control plane it ends in time, says that it failed, and can be tried again', async () => {
+  await using first = await startKilled('echo x > new.txt')
+  first.server.setAway(true)
+  expect(await saveLeft(first, { timeoutMs: 1_000 })).toMatchObject({ saved: false })
+  first.server.setAway(false)
+  expect(await saveLeft(first)).toMatchObject({ saved: true })
+  expect(first.server.eventsOf('workspace_saved')).toHaveLength(1)
+  // Nothing is left to save.
+  expect(await saveLeft(first)).toEqual({ saved: true, leftOut: [] })
+  expect(first.server.eventsOf('workspace_saved')).toHaveLength(1)
+})
+
+test('an execution that is over is left alone', async () => {
+  await using first = await startKilled('echo x > new.txt')
+  first.server.refuseWith('execution_superseded')
+  expect(await saveLeft(first)).toMatchObject({ saved: false })
+})
+
+test('a checkpoint that is older than what the spool says is not said again', async () => {
+  await using agent = await startAgentFixture({})
+  mkdirSync(agent.spool, { recursive: true })
+  {
+    using spool = await openSpool(agent.spool)
+    const blob_id = crypto.randomUUID()
+    spool.append([{ type: 'checkpoint', data: { harness: 'oz', format: 'x', step: 7, blob_id } }])
+  }
+  const data = Buffer.from('{}')
+  const checkpoint = { harness: 'oz', format: 'x', takenMessageIds: [], data }
+  openKeptWork(agent.spool).keepCheckpoint({ ...checkpoint, step: 6 })
+  expect(await saveLeft(agent)).toEqual({ saved: true, leftOut: [] })
+  expect(agent.server.eventsOf('checkpoint').map(({ data: { step } }) => step)).toEqual([7])
+  openKeptWork(agent.spool).keepCheckpoint({ ...checkpoint, step: 8 })
+  await saveLeft(agent)
+  expect(agent.server.eventsOf('checkpoint').map(({ data: { step } }) => step)).toEqual([7, 8])
+})
+
+test('a repository that runs a program when git looks at it is no reason to wait for ever', async () => {
+  await using first = await startKilled(
+    'git config core.fsmonitor "sleep 60"; echo x > a.txt; git status >/dev/null 2>&1 & sleep 0.2',
+  )
+  expect(await saveLeft(first)).toMatchObject({ saved: true })
+  expect(git(join(first.workspace, 'origin'), 'config', 'core.fsmonitor')).toBe('sleep 60')
+  expect(readFileSync(join(first.workspace, 'origin', 'a.txt'), 'utf8')).toBe('x\n')
+})

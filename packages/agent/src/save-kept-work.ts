@@ -1,0 +1,122 @@
+import { createDialer, createEventPost, createMasker, openSpool, type Spool, startEventSender } from '@openoz/machine'
+import type { AgentEvent } from '@openoz/protocol'
+import type { Logger } from 'pino'
+import { type AgentChannel, createAgentChannel } from './channel.ts'
+import { type KeptCheckpoint, type KeptWorkspace, readKeptWork, removeKeptWork } from './kept-work.ts'
+import { isNothing, saveWorkspace } from './workspace/save.ts'
+
+/**
+ * Saves what an agent left that died without a word (see `kept-work.ts`), as the task that it was: git runs programs of a repository's choice.
+ * Started by the worker once nothing of the task runs any more. It goes on in the agent's own spool with its numbers and its token, so to the
+ * control plane it is the same execution, whose lease its posts renew. Afterwards the worker reports the end.
+ */
+export interface SaveKeptWorkOptions {
+  serverUrl: string
+  executionToken: string
+  spoolDir: string
+  /** What git inherits, without our own variables. */
+  env: NodeJS.ProcessEnv
+  log: Logger
+  signal: AbortSignal
+  /** For everything; default 110 s, a little less than what the worker gives. */
+  timeoutMs?: number
+}
+
+export interface SaveKeptWorkResult {
+  /** False: files since the last save are lost. What was done of the conversation may still be there. */
+  saved: boolean
+  leftOut: string[]
+}
+
+/** A filter of the repository that hangs shall not take all the time. */
+const gitTimeoutMs = 60_000
+
+/** Never rejects: what went wrong is in the log. */
+export async function saveKeptWork(options: SaveKeptWorkOptions): Promise<SaveKeptWorkResult> {
+  const { spoolDir, log, timeoutMs = 110_000 } = options
+  const kept = readKeptWork(spoolDir)
+  if (!kept.workspace && !kept.checkpoint) return { saved: true, leftOut: [] }
+  const over = new AbortController()
+  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(timeoutMs), over.signal])
+  try {
+    await using dialer = closing(createDialer({ serverUrl: options.serverUrl, env: options.env }))
+    using spool = await openSpool(spoolDir, { ownerIsGone: true, maxBytes: Number.POSITIVE_INFINITY })
+    const isNewer = kept.checkpoint !== undefined && kept.checkpoint.step >= lastCheckpointStep(spool)
+    await using sender = startEventSender({
+      spool,
+      post: createEventPost(dialer.dialer, () => options.executionToken),
+      log,
+      onSuperseded: () => over.abort(new Error('the execution is over')),
+    })
+    void sender.ended.then((end) => {
+      if (end.kind === 'refused') over.abort(new Error(end.message))
+    })
+    const channel = createAgentChannel(dialer.dialer, options.executionToken)
+    const checkpoint = isNewer && kept.checkpoint ? await checkpointEvent(channel, kept.checkpoint, signal) : []
+    const workspace = await workspaceEvents(options, { channel, kept: kept.workspace, signal })
+    const masker = createMasker([options.executionToken])
+    // Together, so that nobody ever sees a conversation that knows more than its workspace has.
+    spool.append(masker.maskValue([...checkpoint, ...workspace.events]), { isFinal: true })
+    // What is in the spool is safe; what is kept would only be saved a second time.
+    if (workspace.isSaved) removeKeptWork(spoolDir)
+    await sender.flushed(signal).catch(() => false)
+    return { saved: workspace.isSaved, leftOut: workspace.leftOut }
+  } catch (error) {
+    log.error({ err: error }, 'what a dead agent had done could not be saved')
+    return { saved: false, leftOut: [] }
+  }
+}
+
+/** Of those that the control plane does not have yet; -1 for none. What it has came from what was kept, or is older. */
+function lastCheckpointStep(spool: Spool): number {
+  let step = -1
+  for (let n = spool.ackedN; n < spool.lastN; ) {
+    const page = spool.pending(n, { maxEvents: 1_000 })
+    for (const { type, data } of page) if (type === 'checkpoint') step = Math.max(step, Number(data.step))
+    n = page.at(-1)?.n ?? spool.lastN
+  }
+  return step
+}
+
+async function checkpointEvent(
+  channel: AgentChannel,
+  { harness, format, step, data, takenMessageIds }: KeptCheckpoint,
+  signal: AbortSignal,
+): Promise<AgentEvent[]> {
+  const blobId = await channel.uploadBlob(data, { contentType: 'application/json', signal })
+  return [{ type: 'checkpoint', data: { harness, format, step, blob_id: blobId, taken_message_ids: takenMessageIds } }]
+}
+
+async function workspaceEvents(
+  { env, log }: SaveKeptWorkOptions,
+  { channel, kept, signal }: { channel: AgentChannel; kept: KeptWorkspace | undefined; signal: AbortSignal },
+): Promise<{ isSaved: boolean; leftOut: string[]; events: AgentEvent[] }> {
+  if (!kept) return { isSaved: true, leftOut: [], events: [] }
+  const { workspace, maxBytes } = kept
+  try {
+    const state = await saveWorkspace({
+      ...workspace,
+      env,
+      maxBytes,
+      signal,
+      commandTimeoutMs: gitTimeoutMs,
+      store: (file, contentType) => channel.uploadBlob({ file }, { contentType, signal }),
+    })
+    const { repositories, leftOut } = state
+    if (isNothing(state)) return { isSaved: true, leftOut, events: [] }
+    const text = 'The agent’s process had ended without saving; its worker has saved what it had done so far.'
+    const events: AgentEvent[] = [
+      { type: 'notice', data: { level: 'info', text } },
+      { type: 'workspace_saved', data: { repositories, left_out: leftOut } },
+    ]
+    return { isSaved: true, leftOut, events }
+  } catch (error) {
+    signal.throwIfAborted()
+    log.error({ err: error }, 'the workspace of a dead agent could not be saved')
+    return { isSaved: false, leftOut: [], events: [] }
+  }
+}
+
+function closing<T extends { close(): Promise<void> }>(dialer: T) {
+  return { dialer, [Symbol.asyncDispose]: () => dialer.close() }
+}

@@ -1,0 +1,336 @@
+import { existsSync } from 'node:fs'
+import { copyFile, lstat, stat } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { ApiError, type SavedRepository } from '@openoz/protocol'
+import type { Repository } from './clone.ts'
+import { type GitOptions, git, gitAnswer, gitEnvironment, gitFailure, gitQuestion, withoutHooks } from './git.ts'
+import { isNoSpace, type SaveRequest } from './save-request.ts'
+import { chooseLeftOut, type LeftOut } from './size-limit.ts'
+import { readStatus } from './status.ts'
+
+/**
+ * One repository on its way into a bundle and a diff: its commits as they are, other branches, tags and the last stash that nobody else has, and
+ * everything uncommitted and untracked as one more commit that only the bundle holds. The user's index, branch and working tree are not
+ * touched: the extra commit is made with an index of our own.
+ *
+ * A folder that is no repository is saved in the same way, with a git folder of its own that lies elsewhere (`asFolder`).
+ */
+export interface RepositorySaveOptions {
+  /** For the files that are made on the way. */
+  temporary: string
+  /** Bytes that may be stored. */
+  room: number
+  leave: (what: string) => void
+  asFolder?: {
+    /** Only these, relative to the folder, and nothing inside of `except`. All of it when absent. */
+    roots?: string[]
+    except: string[]
+    /** Also what the folder's own ignore rules cover. */
+    withIgnored: boolean
+  }
+}
+
+const headRef = 'refs/oz/head'
+const worktreeRef = 'refs/oz/worktree'
+const stashRef = 'refs/oz/stash'
+const author = {
+  GIT_AUTHOR_NAME: 'openoz',
+  GIT_AUTHOR_EMAIL: 'agent@openoz.invalid',
+  GIT_COMMITTER_NAME: 'openoz',
+  GIT_COMMITTER_EMAIL: 'agent@openoz.invalid',
+}
+/** Each of them costs a git process to look at. */
+const maxBranches = 100
+
+export class RepositorySave {
+  storedBytes = 0
+  /** Repositories that were found inside of it and have to be saved on their own; relative to it. */
+  readonly nested: string[] = []
+  readonly #request: SaveRequest
+  readonly #repository: Repository
+  readonly #place: RepositorySaveOptions
+  readonly #options: GitOptions
+  #base: string | null
+
+  constructor(request: SaveRequest, repository: Repository, place: RepositorySaveOptions) {
+    this.#request = request
+    this.#repository = repository
+    this.#base = repository.base
+    this.#place = place
+    const env = gitEnvironment(request.env)
+    const elsewhere = { GIT_DIR: join(place.temporary, 'git'), GIT_WORK_TREE: repository.folder }
+    this.#options = {
+      cwd: repository.folder,
+      env: withoutHooks(place.asFolder ? { ...env, ...elsewhere } : env),
+      signal: request.signal,
+      timeoutMs: request.commandTimeoutMs,
+    }
+  }
+
+  async run(): Promise<SavedRepository> {
+    const { asFolder } = this.#place
+    if (asFolder) await this.#ask('init', '--quiet')
+    const head = (await this.#question('rev-parse', '--verify', '--quiet', 'HEAD^{commit}')) ?? null
+    const branch = asFolder ? null : ((await this.#question('symbolic-ref', '--quiet', '--short', 'HEAD')) ?? null)
+    // Of a repository that was made anew in the place of the one that was cloned, everything is new.
+    if (this.#base !== null && !(await this.#hasCommit(this.#base))) this.#base = null
+    const base = this.#base
+    const worktree = await this.#commitWorktree(head)
+    const { dir, url } = this.#repository
+    const saved: SavedRepository = {
+      dir,
+      url,
+      branch,
+      base,
+      head,
+      commits: head === null ? 0 : await this.#countCommits(head),
+      files_changed: 0,
+      insertions: 0,
+      deletions: 0,
+      uncommitted: worktree !== head,
+      bundle_blob_id: null,
+      diff_blob_id: null,
+    }
+    await this.#nameOperation()
+    const others = asFolder ? [] : await this.#otherRefs(branch)
+    if (others.length === 0 && (worktree === null || (worktree === base && head === base))) return saved
+    const tip = worktree ?? base
+    if (tip === null) return saved
+    const from = base ?? (await this.#emptyTree())
+    Object.assign(saved, await this.#statistics(from, tip))
+    saved.bundle_blob_id = await this.#storeBundle({ head, worktree, others })
+    // Of a cloned repository that is none any more it would say that every file is new.
+    if (tip !== base && !(asFolder && this.#repository.base !== null)) {
+      saved.diff_blob_id = await this.#storeDiff(from, tip)
+    }
+    return saved
+  }
+
+  /** A commit on top of `head` with everything that no commit holds; `head` itself when there is nothing. */
+  async #commitWorktree(head: string | null): Promise<string | null> {
+    const { asFolder } = this.#place
+    const index = join(this.#place.temporary, 'index')
+    const own = await this.#ask('rev-parse', '--git-path', 'index')
+    // With the file times that git noted in it, so that only what changed is read.
+    await copyFile(resolve(this.#repository.folder, own), index).catch(() => {})
+    const options = { ...this.#options, env: { ...this.#options.env, GIT_INDEX_FILE: index } }
+    const { excluded, tracked } = asFolder ? await this.#sizeFolder(asFolder) : await this.#sizeRepository()
+    if (tracked.length > 0) await this.#unstage(tracked, options)
+    const roots = asFolder?.roots?.map((path) => `:(literal,top)${path}`) ?? ['.']
+    const pathspec = [...roots, ...excluded.map((path) => `:(exclude,literal,top)${path}`), ''].join('\0')
+    const adding = ['-c', 'advice.addEmbeddedRepo=false', 'add', '--all', '--ignore-errors']
+    if (asFolder?.withIgnored) adding.push('--force')
+    const args = [...adding, '--pathspec-from-file=-', '--pathspec-file-nul']
+    const added = await git(args, { ...options, input: pathspec })
+    const { exitCode, stderr, hasTimedOut } = added
+    if (isNoSpace(stderr) || hasTimedOut) throw gitFailure(args, added, options)
+    if (exitCode !== 0) this.#leave(`some files could not be read (${stderr.trim().split('\n').at(-1)})`)
+    const tree = await gitAnswer(['write-tree'], options)
+    const headTree = head === null ? await this.#emptyTree() : await this.#ask('rev-parse', `${head}^{tree}`)
+    if (tree === headTree) return head
+    const parent = head === null ? [] : ['-p', head]
+    const message = 'Work that was not committed when the run ended'
+    return gitAnswer(['-c', 'commit.gpgSign=false', 'commit-tree', tree, ...parent, '-m', message], {
+      ...options,
+      env: { ...options.env, ...author },
+    })
+  }
+
+  /** Back to what the last commit says, in our own index. */
+  async #unstage(paths: string[], options: GitOptions): Promise<void> {
+    const input = paths.map((path) => `:(literal,top)${path}\0`).join('')
+    await git(['reset', '--quiet', '--pathspec-from-file=-', '--pathspec-file-nul'], { ...options, input })
+  }
+
+  async #sizeRepository(): Promise<{ excluded: string[]; tracked: string[] }> {
+    const { untracked, changed, nested, changedSubmodules } = await readStatus(this.#options)
+    const submodules = await this.#submodulesWithWork(changedSubmodules)
+    this.nested.push(...nested, ...submodules)
+    const left = await this.#leaveWhatIsTooLarge([...untracked, ...changed])
+    const isLeft = (path: string) => left.some((one) => path === one.path || path.startsWith(`${one.path}/`))
+    return { excluded: [...nested, ...left.map(({ path }) => path)], tracked: changed.filter(isLeft) }
+  }
+
+  async #sizeFolder({ roots, except, withIgnored }: NonNullable<RepositorySaveOptions['asFolder']>) {
+    const listing = ['ls-files', '-z', '--others', ...(withIgnored ? [] : ['--exclude-standard'])]
+    const pathspec = roots?.map((path) => `:(literal,top)${path}`) ?? []
+    const found = (await this.#ask(...listing, '--', ...pathspec)).split('\0').filter((path) => path !== '')
+    const isOther = (path: string) => except.some((other) => path === other || path.startsWith(`${other}/`))
+    const nested = found.filter((path) => path.endsWith('/')).map((path) => path.slice(0, -1))
+    this.nested.push(...nested.filter((path) => !isOther(path)))
+    const left = await this.#leaveWhatIsTooLarge(found.filter((path) => !path.endsWith('/') && !isOther(path)))
+    const inside = except.filter((path) => !path.startsWith('../'))
+    return { excluded: [...inside, ...nested, ...left.map(({ path }) => path)], tracked: [] }
+  }
+
+  async #leaveWhatIsTooLarge(paths: string[]): Promise<LeftOut[]> {
+    const files: { path: string; bytes: number }[] = []
+    for (let at = 0; at < paths.length; at += 1_000) {
+      const sizing = paths.slice(at, at + 1_000).map(async (path) => ({ path, bytes: await this.#sizeOf(path) }))
+      files.push(...(await Promise.all(sizing)))
+    }
+    const left = chooseLeftOut(files, this.#place.room)
+    for (const { path, bytes, files: count } of left) {
+      const what = count === 0 ? 'a file' : `${count} files`
+      this.#leave(`${path}: ${what} of ${megabytes(bytes)}, too large to be saved`)
+    }
+    return left
+  }
+
+  async #sizeOf(path: string): Promise<number> {
+    const found = await lstat(join(this.#repository.folder, path)).catch(() => undefined)
+    return found?.isFile() ? found.size : 0
+  }
+
+  /** Those with another commit or changed files, and those with commits that their own remote does not have. */
+  async #submodulesWithWork(changed: string[]): Promise<string[]> {
+    const { folder } = this.#repository
+    const found = new Set(changed.filter((path) => existsSync(join(folder, path, '.git'))))
+    if (!existsSync(join(folder, '.gitmodules'))) return [...found]
+    const staged = (await this.#ask('ls-files', '-z', '--stage')).split('\0')
+    for (const entry of staged) {
+      const [, path] = /^160000 .*?\t(.*)$/s.exec(entry) ?? []
+      if (path === undefined || found.has(path) || !existsSync(join(folder, path, '.git'))) continue
+      const inside = { ...this.#options, cwd: join(folder, path) }
+      const unknown = await gitQuestion(['rev-list', '--max-count=1', 'HEAD', '--not', '--remotes'], inside)
+      if (unknown !== undefined && unknown !== '') found.add(path)
+    }
+    return [...found]
+  }
+
+  /** Branches and tags with commits that neither the base nor a remote has, and what was stashed last. */
+  async #otherRefs(current: string | null): Promise<string[]> {
+    const notMerged = this.#base === null ? [] : [`--no-merged=${this.#base}`]
+    const listing = ['for-each-ref', '--format=%(refname)', ...notMerged]
+    const refs = (await this.#question(...listing, 'refs/heads', 'refs/tags', 'refs/stash'))?.split('\n') ?? []
+    const others = refs.filter((ref) => ref !== '' && ref !== `refs/heads/${current}`)
+    const found: string[] = []
+    for (const ref of others.slice(0, maxBranches)) {
+      const own = await this.#question('rev-list', '--max-count=1', ref, '--not', '--remotes')
+      if (own !== undefined && own !== '') found.push(ref)
+    }
+    if (others.length > maxBranches) this.#leave(`${others.length - maxBranches} more branches and tags`)
+    return found
+  }
+
+  /** What git notes of a rebase or merge under way is not saved; the commits and files are. */
+  async #nameOperation(): Promise<void> {
+    if (this.#place.asFolder) return
+    const folder = resolve(this.#repository.folder, await this.#ask('rev-parse', '--git-dir'))
+    const operations = {
+      'rebase-merge': 'rebase',
+      'rebase-apply': 'rebase',
+      MERGE_HEAD: 'merge',
+      CHERRY_PICK_HEAD: 'cherry-pick',
+      REVERT_HEAD: 'revert',
+      BISECT_LOG: 'bisect',
+    }
+    for (const [name, operation] of Object.entries(operations)) {
+      if (existsSync(join(folder, name)))
+        this.#leave(`the state of a ${operation} under way (commits and files are saved)`)
+    }
+  }
+
+  async #countCommits(head: string): Promise<number> {
+    const range = this.#base === null ? head : `${this.#base}..${head}`
+    return Number((await this.#question('rev-list', '--count', range)) ?? 0)
+  }
+
+  async #statistics(from: string, to: string) {
+    const text = await this.#ask('diff', '--no-ext-diff', '--no-textconv', '--shortstat', from, to)
+    const count = (pattern: RegExp) => Number(pattern.exec(text)?.[1] ?? 0)
+    return {
+      files_changed: count(/(\d+) files? changed/),
+      insertions: count(/(\d+) insertions?/),
+      deletions: count(/(\d+) deletions?/),
+    }
+  }
+
+  /** With everything, or, where that is too large, with the commits alone. */
+  async #storeBundle(what: { head: string | null; worktree: string | null; others: string[] }): Promise<string | null> {
+    const { head, worktree } = what
+    const whole = await this.#makeBundle(what)
+    if (whole === undefined || this.#fits(whole.size)) return whole ? this.#store(whole.file, 'its bundle') : null
+    if (head !== null && head !== this.#base && worktree !== head) {
+      const commits = await this.#makeBundle({ head, worktree: head, others: [] })
+      if (commits && this.#fits(commits.size)) {
+        this.#leave(`its uncommitted changes (${this.#tooLarge(whole.size)})`)
+        return this.#store(commits.file, 'its commits')
+      }
+    }
+    this.#leave(`its commits and changes (${this.#tooLarge(whole.size)})`)
+    return null
+  }
+
+  async #makeBundle({ head, worktree, others }: { head: string | null; worktree: string | null; others: string[] }) {
+    const file = join(this.#place.temporary, `bundle-${worktree}`)
+    const stash = others.includes('refs/stash') ? await this.#question('rev-parse', 'refs/stash') : undefined
+    const own = Object.entries({ [headRef]: head, [worktreeRef]: worktree, [stashRef]: stash }).filter(([, id]) => id)
+    const refs = [...own.map(([ref]) => ref), ...others.filter((ref) => ref !== 'refs/stash')]
+    for (const [ref, id] of own) await this.#ask('update-ref', ref, String(id))
+    try {
+      const range = this.#base === null ? refs : [...refs, `^${this.#base}`]
+      // A branch that was only moved back has nothing new to bundle: `head` says where it stands.
+      if ((await this.#question('rev-list', '--max-count=1', ...range)) === '') return undefined
+      await this.#ask('bundle', 'create', '--quiet', file, ...range)
+    } finally {
+      for (const [ref] of own) await this.#question('update-ref', '-d', ref)
+    }
+    return { file, size: (await stat(file)).size }
+  }
+
+  async #storeDiff(from: string, to: string): Promise<string | null> {
+    const file = join(this.#place.temporary, 'diff')
+    const shape = ['--binary', '--full-index', '--no-color', '--no-ext-diff', '--no-textconv', '--find-renames']
+    await this.#ask('diff', ...shape, '--src-prefix=a/', '--dst-prefix=b/', `--output=${file}`, from, to)
+    const { size } = await stat(file)
+    if (this.#fits(size)) return this.#store(file, 'its diff', 'text/x-diff')
+    this.#leave(`its diff (${this.#tooLarge(size)})`)
+    return null
+  }
+
+  async #store(file: string, what: string, contentType = 'application/x-git-bundle'): Promise<string | null> {
+    try {
+      const blobId = await this.#request.store(file, contentType)
+      this.storedBytes += (await stat(file)).size
+      return blobId
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error
+      this.#leave(`${what} (the control plane refused it: ${error.problem.detail})`)
+      return null
+    }
+  }
+
+  #fits(bytes: number): boolean {
+    return bytes <= this.#place.room - this.storedBytes
+  }
+
+  #tooLarge(bytes: number): string {
+    return `${megabytes(bytes)}; ${megabytes(this.#request.maxBytes)} is the limit of a saved workspace`
+  }
+
+  async #hasCommit(commit: string): Promise<boolean> {
+    return (await this.#question('cat-file', '-e', `${commit}^{commit}`)) !== undefined
+  }
+
+  #emptyTree(): Promise<string> {
+    return this.#ask('hash-object', '-t', 'tree', '/dev/null')
+  }
+
+  #ask(...args: string[]): Promise<string> {
+    return gitAnswer(args, this.#options)
+  }
+
+  #question(...args: string[]): Promise<string | undefined> {
+    return gitQuestion(args, this.#options)
+  }
+
+  #leave(what: string): void {
+    const { dir } = this.#repository
+    this.#place.leave(dir === '.' ? what : `${dir}/${what}`)
+  }
+}
+
+export function megabytes(bytes: number): string {
+  return bytes < 100_000 ? `${bytes} bytes` : `${(bytes / 1_000_000).toFixed(1)} MB`
+}

@@ -1,0 +1,22 @@
+import type { Repository } from './clone.ts'
+
+export interface SaveRequest {
+  repositories: Repository[]
+  /** The workspace. With `found`, what the run made in it outside of its repositories is saved too. */
+  folder?: string
+  /** Names in the workspace that were there before the run: not its work. */
+  found?: string[]
+  env: NodeJS.ProcessEnv
+  /** For everything together; what does not fit is left out and named. */
+  maxBytes: number
+  signal: AbortSignal
+  /** For each git command; five minutes by default. */
+  commandTimeoutMs?: number
+  /** Stores a file and returns its id. */
+  store: (file: string, contentType: string) => Promise<string>
+}
+
+/** Whether git says so. */
+export function isNoSpace(stderr: string): boolean {
+  return /No space left on device|Disk quota exceeded/i.test(stderr)
+}

@@ -1,0 +1,37 @@
+import { readAgentEnvironment, saveKeptWork } from '@openoz/agent'
+import { AppError } from '@openoz/protocol'
+import type { Command } from 'commander'
+import { run } from '../command-context.ts'
+import { createLogger } from '../log.ts'
+import { onStopSignals } from '../stop-signals.ts'
+
+/**
+ * What workers start when an agent has died without saving: not for people, so help does not name it. Reads the same environment as
+ * `agent run`.
+ */
+export function registerSaveWork(group: Command): void {
+  group
+    .command('save-work', { hidden: true })
+    .description('save what an agent left that has died')
+    .action(
+      run(async ({ options: globals, env }) => {
+        const { executionToken, spoolDir, serverUrl } = await readAgentEnvironment(env)
+        const address = globals.serverUrl ?? globals.serverRootUrl ?? serverUrl
+        if (address === undefined || spoolDir === undefined) {
+          const missing = address === undefined ? 'The control plane’s address' : 'OZ_SPOOL_DIR'
+          throw new AppError('usage', { problem: `${missing} is missing: this command is started by a worker.` })
+        }
+        const log = createLogger({ name: 'save-work', level: globals.debug ? 'debug' : 'info', env })
+        using stop = onStopSignals()
+        const { saved } = await saveKeptWork({
+          serverUrl: address,
+          executionToken,
+          spoolDir,
+          env,
+          log,
+          signal: stop.first,
+        })
+        return saved ? 0 : 1
+      }),
+    )
+}
