@@ -32,7 +32,7 @@ export interface KeptWorkspace {
 /** `harness` names the program that reads `data`. */
 export type KeptCheckpoint = HarnessCheckpoint & { harness: string }
 
-export const keptWorkName = 'kept'
+const keptWorkName = 'kept'
 const workspaceFile = 'workspace.json'
 const checkpointFile = 'checkpoint'
 

@@ -141,7 +141,10 @@ export interface SavedRepository {
   dir: string
   url?: string
   branch: string | null
-  /** Commit that the run started from; null for a repository that the run made. */
+  /**
+   * Commit that the run started from; null for a repository that the run made. `branch`, `base` and `head` are all null for files that lie in
+   * no repository: `refs/oz/worktree` is then a commit without a parent that holds them.
+   */
   base: string | null
   head: string | null
   /** Commits since `base`. */
@@ -154,7 +157,8 @@ export interface SavedRepository {
   uncommitted: boolean
   /**
    * A git bundle that builds on `base`: `refs/oz/head` is the branch's tip, `refs/oz/worktree` a commit on top of it with everything
-   * uncommitted and untracked (equal to `refs/oz/head` when there was nothing). null: nothing new, or left out for its size.
+   * uncommitted and untracked (equal to `refs/oz/head` when there was nothing, or when it was too large). Other branches, tags and the last
+   * stash (`refs/oz/stash`) that nobody else has are in it too. null: nothing new, or left out for its size.
    */
   bundle_blob_id: string | null
   /** `git diff --binary` from `base` to `refs/oz/worktree`, as text. null as above. */

@@ -60,7 +60,7 @@ export const runErrors = {
     title: 'No model provider',
     message: 'The control plane has no model provider{forModel}.',
     remedy:
-      'Start it with ANTHROPIC_API_KEY, OPENAI_API_KEY or OLLAMA_HOST in its environment (or their …_BASE_URL for a compatible server).',
+      'Start it with the variables of one in its environment (ANTHROPIC_API_KEY, OPENAI_API_KEY, GEMINI_API_KEY, AWS_BEARER_TOKEN_BEDROCK, AZURE_OPENAI_API_KEY, OLLAMA_HOST, or the address of a compatible server); docs/configuration.md has them all.',
   },
   model_provider_unreachable: {
     status: 502,

@@ -1,5 +1,12 @@
 import type { Masker } from '@openoz/machine'
-import type { AgentLimits, AmbientAgentConfig, ModelAccess, TurnInput, TurnMessage, TurnOutcome } from '@openoz/protocol'
+import type {
+  AgentLimits,
+  AmbientAgentConfig,
+  ModelAccess,
+  TurnInput,
+  TurnMessage,
+  TurnOutcome,
+} from '@openoz/protocol'
 import type { Logger } from 'pino'
 import type { EventSink } from '../event-sink.ts'
 import type { Workspace } from '../workspace/prepare.ts'

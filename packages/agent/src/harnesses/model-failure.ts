@@ -1,4 +1,12 @@
-import { AppError, type ErrorCode, errorSpecs, type Problem } from '@openoz/protocol'
+import { AppError, type ErrorCode, errorSpecs } from '@openoz/protocol'
+import {
+  answerLimitIn,
+  readRefusal,
+  retryAfterMs,
+  saysContentRefused,
+  saysOutOfCredit,
+  saysTooLong,
+} from './provider-words.ts'
 
 /**
  * What to do about a model call that failed. Everything is decided here:
@@ -7,14 +15,21 @@ import { AppError, type ErrorCode, errorSpecs, type Problem } from '@openoz/prot
  * | --- | --- | --- |
  * | the control plane cannot be reached | wait, as long as the lease lives | it may be away for minutes, no run shall notice |
  * | the stream was cut, stood still, or reported an error | retry | nothing of it has been acted upon |
- * | a problem that is `retryable` (overloaded, provider unreachable, …) | retry, after `Retry-After` if given | the gateway says so |
  * | `execution_superseded`, `execution_token_ended` | over | the execution is not ours any more |
- * | every other problem (no provider, wrong key, unknown model, …) | fail | the same request would be refused again |
- * | no problem document (something between us and the gateway spoke): 408, 409, 429, 5xx | retry | it may pass |
+ * | the conversation is too long for the model, or for the gateway | shorten | the same request would be refused again, a shorter one not |
+ * | more room for the answer was asked for than the model has | shorten | the same, with less room |
+ * | the provider refuses the content, or has no credit left | fail | waiting changes nothing |
+ * | a code of the gateway that is retryable | retry, after `Retry-After` if given | the gateway says so |
+ * | every other code (no provider, wrong key, unknown model, …) | fail | the same request would be refused again |
+ * | no code (something between us and the gateway spoke): 408, 409, 429, 5xx | retry | it may pass |
  * | the same: 401, 403 and every other 4xx | fail | somebody must change something |
  * | anything else | fail | it is a bug of ours |
  */
-type ModelFailure = Retry | { action: 'fail'; error: unknown } | { action: 'over'; error: unknown }
+type ModelFailure =
+  | Retry
+  | { action: 'fail'; error: unknown }
+  | { action: 'over'; error: unknown }
+  | { action: 'shorten'; error: ConversationTooLong | AnswerRoomTooLarge }
 
 interface Retry {
   action: 'retry'
@@ -24,6 +39,8 @@ interface Retry {
   givesUpAs: AppError
   /** Not bounded by `llm_retry_for_ms`. */
   isPatient: boolean
+  /** The answer had begun: mostly the connection's fault, and the next one is good. */
+  isCut: boolean
 }
 
 /** A stream that ended before the model had finished. */
@@ -31,6 +48,31 @@ export class CutStream extends Error {
   constructor(problem: string) {
     super(problem)
     this.name = 'CutStream'
+  }
+}
+
+/** The provider, or the gateway, did not take so long a conversation. */
+export class ConversationTooLong extends Error {
+  /** Tokens that it would have taken, where it said so. */
+  readonly limit: number | undefined
+
+  constructor(limit: number | undefined) {
+    super('The conversation is too long for the model.')
+    this.limit = limit
+  }
+}
+
+/** The model cannot give as long an answer as it was asked for. */
+export class AnswerRoomTooLarge extends Error {
+  /** Tokens. */
+  readonly limit: number
+  /** What the run says when a smaller room is refused as well. */
+  readonly givesUpAs: AppError
+
+  constructor(limit: number, givesUpAs: AppError) {
+    super('The model cannot give so long an answer.')
+    this.limit = limit
+    this.givesUpAs = givesUpAs
   }
 }
 
@@ -42,6 +84,7 @@ interface StatusError extends Error {
   statusCode: number
   responseHeaders?: Record<string, string>
   responseBody?: string
+  data?: unknown
 }
 
 export function isStatusError(error: unknown): error is StatusError {
@@ -50,85 +93,75 @@ export function isStatusError(error: unknown): error is StatusError {
 
 export function judgeModelFailure(error: unknown, modelId: string): ModelFailure {
   if (error instanceof AppError && error.code === 'server_unreachable') {
-    return {
-      action: 'retry',
-      problem: 'the control plane cannot be reached',
-      afterMs: undefined,
-      givesUpAs: error,
-      isPatient: true,
-    }
+    const problem = 'the control plane cannot be reached'
+    return { action: 'retry', problem, afterMs: undefined, givesUpAs: error, isPatient: true, isCut: false }
   }
-  if (error instanceof CutStream) return retryAsUnreachable(error.message, modelId)
+  if (error instanceof ConversationTooLong) return { action: 'shorten', error }
+  if (error instanceof CutStream) return { ...retryAsUnreachable(error.message, modelId), isCut: true }
   if (isStatusError(error)) return judgeAnswer(error, modelId)
   return { action: 'fail', error }
 }
 
 function judgeAnswer(error: StatusError, modelId: string): ModelFailure {
-  const { statusCode: status, responseHeaders, responseBody } = error
-  // The library's word for a stream that could not be read to its end.
-  if (status < 400) return retryAsUnreachable('the answer was cut off', modelId)
-  const afterMs = retryAfterMs(responseHeaders)
-  const problem = readProblem(responseBody)
-  if (problem?.code === 'execution_superseded' || problem?.code === 'execution_token_ended') {
-    return { action: 'over', error }
+  const { statusCode: status, responseHeaders = {} } = error
+  const refusal = readRefusal(error.responseBody ?? error.data, error.message)
+  const code = responseHeaders['x-oz-error-code'] ?? refusal.problemCode
+  if (code === 'execution_superseded' || code === 'execution_token_ended') return { action: 'over', error }
+
+  const isRefusal = status === 400 || status === 413 || status === 422
+  const answerLimit = isRefusal ? answerLimitIn(refusal) : undefined
+  const provider = modelId.split('/')[0] ?? modelId
+  const said = { provider, status, problem: refusal.message.slice(0, 500) }
+  const rejected = new AppError('model_request_rejected', said)
+  if (answerLimit) return { action: 'shorten', error: new AnswerRoomTooLarge(answerLimit, rejected) }
+  const tooLong = isRefusal ? saysTooLong(refusal) : undefined
+  if (tooLong || status === 413) return { action: 'shorten', error: new ConversationTooLong(tooLong?.limit) }
+  // What providers mean by these is often only in their words.
+  const isVague = code === undefined || code === 'model_request_rejected' || code === 'model_overloaded'
+  if (isVague && saysContentRefused(refusal)) {
+    return { action: 'fail', error: new AppError('model_content_refused', { modelId }) }
   }
-  if (problem) {
-    const refusal = new GatewayRefusal(problem)
-    if (!problem.retryable) return { action: 'fail', error: refusal }
-    const what = problem.code === 'model_overloaded' ? overloaded : 'the model’s provider has a problem'
-    return { action: 'retry', problem: what, afterMs, givesUpAs: refusal, isPatient: false }
+  if (isVague && (status === 402 || saysOutOfCredit(refusal))) {
+    return { action: 'fail', error: new AppError('model_quota_exhausted', { provider, status }) }
+  }
+  const afterMs = retryAfterMs(responseHeaders)
+  if (code !== undefined) {
+    const error = new GatewayRefusal(code, refusal.message)
+    if (!mayBeRetried(error, responseHeaders['x-should-retry'])) return { action: 'fail', error }
+    const problem = code === 'model_overloaded' ? overloaded : 'the model’s provider has a problem'
+    return { action: 'retry', problem, afterMs, givesUpAs: error, isPatient: false, isCut: false }
   }
 
-  const provider = providerOf(modelId)
+  // The library's word for a stream that could not be read to its end.
+  if (status < 400) return { ...retryAsUnreachable('the answer was cut off', modelId), isCut: true }
   if (status === 429 || status === 529 || status === 408 || status === 409) {
     const givesUpAs = new AppError('model_overloaded', { provider, status })
-    return { action: 'retry', problem: overloaded, afterMs, givesUpAs, isPatient: false }
+    return { action: 'retry', problem: overloaded, afterMs, givesUpAs, isPatient: false, isCut: false }
   }
   if (status >= 500) return { ...retryAsUnreachable(`it answers ${status}`, modelId), afterMs }
   if (status === 401 || status === 403) {
     return { action: 'fail', error: new AppError('model_provider_rejected', { provider, status }) }
   }
-  const said = error.message.slice(0, 500)
-  return { action: 'fail', error: new AppError('model_request_rejected', { provider, status, problem: said }) }
+  return { action: 'fail', error: rejected }
 }
 
 const overloaded = 'the model is overloaded, or its rate is limited'
 
-function providerOf(modelId: string): string {
-  return modelId.split('/')[0] ?? modelId
-}
-
 /** The gateway's refusal: the code of the registry, with the gateway's own words. */
 class GatewayRefusal extends AppError {
-  constructor(problem: Problem) {
+  constructor(code: string, message: string) {
     // A gateway newer than this agent may have codes that are not known here.
-    super(problem.code in errorSpecs ? (problem.code as ErrorCode) : 'model_request_rejected')
-    this.message = problem.detail
+    super(Object.hasOwn(errorSpecs, code) ? (code as ErrorCode) : 'model_request_rejected')
+    if (message !== '') this.message = message.slice(0, 2_000)
   }
+}
+
+function mayBeRetried(refusal: GatewayRefusal, said: string | undefined): boolean {
+  return said === undefined ? refusal.spec.retryable : said === 'true'
 }
 
 function retryAsUnreachable(problem: string, modelId: string): Retry {
-  const givesUpAs = new AppError('model_provider_unreachable', { provider: providerOf(modelId), problem })
-  return { action: 'retry', problem, afterMs: undefined, givesUpAs, isPatient: false }
-}
-
-function readProblem(body: string | undefined): Problem | undefined {
-  try {
-    const value: unknown = JSON.parse(body ?? '')
-    const isProblem =
-      typeof value === 'object' && value !== null && 'code' in value && 'detail' in value && 'title' in value
-    return isProblem ? (value as Problem) : undefined
-  } catch {
-    return undefined
-  }
-}
-
-/** `Retry-After` is seconds or a date; `retry-after-ms` is what some providers send beside it. */
-function retryAfterMs(headers: Record<string, string> = {}): number | undefined {
-  const exact = Number(headers['retry-after-ms'])
-  if (Number.isFinite(exact) && exact >= 0) return exact
-  const value = headers['retry-after']
-  if (value === undefined) return undefined
-  const ms = /^\d+(\.\d+)?$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now()
-  return Number.isFinite(ms) ? Math.max(ms, 0) : undefined
+  const provider = modelId.split('/')[0] ?? modelId
+  const givesUpAs = new AppError('model_provider_unreachable', { provider, problem })
+  return { action: 'retry', problem, afterMs: undefined, givesUpAs, isPatient: false, isCut: false }
 }

@@ -14,7 +14,10 @@ import type { EventSink } from '../event-sink.ts'
 import type { Tool } from '../tools/tool.ts'
 import type { RequestedCall } from '../tools/tool-call.ts'
 import type { ReachableModel } from './language-model.ts'
-import { CutStream, isStatusError } from './model-failure.ts'
+import { ConversationTooLong, CutStream, isStatusError } from './model-failure.ts'
+
+// The library writes its warnings to the console, which is the agent's log.
+globalThis.AI_SDK_LOG_WARNINGS = false
 
 export interface StepRequest {
   model: ReachableModel
@@ -22,57 +25,70 @@ export interface StepRequest {
   messages: ModelMessage[]
   tools: readonly Tool[]
   limits: AgentLimits
-  sink: EventSink
+  maxOutputTokens: number
+  sink: Pick<EventSink, 'emit' | 'ready'>
   signal: AbortSignal
+  /** Gets the text of the answer while it comes; emptied at the beginning and when the answer fails. */
+  said?: { text: string }
 }
 
 export interface StepAnswer {
   messages: ModelMessage[]
   text: string
   calls: RequestedCall[]
-  usage: LanguageModelUsage
+  usage: LanguageModelUsage | undefined
   finish: FinishReason
 }
+
+/** What writes more than this is not held by its limit of tokens, and would never stop. Far above what any answer has. */
+const maxAnswerCharacters = 4 * 1024 * 1024
 
 /**
  * One question to the model, streamed to the sink while it answers. The tools are only described to it: calling them is the caller's. Rejects
  * with the signal's reason, with CutStream for an answer that is not whole, or with what the library says of a refused request.
  */
 export async function askModelOnce(request: StepRequest): Promise<StepAnswer> {
-  const { model, limits, signal } = request
+  const { model, limits, signal, said = { text: '' } } = request
   signal.throwIfAborted()
+  said.text = ''
+  model.connection.brokenBy = undefined
   const stop = new AbortController()
   const onAbort = () => stop.abort(signal.reason)
   signal.addEventListener('abort', onAbort, { once: true })
-  const silent = new CutStream(`nothing came for ${limits.llm_idle_timeout_ms} ms`)
-  const idle = setTimeout(() => stop.abort(silent), limits.llm_idle_timeout_ms)
   try {
     const result = streamText({
       model: model.model,
       providerOptions: model.providerOptions,
       ...withCachePoints(request),
       tools: describeTools(request.tools, limits),
-      maxOutputTokens: limits.max_output_tokens,
+      maxOutputTokens: request.maxOutputTokens,
       // Retries are decided in one place, `model-failure.ts`.
       maxRetries: 0,
       abortSignal: stop.signal,
       // The default prints the error, and with it the prompt. It is thrown below.
       onError: () => {},
     })
-    const calls = await followStream(result.fullStream, request, () => idle.refresh())
+    const { calls, isEndless } = await followStream(result.fullStream, request)
     if (stop.signal.aborted) throw stop.signal.reason
+    if (isEndless) {
+      stop.abort(new Error('The answer does not end.'))
+      return { messages: [], text: said.text, calls: [], usage: undefined, finish: 'length' }
+    }
     const [finish, text, usage, response] = await Promise.all([
       result.finishReason,
       result.text,
       result.usage,
       result.response,
     ])
-    return { messages: assistantMessages(response.messages), text, calls, usage, finish }
+    if ((await result.rawFinishReason) === 'model_context_window_exceeded') throw new ConversationTooLong(undefined)
+    return { messages: response.messages, text, calls, usage, finish }
   } catch (error) {
-    if (stop.signal.aborted) throw stop.signal.reason
-    throw error
+    // What was said until a person interrupted was said; the beginning of an answer that failed will be said again.
+    if (signal.aborted) throw signal.reason
+    said.text = ''
+    const { brokenBy } = model.connection
+    throw brokenBy instanceof CutStream ? brokenBy : error
   } finally {
-    clearTimeout(idle)
     signal.removeEventListener('abort', onAbort)
   }
 }
@@ -81,9 +97,8 @@ type StreamPart = ReturnType<typeof streamText>['fullStream'] extends AsyncItera
 
 async function followStream(
   stream: AsyncIterable<StreamPart>,
-  { sink, signal }: StepRequest,
-  onPart: () => void,
-): Promise<RequestedCall[]> {
+  { sink, signal, said = { text: '' } }: StepRequest,
+): Promise<{ calls: RequestedCall[]; isEndless: boolean }> {
   const calls: RequestedCall[] = []
   const messageIds = new Map<string, string>()
   const messageId = (id: string) => {
@@ -92,18 +107,23 @@ async function followStream(
     return known
   }
   let hasFinished = false
-  for await (const part of stream) {
-    onPart()
+  let characters = 0
+  for await (const part of readable(stream)) {
     switch (part.type) {
       case 'text-delta':
       case 'reasoning-delta': {
         if (part.text === '') break
+        characters += part.text.length
         await sink.ready(signal)
         const content = { type: 'text' as const, text: part.text }
         const type = part.type === 'text-delta' ? 'agent_message_chunk' : 'agent_thought_chunk'
+        if (part.type === 'text-delta') said.text += part.text
         sink.emit({ type, data: { messageId: messageId(`${type} ${part.id}`), content } })
         break
       }
+      case 'tool-input-delta':
+        characters += part.delta.length
+        break
       case 'tool-call':
         calls.push({ id: part.toolCallId, tool: part.toolName, input: part.input })
         break
@@ -115,9 +135,10 @@ async function followStream(
       default:
         break
     }
+    if (characters > maxAnswerCharacters) return { calls: [], isEndless: true }
   }
   if (!hasFinished && !signal.aborted) throw new CutStream('the answer was cut off')
-  return calls
+  return { calls, isEndless: false }
 }
 
 /** Whether the model itself came to an end. `other` without a reason is what the libraries begin with. */
@@ -125,20 +146,46 @@ function isWhole(reason: FinishReason, raw: string | undefined): boolean {
   return reason !== 'interrupted' && reason !== 'error' && (reason !== 'other' || raw !== undefined)
 }
 
-/** Errors with a status are judged by it, and ours by their code; everything else is a stream that could not be read to its end. */
+/** Some libraries say what went wrong in a part of the stream, some by breaking it. */
+async function* readable(stream: AsyncIterable<StreamPart>): AsyncGenerator<StreamPart, void, undefined> {
+  try {
+    yield* stream
+  } catch (error) {
+    throw asStreamError(error)
+  }
+}
+
+/** What a library says of a request that it could not make: asking again would not change it. */
+const badRequests = new Set([
+  'AI_InvalidArgumentError',
+  'AI_InvalidPromptError',
+  'AI_LoadAPIKeyError',
+  'AI_MessageConversionError',
+  'AI_UnsupportedFunctionalityError',
+])
+
+/** Errors with a status are judged by it, and ours by what they are; everything else is a stream that could not be read to its end. */
 function asStreamError(error: unknown): unknown {
-  if (error instanceof AppError || isStatusError(error)) return error
+  if (error instanceof AppError || error instanceof CutStream || isStatusError(error)) return error
+  if (error instanceof Error && badRequests.has(error.name)) return error
   const said = error instanceof Error ? error.message : String(error)
   return new CutStream(`the answer broke off (${said.slice(0, 200)})`)
 }
 
+/**
+ * The end of this request, and the end of the one before: a provider looks back only so many parts for what it has read already, and one answer
+ * with many calls has more.
+ */
 function withCachePoints({ model, instructions, messages }: StepRequest) {
   const { cachePoint } = model
-  const last = messages.at(-1)
-  if (!cachePoint || !last) return { instructions, messages }
+  if (!cachePoint) return { instructions, messages }
+  const lastAnswer = messages.findLastIndex(({ role }) => role === 'assistant')
+  const ends = new Set([messages.length - 1, lastAnswer - 1])
   return {
     instructions: { role: 'system' as const, content: instructions, providerOptions: cachePoint },
-    messages: [...messages.slice(0, -1), { ...last, providerOptions: cachePoint }],
+    messages: messages.map((message, index) =>
+      ends.has(index) ? { ...message, providerOptions: cachePoint } : message,
+    ),
   }
 }
 
@@ -152,24 +199,8 @@ function describeTools(tools: readonly Tool[], limits: AgentLimits): ToolSet {
   )
 }
 
-function parametersOf(input: z.ZodType): object {
-  const { $schema: _dialect, ...parameters } = z.toJSONSchema(input)
+/** A tool's parameters as JSON Schema. */
+export function parametersOf(input: z.ZodType): object {
+  const { $schema: _dialect, ...parameters } = z.toJSONSchema(input, { io: 'input' })
   return parameters
-}
-
-/** What the model said, without what the library adds for calls that it could not parse; their input must be an object on every wire. */
-function assistantMessages(messages: readonly ModelMessage[]): ModelMessage[] {
-  return messages
-    .filter((message) => message.role === 'assistant')
-    .map((message) => {
-      if (typeof message.content === 'string') return message
-      const content = message.content
-        .filter((part) => part.type !== 'tool-result')
-        .map((part) => (part.type === 'tool-call' && !isObject(part.input) ? { ...part, input: {} } : part))
-      return { ...message, content }
-    })
-}
-
-function isObject(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -1,75 +1,78 @@
-import { AppError } from '@openoz/protocol'
-import type { LanguageModelUsage, ModelMessage } from 'ai'
-import { notice } from '../event-sink.ts'
-import { wholeCharacters } from '../live-output.ts'
-import type { ToolContext } from '../tools/tool.ts'
-import { type CallResult, runToolCall } from '../tools/tool-call.ts'
-import { builtInTools } from '../tools/tools.ts'
+import type { TurnInput, TurnMessage } from '@openoz/protocol'
+import { createToolState } from '../tools/tool-state.ts'
+import { toolsFor } from '../tools/tools.ts'
 import { turnFailure } from '../turn-failure.ts'
-import { type Conversation, decodeCheckpoint, encodeCheckpoint, stoppedCall, toolMessage } from './conversation.ts'
-import type { Harness, HarnessContext, HarnessSession, TurnResult } from './harness.ts'
-import { type ReachableModel, reachModel } from './language-model.ts'
-import type { StepAnswer } from './model-step.ts'
-import { askModel } from './patient-model.ts'
+import { decodeCheckpoint, encodeCheckpoint } from './checkpoint.ts'
+import { finishStep, newConversation } from './conversation.ts'
+import type { Harness, HarnessSession, TurnResult } from './harness.ts'
+import { reachModel } from './language-model.ts'
+import { createMessageInbox } from './message-inbox.ts'
+import { isStatusError } from './model-failure.ts'
+import { OzTurn } from './oz-turn.ts'
+import { fixedBytesOf, type SessionWork } from './session-work.ts'
 import { systemPrompt } from './system-prompt.ts'
 
-/**
- * The built-in harness. A turn is a loop of steps; a step is one answer of the model and the tools that it calls. The conversation changes
- * only at the end of a step, so every checkpoint is one that a model can be asked with, and an answer that fails on its way is asked for again as
- * if it had never begun. A step that is stopped in the middle of its tools ends there: it is remembered with what was done, and the calls that
- * were not are answered as stopped.
- */
+/** How long the end of a session waits for calls that were stopped before it. */
+const stillStoppingMs = 6_000
+
+/** The built-in harness: a conversation with a model, and the tools that it calls. `oz-turn.ts` says how a turn goes. */
 export const ozHarness: Harness = {
   name: 'oz',
   async open(context) {
-    const instructions = await systemPrompt({ ...context, now: new Date() })
-    return new OzSession(context, { model: reachModel(context.model, context.gateway), instructions })
+    const { model, limits, workspace, config } = context
+    const kept = context.checkpoint ? decodeCheckpoint(context.checkpoint) : newConversation()
+    const tools = toolsFor(context)
+    const instructions = await systemPrompt({ config, workspace, tools, now: new Date() })
+    return new OzSession({
+      context,
+      model: await reachModel(model, context),
+      instructions,
+      tools,
+      toolContext: { ...context, state: createToolState() },
+      inbox: createMessageInbox(),
+      fixedBytes: fixedBytesOf(instructions, tools, limits),
+      stillStopping: new Set(),
+      // A step that an earlier execution could not finish ends here, with what it had done.
+      conversation: finishStep(kept, { vision: model.vision === true }),
+      notes: context.notes,
+      learnedWindow: undefined,
+      learnedRoom: undefined,
+    })
   },
 }
 
-/** For a run's `status_message`; the whole of it is in the log. */
-const maxMessageCharacters = 4_000
-
 class OzSession implements HarnessSession {
-  readonly #context: HarnessContext
-  readonly #model: ReachableModel
-  readonly #instructions: string
-  readonly #tools: ToolContext
-  #conversation: Conversation
-  #running: { stop: AbortController; ended: Promise<unknown> } | undefined
+  readonly #work: SessionWork
+  #running: { turn: OzTurn; stop: AbortController; ended: Promise<unknown> } | undefined
 
-  constructor(context: HarnessContext, { model, instructions }: { model: ReachableModel; instructions: string }) {
-    this.#context = context
-    this.#model = model
-    this.#instructions = instructions
-    this.#tools = context
-    this.#conversation = context.checkpoint
-      ? decodeCheckpoint(context.checkpoint)
-      : { turnId: context.turnId, turnSteps: 0, step: 0, isAnswered: false, messages: [] }
+  constructor(work: SessionWork) {
+    this.#work = work
   }
 
-  get isMidTurn(): boolean {
-    return this.#conversation.messages.length > 0 && this.#conversation.turnId === this.#context.turnId
-  }
-
-  async prompt(text: string | undefined, signal: AbortSignal): Promise<TurnResult> {
+  async prompt(input: TurnInput, signal: AbortSignal): Promise<TurnResult> {
     signal.throwIfAborted()
     const stop = new AbortController()
-    const onAbort = () => stop.abort(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
-    const turn = this.#turn(text, stop.signal)
-    this.#running = { stop, ended: turn.catch(() => {}) }
+    const stopped = AbortSignal.any([signal, stop.signal])
+    const turn = new OzTurn(this.#work, input, stopped)
+    const working = turn.run()
+    this.#running = { turn, stop, ended: working.catch(() => {}) }
     try {
-      return await turn
+      return await working
     } catch (error) {
-      if (stop.signal.aborted) throw stop.signal.reason
-      const failure = turnFailure(error)
-      this.#context.log.warn({ code: failure.errorCode }, 'the turn failed')
-      return failure
+      if (stopped.aborted) throw stopped.reason
+      return { ...this.#failure(error), takenMessageIds: this.#work.conversation.takenMessageIds }
     } finally {
+      this.#work.inbox.close()
       this.#running = undefined
-      signal.removeEventListener('abort', onAbort)
     }
+  }
+
+  steer(message: TurnMessage): void {
+    this.#work.inbox.put(message)
+  }
+
+  interrupt(message: TurnMessage): void {
+    if (this.#work.inbox.put(message)) this.#running?.turn.interrupt()
   }
 
   async cancel(): Promise<void> {
@@ -78,110 +81,31 @@ class OzSession implements HarnessSession {
   }
 
   checkpoint() {
-    const { messages } = this.#conversation
-    if (messages.length === 0) return Promise.resolve(null)
-    return Promise.resolve(encodeCheckpoint(this.#conversation))
+    const { conversation } = this.#work
+    if (conversation.messages.length === 0 && !conversation.compacted) return Promise.resolve(null)
+    return Promise.resolve(encodeCheckpoint(conversation))
   }
 
-  close(): Promise<void> {
-    return this.cancel()
-  }
-
-  async #turn(text: string | undefined, signal: AbortSignal): Promise<TurnResult> {
-    this.#begin(text)
-    const { max_steps } = this.#context.limits
-    while (!this.#conversation.isAnswered) {
-      if (this.#conversation.turnSteps >= max_steps) throw new AppError('turn_limit_reached', { limit: max_steps })
-      await this.#step(signal)
-      await this.#context.stepFinished()
-    }
-    return { outcome: 'SUCCEEDED', message: lastWords(this.#conversation.messages) }
-  }
-
-  #begin(text: string | undefined): void {
-    const { turnId, notes } = this.#context
-    const said =
-      this.#conversation.isAnswered && text === undefined ? [] : [...notes, ...(text === undefined ? [] : [text])]
-    if (said.length === 0) return
-    const asked: ModelMessage = { role: 'user', content: said.join('\n\n') }
-    const messages = [...this.#conversation.messages, asked]
-    const turnSteps = text === undefined ? this.#conversation.turnSteps : 0
-    this.#conversation = { ...this.#conversation, turnId, turnSteps, isAnswered: false, messages }
-  }
-
-  async #step(signal: AbortSignal): Promise<void> {
-    const answer = await this.#ask(signal)
-    const results: CallResult[] = []
-    try {
-      for (const call of answer.calls) {
-        results.push(await runToolCall(builtInTools, call, { context: this.#tools, signal }))
-      }
-    } finally {
-      const stopped = answer.calls.slice(results.length).map(stoppedCall)
-      this.#remember(answer, [...results, ...stopped])
-    }
-  }
-
-  #remember(answer: StepAnswer, results: CallResult[]): void {
-    const { messages, step, turnSteps, turnId } = this.#conversation
-    this.#conversation = {
-      turnId,
-      turnSteps: turnSteps + 1,
-      step: step + 1,
-      isAnswered: results.length === 0,
-      messages: [...messages, ...answer.messages, ...(results.length > 0 ? [toolMessage(results)] : [])],
-    }
-  }
-
-  /** An answer that says something. One that is empty is asked for once more: models do that, and mostly not twice. */
-  async #ask(signal: AbortSignal): Promise<StepAnswer> {
-    const { model, limits, sink } = this.#context
-    for (let attempt = 0; ; attempt++) {
-      const { messages } = this.#conversation
-      const request = {
-        model: this.#model,
-        instructions: this.#instructions,
-        messages,
-        tools: builtInTools,
-        limits,
-        sink,
-      }
-      const answer = await askModel({ ...request, signal }, model.id)
-      this.#reportUsage(answer.usage)
-      const { finish } = answer
-      if (finish === 'content-filter' && answer.calls.length === 0) {
-        throw new AppError('model_content_refused', { modelId: model.id })
-      }
-      if (answer.calls.length > 0 || answer.text.trim() !== '') {
-        if (finish === 'length') notice(sink, 'warning', 'The model’s answer was cut at its longest allowed length.')
-        return answer
-      }
-      const reason =
-        finish === 'length' ? 'it used all its tokens without saying anything' : `it ended with “${finish}”`
-      if (attempt > 0) throw new AppError('model_answer_empty', { modelId: model.id, reason })
-      notice(sink, 'warning', `The model answered nothing (${reason}); asking once more.`)
-    }
-  }
-
-  #reportUsage({ inputTokens = 0, outputTokens = 0, totalTokens, inputTokenDetails }: LanguageModelUsage): void {
-    this.#context.sink.emit({
-      type: 'usage',
-      data: {
-        model: this.#context.model.id,
-        input_tokens: inputTokens,
-        output_tokens: outputTokens,
-        cached_input_tokens: inputTokenDetails.cacheReadTokens,
-        total_tokens: totalTokens ?? inputTokens + outputTokens,
-      },
+  async close(): Promise<void> {
+    await this.cancel()
+    const { toolContext, stillStopping } = this.#work
+    let timer: NodeJS.Timeout | undefined
+    const patienceEnded = new Promise((resolve) => {
+      timer = setTimeout(resolve, stillStoppingMs)
     })
+    await Promise.race([Promise.allSettled([toolContext.state.commands.endAll(), ...stillStopping]), patienceEnded])
+    clearTimeout(timer)
   }
-}
 
-function lastWords(messages: readonly ModelMessage[]): string {
-  const last = messages.findLast(({ role }) => role === 'assistant')?.content ?? ''
-  const text =
-    typeof last === 'string'
-      ? last
-      : last.map((part) => (typeof part === 'object' && part.type === 'text' ? part.text : '')).join('')
-  return wholeCharacters(text.trim(), maxMessageCharacters)
+  #failure(error: unknown): TurnResult {
+    const failure = turnFailure(error)
+    const { log } = this.#work.context
+    // What libraries throw may hold the prompt.
+    const stack =
+      failure.errorCode === 'internal_error' && error instanceof Error && !isStatusError(error)
+        ? error.stack
+        : undefined
+    log.warn({ code: failure.errorCode, stack }, 'the turn failed')
+    return failure
+  }
 }

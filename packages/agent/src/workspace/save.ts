@@ -9,8 +9,6 @@ import { GitFailure, type GitOptions, gitEnvironment, gitQuestion } from './git.
 import { megabytes, RepositorySave, type RepositorySaveOptions } from './repository-save.ts'
 import { isNoSpace, type SaveRequest } from './save-request.ts'
 
-export type { SaveRequest } from './save-request.ts'
-
 /**
  * Saves what a run made of its workspace, within one limit for all of it: the repositories that it was given, those that it made or cloned itself
  * (also inside of others, and submodules with work in them), and at last the files that lie in no repository at all.
