@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { SessionEvent, TaskAssignment } from '@openoz/protocol'
 import { readServerOptions, startGatewayServer } from '@openoz/server'
@@ -27,7 +28,7 @@ async function usageEvents(cp: ControlPlane, runId: string, atLeast = 1): Promis
   return until(read, (events) => events.length >= atLeast)
 }
 
-/** As PostgreSQL writes it. */
+/** As the wire's figures are stored. */
 const counted = {
   input_tokens: 50,
   output_tokens: 20,
@@ -126,11 +127,51 @@ test('a gateway of its own serves models and nothing else, and its usage reaches
     watching.abort()
     const metrics = await (await fetch(`${gateway.url}/metrics`)).text()
     expect(metrics).toMatch(/oz_gateway_calls_total\{end="ended".*\} [1-9]/)
-    expect(metrics).toContain('oz_gateway_usage_waiting 0')
+    expect(metrics).toMatch(/oz_gateway_usage_waiting\{.*\} 0/)
     expect(metrics).not.toContain('oz_runs')
+
+    // What was said last is written before the process is gone.
+    await (await callMessages(gateway.url, tokenOf(assignment))).text()
+    await gateway.stop()
+    expect((await cp.eventsOf(runId)).filter(({ type }) => type === 'usage')).toHaveLength(2)
   } finally {
     await gateway.stop()
   }
+})
+
+test('the models say which providers are usable, under names of one’s own too, and why the others are not', async () => {
+  await using model = await startScriptedModel({ models: ['m'], apiKey: key })
+  const folder = mkdtempSync(join(tmpdir(), 'oz-gateway-'))
+  const file = join(folder, 'providers.json')
+  writeFileSync(
+    file,
+    JSON.stringify([
+      { name: 'team-gpu', type: 'openai-compatible', base_url: `${model.url}/v1`, api_key_env: 'GPU_KEY' },
+      { name: 'wrong-key', type: 'anthropic', base_url: model.url, api_key_env: 'OTHER_KEY' },
+      { name: 'no-key', type: 'google', api_key_env: 'NOT_SET' },
+    ]),
+  )
+  const env = { OZ_PROVIDERS_FILE: file, GPU_KEY: key, OTHER_KEY: 'sk-other', GEMINI_API_KEY: key }
+  await using cp = await startControlPlane({ env: { ...env, GOOGLE_GEMINI_BASE_URL: model.url } })
+  rmSync(folder, { recursive: true })
+  const { models, providers } = await cp.client.models.list()
+  expect(models.map(({ id }) => id)).toEqual(['google/m', 'team-gpu/m'])
+  expect(providers).toEqual([
+    { name: 'google', usable: true, models: 1 },
+    { name: 'team-gpu', usable: true, models: 1 },
+    { name: 'wrong-key', usable: false, models: 0, reason: 'it refuses the key (401)' },
+    { name: 'anthropic', usable: false, models: 0, reason: 'ANTHROPIC_API_KEY is not set' },
+    { name: 'openai', usable: false, models: 0, reason: 'OPENAI_API_KEY is not set' },
+    { name: 'bedrock', usable: false, models: 0, reason: 'AWS_BEARER_TOKEN_BEDROCK is not set' },
+    {
+      name: 'azure',
+      usable: false,
+      models: 0,
+      reason: 'AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT are not set',
+    },
+    { name: 'ollama', usable: false, models: 0, reason: 'OLLAMA_HOST is not set' },
+    { name: 'no-key', usable: false, models: 0, reason: 'NOT_SET is not set' },
+  ])
 })
 
 test('agents are told where a gateway of its own is', async () => {

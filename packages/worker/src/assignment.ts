@@ -107,9 +107,9 @@ async function startAndWait(
   state.stopping.signal.removeEventListener('abort', stop)
 
   const isAbandoned = state.cause === 'abandon'
-  const { lastWords } = await task.finish({ isAbandoned, signal: state.killing.signal })
+  const remains = await task.finish({ isAbandoned, signal: state.killing.signal })
   state.killing.signal.removeEventListener('abort', kill)
-  return { exit, lastWords }
+  return { exit, ...remains }
 }
 
 export function createStepReporter(send: AssignmentContext['send'], { task_id, execution_id }: TaskRefs): StepReporter {

@@ -35,7 +35,8 @@ export async function runWorker(options: RunWorkerOptions, timing: Partial<Worke
   const stopSweeping = new AbortController()
   let worker: Worker | undefined
   try {
-    const backend = createDirectBackend({ worker: options, dialer, log, deliveryTimeoutMs: times.deliveryTimeoutMs })
+    const { deliveryTimeoutMs, savingTimeoutMs } = times
+    const backend = createDirectBackend({ worker: options, dialer, log, deliveryTimeoutMs, savingTimeoutMs })
     await backend.check(signal)
     worker = new Worker({ options, dialer, backend, metrics, times, stopSweeping: stopSweeping.signal })
     await worker.adopt()
@@ -53,6 +54,7 @@ export interface WorkerTiming {
   /** Between the SIGTERM of a cancellation and the kill. The agent heard of the cancellation 10 s before, on its own channel. */
   graceMs: number
   deliveryTimeoutMs: number
+  savingTimeoutMs: number
   /** How long a stopping worker tries to tell its outcomes. */
   settleMs: number
   sweepEveryMs: number
@@ -62,6 +64,7 @@ const defaultTiming: WorkerTiming = {
   connection: {},
   graceMs: 5_000,
   deliveryTimeoutMs: 30_000,
+  savingTimeoutMs: 120_000,
   settleMs: 5_000,
   sweepEveryMs: 600_000,
 }
@@ -123,7 +126,7 @@ class Worker {
     for (const adopted of await backend.adopt((refs) => createStepReporter(send, refs))) {
       const { task_id: runId, execution_id: executionId } = adopted.refs
       const log = this.#log.child({ runId, executionId })
-      log.info({ pid: adopted.task.pid }, 'An agent outlived its worker process and still runs; taken over')
+      log.info({ pid: adopted.task.pid }, 'An agent outlived its worker process; taken over')
       this.#slots.occupy()
       this.#follow(resumeAssignment(this.#assignmentContext(runId, executionId), adopted), adopted.startedAt.getTime())
     }

@@ -175,6 +175,9 @@ export async function readTail(file: string, maxBytes: number): Promise<string> 
   }
 }
 
+/** Where an agent keeps what the control plane does not have yet; see `kept-work.ts` of the agent. It is gone once everything is saved. */
+export const keptWorkName = 'kept'
+
 /** Where an agent that lost its control plane puts what its run changed; see `save-work.ts` of the agent. */
 export const savedWorkName = 'saved-workspace'
 

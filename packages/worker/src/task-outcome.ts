@@ -1,12 +1,11 @@
 import { constants } from 'node:os'
 import type { FailureReason, WorkerMessage } from '@openoz/protocol'
-import type { TaskExit } from './backends/backend.ts'
-import { TaskFailure } from './backends/backend.ts'
+import { type TaskExit, TaskFailure, type TaskRemains } from './backends/backend.ts'
 
 /** Why a task is being stopped. `abandon` outranks the others: then nothing is reported at all. */
 export type StopCause = 'cancel' | 'abandon' | 'shutdown'
 
-export type TaskEnd = { exit: TaskExit; lastWords: string } | { failure: unknown }
+export type TaskEnd = ({ exit: TaskExit } & TaskRemains) | { failure: unknown }
 
 export interface TaskOutcome {
   result: 'succeeded' | 'failed' | 'cancelled' | 'abandoned'
@@ -28,8 +27,9 @@ export function outcomeOf(end: TaskEnd, stopCause: StopCause | undefined): TaskO
       return { result: 'failed', reason: 'graceful_shutdown', message: 'The worker was stopped.', ...exitCodeOf(end) }
   }
   if ('failure' in end) return startFailure(end.failure)
-  const { exit, lastWords } = end
-  const said = lastWords === '' ? '' : `\n${lastWords}`
+  const { exit, lastWords, isLost } = end
+  const lost = isLost ? ' Files that it had changed since they were last saved are lost.' : ''
+  const said = lastWords === '' ? lost : `${lost}\n${lastWords}`
   switch (exit.type) {
     case 'vanished':
       return {

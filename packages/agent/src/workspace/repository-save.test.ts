@@ -25,7 +25,8 @@ afterEach(() => trip[Symbol.dispose]())
 
 const read = (...path: string[]) => readFileSync(join(...path), 'utf8')
 
-test('modes, symlinks, deletions, staged and untracked files and a rename of case come back', async () => {
+test('modes, symlinks, deletions, staged, untracked and large files and a rename of case come back', async () => {
+  const large = Buffer.from(Array.from({ length: 4_000_000 }, (_, i) => (i * i) % 251))
   const { saved, before, after } = await trip.roundTrip((work) => {
     write(join(work, 'bin/run.sh'), '#!/bin/sh\n')
     chmodSync(join(work, 'bin/run.sh'), 0o755)
@@ -34,6 +35,7 @@ test('modes, symlinks, deletions, staged and untracked files and a rename of cas
     git(work, 'mv', 'a.txt', 'A.txt')
     rmSync(join(work, 'b.txt'))
     write(join(work, 'staged.txt'), 'staged')
+    writeFileSync(join(work, 'large.bin'), large)
     git(work, 'add', 'staged.txt')
     write(join(work, 'odd name\n"ünïcode".txt'), 'odd')
   })
@@ -43,6 +45,7 @@ test('modes, symlinks, deletions, staged and untracked files and a rename of cas
   expect(readlinkSync(join(after, 'dangling'))).toBe('/nowhere/at/all')
   expect(readdirSync(after).sort()).toEqual(readdirSync(before).sort())
   expect(read(after, 'A.txt')).toBe('one\n')
+  expect(readFileSync(join(after, 'large.bin')).equals(large)).toBe(true)
 })
 
 test('a file that became a folder, and a folder that became a file, come back', async () => {
@@ -181,6 +184,26 @@ test('where not everything fits, what is large is named and left out, and commit
   expect(git(after, 'log', '-1', '--format=%s')).toBe('Work')
   expect(read(after, 'b.txt')).toBe('changed\n')
   expect(existsSync(join(after, 'dump.bin'))).toBe(false)
+})
+
+test('commits that fit are saved where they do not fit together with what is uncommitted', async () => {
+  const random = (bytes: number) => Buffer.from(crypto.getRandomValues(new Uint8Array(bytes)))
+  const { after, saved, notes } = await trip.roundTrip(
+    (work) => {
+      writeFileSync(join(work, 'committed.bin'), random(30_000))
+      git(work, 'add', '.')
+      git(work, 'commit', '-qm', 'Work')
+      writeFileSync(join(work, 'new.bin'), random(24_000))
+    },
+    { maxBytes: 50_000 },
+  )
+  expect(saved.leftOut).toEqual([
+    expect.stringMatching(/^origin\/its uncommitted changes \(.* is the limit of a saved workspace\)$/),
+    expect.stringMatching(/^origin\/its diff/),
+  ])
+  expect(notes[0]).toContain('with 1 new commit; what was not committed was too large to be saved')
+  expect(statSync(join(after, 'committed.bin')).size).toBe(30_000)
+  expect(git(after, 'status', '--porcelain')).toBe('')
 })
 
 test('of a hundred thousand files only what changed is saved, in seconds', { timeout: 180_000 }, async () => {

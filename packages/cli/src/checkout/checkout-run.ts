@@ -130,7 +130,7 @@ async function fetchWork(work: {
   runId: string
   folder: string
   saved: SavedRepository
-}): Promise<string> {
+}): Promise<string | null> {
   const { connection, runId, folder, saved } = work
   const temporary = await mkdtemp(join(tmpdir(), 'oz-checkout-'))
   // Only for this fetch: git keeps objects that nothing refers to for two weeks, and the branch is moved in a moment.
@@ -141,7 +141,9 @@ async function fetchWork(work: {
     const quiet = ['--quiet', '--no-tags', '--no-write-fetch-head', '--no-recurse-submodules', '--no-auto-maintenance']
     await git(['fetch', ...quiet, bundle, `refs/oz/*:${held}/*`], { folder })
     const head = await askGit(['rev-parse', '--verify', '--quiet', `${held}/head`], { folder })
-    const worktree = await git(['rev-parse', '--verify', '--quiet', `${held}/worktree`], { folder })
+    const worktree = await askGit(['rev-parse', '--verify', '--quiet', `${held}/worktree`], { folder })
+    // The bundle holds other branches alone: where the run left its own, nothing is new.
+    if (worktree === undefined) return saved.head === saved.base ? null : saved.head
     return head === worktree ? worktree : await commitLeftover({ folder, head, worktree, runId })
   } finally {
     for (const name of ['head', 'worktree']) await askGit(['update-ref', '-d', `${held}/${name}`], { folder })

@@ -24,8 +24,8 @@ export interface Backend {
    */
   start(assignment: TaskAssignment, reporter: StepReporter, signal: AbortSignal): Promise<Task>
   /**
-   * Takes over the agents that outlived an earlier worker process of this worker id on this machine: from then on they are this process's
-   * tasks like those that it has started. Call it once, after `check` and before the first sweep. Never rejects.
+   * Takes over the agents that outlived an earlier worker process of this worker id on this machine, also those that have ended since: from
+   * then on they are this process's tasks like those that it has started. Call it once, after `check` and before the first sweep. Never rejects.
    */
   adopt(reporterOf: (task: TaskRefs) => StepReporter): Promise<AdoptedTask[]>
   /**
@@ -44,10 +44,18 @@ export interface Task {
   /** Asks the agent, waits up to `graceMs`, then kills everything that belongs to it. Never rejects; safe to call twice and after the end. */
   stop(graceMs: number): Promise<void>
   /**
-   * After `exited`: ends what the agent left running, delivers its spool (up to a limit, unless `isAbandoned`), runs the teardown
-   * command, removes the folders. Resolves with what to say about the agent's end. Never rejects. Call it once.
+   * After `exited`: ends what the agent left running, saves what it had not saved and delivers its spool (up to a limit, unless
+   * `isAbandoned`), runs the teardown command, removes the folders. Resolves with what to say about the agent's end. Never rejects. Call
+   * it once.
    */
-  finish(options: { isAbandoned: boolean; signal: AbortSignal }): Promise<{ lastWords: string }>
+  finish(options: { isAbandoned: boolean; signal: AbortSignal }): Promise<TaskRemains>
+}
+
+export interface TaskRemains {
+  /** The end of what the agent wrote. */
+  lastWords: string
+  /** What it had changed could not be saved. */
+  isLost: boolean
 }
 
 /** The wire's names for the execution of a task. */

@@ -18,6 +18,8 @@ export interface SweepScope {
   stateDir: string
   serverUrl: string
   isActive: (executionId: string) => boolean
+  /** Saves what the agent of an ended task has left; never rejects. */
+  saveLeft: (record: TaskRecord, signal: AbortSignal) => Promise<void>
   log: Logger
 }
 
@@ -31,7 +33,10 @@ export async function clearEnded(scope: SweepScope, signal: AbortSignal): Promis
     if (signal.aborted) break
     try {
       const record = await endedTask(executionId, scope)
-      if (record) left.push(await clearTask(record, scope))
+      if (!record) continue
+      await endEverything({ record, log: scope.log }, record.process ?? undefined)
+      await scope.saveLeft(record, signal)
+      left.push(await clearTask(record, scope))
     } catch (error) {
       scope.log.warn({ error, executionId }, 'What an ended task left could not be swept; tried again later')
     }
@@ -72,14 +77,14 @@ function isTooLate({ ended_at }: TaskRecord): boolean {
   return ended_at !== undefined && Date.now() - Date.parse(ended_at) > lateEvidenceMs
 }
 
-/** Tasks of this worker id whose worker process is gone while their agent still runs. */
+/** Tasks of this worker id whose worker process is gone, before anybody has told their end: most of their agents still run. */
 export async function listOutlivers({ stateDir, serverUrl }: SweepScope, workerId: string): Promise<TaskRecord[]> {
   const found: TaskRecord[] = []
   for (const executionId of await listTaskFolders(stateDir)) {
     const record = await readRecord(taskFolder(stateDir, executionId))
     if (record?.worker_id !== workerId || record.server_url !== serverUrl) continue
     const hasWorker = record.worker !== null && isSameProcess(record.worker)
-    if (!hasWorker && record.process && isSameProcess(record.process)) found.push(record)
+    if (!hasWorker && record.process && record.ended_at === undefined) found.push(record)
   }
   return found
 }

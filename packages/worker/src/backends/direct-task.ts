@@ -1,42 +1,13 @@
-import { lchown, open } from 'node:fs/promises'
-import {
-  createMasker,
-  type Dialer,
-  endProcessTree,
-  type ProcessIdentity,
-  type ProcessSelection,
-  sleep,
-} from '@openoz/machine'
-import type { Logger } from 'pino'
+import { lchown } from 'node:fs/promises'
+import { createMasker, endProcessTree, type ProcessIdentity, type ProcessSelection, sleep } from '@openoz/machine'
 import { removeTree } from '../folder-removal.ts'
-import { type HookResult, runHook } from '../hook-command.ts'
-import type { Isolation, TaskUser } from '../isolation.ts'
-import { starter, variablesFile } from '../shell-text.ts'
 import { askToEnd, waitForExit } from '../shim-process.ts'
 import { deliverSpool } from '../spool-delivery.ts'
-import { type BaseEnvironment, hookEnvironment } from '../task-environment.ts'
-import { readTail, removeTaskFolder, type TaskFolder, type TaskRecord, writeRecord } from '../task-folder.ts'
+import { readTail, removeTaskFolder, type TaskRecord, writeRecord } from '../task-folder.ts'
 import { returnTaskUser } from '../task-users.ts'
-import type { StepReporter, Task, TaskExit } from './backend.ts'
-
-/** Everything about a task of the direct backend that does not change while it lives. */
-export interface DirectTaskContext {
-  record: TaskRecord
-  paths: TaskFolder
-  user?: TaskUser
-  base: BaseEnvironment
-  isolation: Isolation
-  token?: string
-  /** Never to be seen in what the worker reports. */
-  secrets: string[]
-  stateDir: string
-  dialer: Dialer
-  log: Logger
-  hookTimeoutMs: number
-  deliveryTimeoutMs: number
-  teardownCommand?: string
-  reporter: StepReporter
-}
+import type { Task, TaskExit, TaskRemains } from './backend.ts'
+import { type DirectTaskContext, runTaskHook } from './direct-context.ts'
+import { saveLeftWork } from './direct-save.ts'
 
 /** A started agent of the direct backend: `shim` and below. See `Task` for what may be called when. */
 export class DirectTask implements Task {
@@ -71,20 +42,22 @@ export class DirectTask implements Task {
     }
   }
 
-  async finish({ isAbandoned, signal }: { isAbandoned: boolean; signal: AbortSignal }): Promise<{ lastWords: string }> {
+  async finish({ isAbandoned, signal }: { isAbandoned: boolean; signal: AbortSignal }): Promise<TaskRemains> {
     const { paths, log, token, dialer, secrets, deliveryTimeoutMs } = this.#context
     try {
       await endEverything(this.#context, this.#shim)
       const lastWords = createMasker(secrets).mask(lastLines(await readTail(paths.log, 8 * 1024)))
+      // Of an execution that is over nothing would be taken.
+      const isLost = !isAbandoned && (await saveLeftWork(this.#context, signal)) === 'lost'
       const timeoutMs = isAbandoned ? Math.min(deliveryTimeoutMs, 10_000) : deliveryTimeoutMs
       const delivery = await deliverSpool({ folder: paths.spool, token, dialer, log, timeoutMs, signal })
       if (delivery === 'kept') log.warn('The agent’s last events are not delivered yet; they are kept and tried again')
       await tearDown(this.#context)
       await cleanUp(this.#context, { keepsSpool: delivery === 'kept' })
-      return { lastWords }
+      return { lastWords, isLost }
     } catch (error) {
       log.error({ error }, 'A task could not be cleaned up')
-      return { lastWords: '' }
+      return { lastWords: '', isLost: false }
     }
   }
 }
@@ -99,49 +72,6 @@ export async function endEverything(
   if (shim) selection.root = shim
   const { survivors } = await endProcessTree(selection, 0)
   if (survivors.length > 0) log.error({ pids: survivors.map(({ pid }) => pid) }, 'Processes of a task cannot be ended')
-}
-
-/** Runs one of the operator's commands as the task's user, shut in like the task, with nothing of the worker's environment. */
-export async function runTaskHook(
-  context: DirectTaskContext,
-  options: { command: string; variables?: Record<string, string>; signal?: AbortSignal },
-): Promise<HookResult> {
-  const { record, paths, user, base, isolation, hookTimeoutMs } = context
-  const { task_id, execution_id, workspace } = record
-  const environment = { ...hookEnvironment({ task_id, execution_id }, { base, workspace }), ...options.variables }
-  await writeVariables(context, environment)
-  const command = ['/bin/sh', '-c', starter, 'oz-hook', paths.agent.variables, '/bin/sh', '-c', options.command]
-  const wrapped = isolation.wrap(command, { user, workspace, exposed: exposedOf(paths) })
-  return runHook({
-    command: wrapped.command,
-    workspace,
-    executionId: execution_id,
-    logFile: paths.log,
-    timeoutMs: hookTimeoutMs,
-    signal: options.signal,
-  })
-}
-
-/** What of the control folder is the task's. */
-export function exposedOf(paths: TaskFolder): string[] {
-  return [paths.agent.folder, paths.spool]
-}
-
-export async function writeVariables(
-  { paths, user }: DirectTaskContext,
-  variables: Record<string, string>,
-): Promise<void> {
-  const file = paths.agent.variables
-  // The folder is the task's: whatever lies there under this name is removed, not written through.
-  await removeTree(file)
-  // `wx` follows no link, and what is given away is the file that was opened, whatever lies under its name by then.
-  const handle = await open(file, 'wx', 0o600)
-  try {
-    await handle.writeFile(variablesFile(variables))
-    if (user) await handle.chown(user.uid, user.gid)
-  } finally {
-    await handle.close()
-  }
 }
 
 async function tearDown(context: DirectTaskContext): Promise<void> {

@@ -30,17 +30,11 @@ import {
 import { takeTaskUser } from '../task-users.ts'
 import type { WorkerOptions } from '../worker-options.ts'
 import { type AdoptedTask, type Backend, type StepReporter, type Task, TaskFailure, type TaskRefs } from './backend.ts'
+import { type DirectTaskContext, exposedOf, runTaskHook, writeVariables } from './direct-context.ts'
 import { directLayout } from './direct-layout.ts'
+import { saveLeftWork } from './direct-save.ts'
 import { clearEnded, clearFormerExecutions, deliverLeft, listOutlivers, type SweepScope } from './direct-sweep.ts'
-import {
-  cleanUp,
-  DirectTask,
-  type DirectTaskContext,
-  endEverything,
-  exposedOf,
-  runTaskHook,
-  writeVariables,
-} from './direct-task.ts'
+import { cleanUp, DirectTask, endEverything } from './direct-task.ts'
 
 /**
  * Tasks as processes of this machine: a process tree and a folder each. It owns `<state>/tasks` and the workspaces; `task-folder.ts` says
@@ -52,6 +46,8 @@ interface DirectBackendOptions {
   log: Logger
   /** How long an ended agent's events may take to be delivered before its outcome is reported. */
   deliveryTimeoutMs?: number
+  /** How long what a dead agent left may take to be saved. Its lease holds meanwhile: the saver renews it. */
+  savingTimeoutMs?: number
 }
 
 export function createDirectBackend({
@@ -59,8 +55,9 @@ export function createDirectBackend({
   dialer,
   log,
   deliveryTimeoutMs = 30_000,
+  savingTimeoutMs = 120_000,
 }: DirectBackendOptions): Backend {
-  return new DirectBackend({ worker, dialer, log, deliveryTimeoutMs })
+  return new DirectBackend({ worker, dialer, log, deliveryTimeoutMs, savingTimeoutMs })
 }
 
 class DirectBackend implements Backend {
@@ -154,23 +151,29 @@ class DirectBackend implements Backend {
   }
 
   async #takeOver(former: TaskRecord, shim: ProcessIdentity, reporter: StepReporter): Promise<Task> {
-    const { uid, workspace, execution_id: executionId } = former
-    const isolation = this.#chosenIsolation()
-    const user = uid === undefined ? isolation.sharedUser : { uid, gid: uid }
-    const paths = taskFolder(this.#stateDir, executionId)
-    const token = await readFile(paths.token, 'utf8').catch(() => undefined)
+    const { workspace, execution_id: executionId } = former
     const record = { ...former, worker: identifyProcess(process.pid) ?? null }
+    const context = await this.#formerContext(record, reporter)
+    const { user, paths, isolation } = context
     await writeRecord(paths, record)
-    const secrets = [this.#options.worker.apiKey, ...(token === undefined ? [] : [token])]
-    const context = this.#contextOf({ record, paths, user, token, secrets, reporter })
     const { depth } = isolation.wrap([], { user, workspace, exposed: exposedOf(paths) })
     return this.#forgetWhenFinished(executionId, new DirectTask(context, { shim, depth }))
+  }
+
+  /** Of a task that an earlier worker process has started. */
+  async #formerContext(record: TaskRecord, reporter: StepReporter): Promise<DirectTaskContext> {
+    const { uid, execution_id: executionId } = record
+    const user = uid === undefined ? this.#chosenIsolation().sharedUser : { uid, gid: uid }
+    const paths = taskFolder(this.#stateDir, executionId)
+    const token = await readFile(paths.token, 'utf8').catch(() => undefined)
+    const secrets = [this.#options.worker.apiKey, ...(token === undefined ? [] : [token])]
+    return this.#contextOf({ record, paths, user, token, secrets, reporter })
   }
 
   #contextOf(
     task: Pick<DirectTaskContext, 'record' | 'paths' | 'user' | 'token' | 'secrets' | 'reporter'>,
   ): DirectTaskContext {
-    const { worker, dialer, log, deliveryTimeoutMs } = this.#options
+    const { worker, dialer, log, deliveryTimeoutMs, savingTimeoutMs } = this.#options
     const { task_id: runId, execution_id: executionId } = task.record
     return {
       ...task,
@@ -181,6 +184,9 @@ class DirectBackend implements Backend {
       log: log.child({ runId, executionId }),
       hookTimeoutMs: worker.direct.hookTimeoutMs ?? 600_000,
       deliveryTimeoutMs,
+      oz: this.#oz,
+      serverRootUrl: worker.serverRootUrl,
+      savingTimeoutMs,
       teardownCommand: worker.direct.teardownCommand,
     }
   }
@@ -194,7 +200,10 @@ class DirectBackend implements Backend {
   #sweepScope(): SweepScope {
     const { worker, log } = this.#options
     const isActive = (executionId: string) => this.#active.has(executionId)
-    return { stateDir: this.#stateDir, serverUrl: worker.serverUrl, isActive, log }
+    const saveLeft = async (record: TaskRecord, signal: AbortSignal) => {
+      await saveLeftWork(await this.#formerContext(record, silentReporter), signal)
+    }
+    return { stateDir: this.#stateDir, serverUrl: worker.serverUrl, isActive, saveLeft, log }
   }
 
   /** One at a time: what clears a workspace, and what makes the next one of the same run. */
@@ -331,6 +340,9 @@ class DirectBackend implements Backend {
     return this.#isolation
   }
 }
+
+/** For tasks that are not ours to speak of. */
+const silentReporter: StepReporter = { started() {}, completed() {}, failed() {} }
 
 /** For a task whose agent never ran: there is nothing in it that is worth keeping. */
 async function undo(context: DirectTaskContext): Promise<void> {

@@ -1,0 +1,160 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { openSpool } from '@openoz/machine'
+import { expect, test } from 'vitest'
+import { type ControlPlane, startControlPlane } from '../test-support/control-plane.ts'
+import { until } from '../test-support/until.ts'
+import { createFolder, startWorker, type TestWorkerOptions, workerKey, writeOz } from '../test-support/worker.ts'
+
+/** The agent: leaves work that is not saved, and dies. `save` is what the same program does when it is asked to save. */
+const agent = (save: string, die = 'kill -KILL $$') => `
+if [ "$2" = save-work ]; then
+${save}
+fi
+mkdir -p "$OZ_SPOOL_DIR/kept" && echo '{}' >"$OZ_SPOOL_DIR/kept/workspace.json"
+rm "$OZ_EXECUTION_TOKEN_FILE"
+echo unsaved >"$OZ_WORKSPACE_ROOT/file"
+${die}`
+
+const look = (folder: string) => `
+{ echo "arguments: $*"; id -u; cat "$OZ_EXECUTION_TOKEN_FILE" "$OZ_WORKSPACE_ROOT/file"; echo; stat -c %u "$OZ_SPOOL_DIR"; env; } >"$OZ_WORKSPACE_ROOT/seen"
+cp ${folder}/ready/* "$OZ_SPOOL_DIR"; rm -r "$OZ_SPOOL_DIR/kept"; exit 0`
+
+const lost = 'Files that it had changed since they were last saved are lost.'
+
+/** Events for a saver to leave. */
+async function prepareEvents(folder: string): Promise<void> {
+  {
+    using spool = await openSpool(join(folder, 'ready'))
+    spool.append([{ type: 'notice', data: { level: 'info', text: 'saved' } }])
+  }
+  await once(spawn('chmod', ['-R', 'a+rX', join(folder, 'ready')]), 'exit')
+}
+
+async function runTask(folder: string, options: TestWorkerOptions) {
+  await using cp = await startControlPlane()
+  await using worker = startWorker(cp, folder, options)
+  await worker.listening()
+  const assignment = cp.assign()
+  const outcome = await cp.outcome(assignment.execution_id)
+  return { outcome, assignment, cp, log: worker.log(), leftovers: worker.leftovers() }
+}
+
+test('what a killed agent left is saved by the same program as the same task, delivered, and only then reported', async () => {
+  using folder = createFolder()
+  await prepareEvents(folder.path)
+  const teardownCommand = `cp "$OZ_WORKSPACE_ROOT/seen" ${folder.path}/out/seen`
+  const out = join(folder.path, 'out')
+  mkdirSync(out)
+  chmodSync(out, 0o777)
+  const { outcome, assignment, cp, log, leftovers } = await runTask(folder.path, {
+    oz: agent(look(folder.path)),
+    direct: { teardownCommand },
+    taskEnvironment: { MINE: 'from the configuration' },
+  })
+  expect(outcome).toMatchObject({ type: 'task_failed', data: { failure_reason: 'agent_invocation', exit_code: 137 } })
+  expect(outcome.data.message).not.toContain(lost)
+  const events = cp.state.events.flatMap(({ batch }) => batch.events.map(({ data }) => data.text))
+  expect(events).toEqual(['saved'])
+  expect(cp.state.events[0]?.token).toBe(assignment.execution_token)
+  const seen = readFileSync(join(out, 'seen'), 'utf8')
+  expect(seen).toContain(`arguments: agent save-work --server-root-url ${cp.url}`)
+  expect(seen).toContain(`${assignment.execution_token}`)
+  expect(seen).toContain('unsaved')
+  expect(seen).toContain('MINE=from the configuration')
+  expect(seen).toContain(`OZ_EXECUTION_ID=${assignment.execution_id}`)
+  expect(seen).not.toContain(workerKey)
+  const [, uid, ...rest] = seen.split('\n')
+  if (process.getuid?.() === 0) {
+    expect(uid).not.toBe('0')
+    expect(rest).toContain(uid)
+  }
+  expect(log).toContain('what it had done was saved')
+  expect(leftovers).toEqual({ tasks: [], workspaces: [], users: [] })
+})
+
+test.each([
+  ['does not know how', 'echo "unknown command" >&2; exit 2'],
+  ['fails', 'exit 1'],
+  ['hangs', 'sleep 600'],
+  ['is killed', 'kill -KILL $$'],
+])('where the saver %s, the end is reported with what is lost', async (_, save) => {
+  using folder = createFolder()
+  const { outcome, log, leftovers } = await runTask(folder.path, {
+    oz: agent(save, 'echo "last words" >&2; exit 3'),
+    timing: { savingTimeoutMs: 500 },
+  })
+  expect(outcome).toMatchObject({ type: 'task_failed', data: { failure_reason: 'container_exit', exit_code: 3 } })
+  expect(outcome.data.message).toContain(lost)
+  expect(outcome.data.message).toContain('last words')
+  expect(log).toContain('its files since the last save are lost')
+  expect(leftovers).toEqual({ tasks: [], workspaces: [], users: [] })
+})
+
+test('an agent that left nothing is not saved', async () => {
+  using folder = createFolder()
+  const { log } = await runTask(folder.path, {
+    oz: `[ "$2" = save-work ] && touch ${folder.path}/asked; kill -KILL $$`,
+  })
+  expect(existsSync(join(folder.path, 'asked'))).toBe(false)
+  expect(log).not.toContain('saved')
+})
+
+/** A worker process that is killed, and then its agent: nobody is there when it ends. */
+async function endedUnseen(cp: ControlPlane, folder: string, oz: string) {
+  const stateDir = join(folder, 'state')
+  const config = join(folder, 'worker.yaml')
+  writeFileSync(config, `backend:\n  direct:\n    oz_path: ${writeOz(folder, oz)}\n    state_dir: ${stateDir}\n`)
+  const flags = { serverUrl: cp.url, workerId: 'test-worker', backend: 'direct', configFile: config }
+  const program = fileURLToPath(new URL('../test-support/worker-process.ts', import.meta.url))
+  const child = spawn(process.execPath, [program, JSON.stringify(flags)], {
+    env: { PATH: process.env.PATH, HOME: folder, OZ_API_KEY: workerKey },
+    stdio: 'ignore',
+  })
+  await cp.message('worker_hello')
+  const assignment = cp.assign()
+  await until('the agent', () => existsSync(join(stateDir, 'workspaces', assignment.task_id, 'file')))
+  await cp.message('task_step', ({ step, status }) => step === 'start' && status === 'completed')
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+  writeFileSync(join(folder, 'go'), '')
+  const exit = join(stateDir, 'tasks', assignment.execution_id, 'exit')
+  await until('the end of the agent', () => existsSync(exit))
+  return assignment
+}
+
+const waiting = (folder: string) =>
+  `until [ -e "${folder}/go" ] || ! [ -e "${folder}/ready" ]; do sleep 0.05; done; kill -KILL $$`
+
+test('an agent that ended while no worker was there is saved, delivered and reported by the next one', async () => {
+  using folder = createFolder()
+  await prepareEvents(folder.path)
+  await using cp = await startControlPlane()
+  const oz = agent(look(folder.path), waiting(folder.path))
+  const { execution_id, execution_token } = await endedUnseen(cp, folder.path, oz)
+  await using worker = startWorker(cp, folder.path, { oz })
+  await worker.listening()
+  expect(await cp.outcome(execution_id)).toMatchObject({
+    type: 'task_failed',
+    data: { failure_reason: 'agent_invocation', exit_code: 137 },
+  })
+  expect(cp.state.events).toMatchObject([{ token: execution_token, batch: { events: [{ data: { text: 'saved' } }] } }])
+  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+})
+
+test('of another worker id it is saved too, and left to that one’s lease to report', async () => {
+  using folder = createFolder()
+  await prepareEvents(folder.path)
+  await using cp = await startControlPlane()
+  const oz = agent(look(folder.path), waiting(folder.path))
+  const { execution_id } = await endedUnseen(cp, folder.path, oz)
+  await using worker = startWorker(cp, folder.path, { oz, workerId: 'other-worker' })
+  await worker.listening()
+  await until('the sweep', () => worker.log().includes('Swept what an ended task had left'))
+  expect(cp.state.events).toMatchObject([{ batch: { events: [{ data: { text: 'saved' } }] } }])
+  expect(cp.messagesOf('task_failed').filter(({ data }) => data.execution_id === execution_id)).toEqual([])
+  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+})
