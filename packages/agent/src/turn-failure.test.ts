@@ -3,11 +3,11 @@ import { expect, test } from 'vitest'
 import { turnFailure } from './turn-failure.ts'
 
 test('a full disk is named, whoever met it', () => {
-  const error = Object.assign(new Error('no space'), { code: 'ENOSPC', path: '/work/x' })
+  const error = Object.assign(new Error('no space'), { code: 'ENOSPC', path: '/srv/x' })
   expect(turnFailure(error)).toMatchObject({
     outcome: 'ERROR',
     errorCode: 'disk_full',
-    message: expect.stringContaining('/work/x'),
+    message: expect.stringContaining('/srv/x'),
   })
 })
 
