@@ -42,11 +42,35 @@ test('the models of all providers are listed, and one that fails hides no other'
   expect(await catalog.list()).toEqual({
     default_model_id: 'anthropic/claude-x',
     models: [
-      { id: 'anthropic/claude-x', display_name: 'Claude X', provider: 'ANTHROPIC', vision_supported: true },
+      {
+        id: 'anthropic/claude-x',
+        display_name: 'Claude X',
+        provider: 'ANTHROPIC',
+        vision_supported: true,
+        context_window: 200_000,
+      },
       { id: 'ollama/qwen3:8b', display_name: 'qwen3:8b', provider: 'UNKNOWN', vision_supported: false },
       { id: 'ollama/hf.co/a/b:Q4', display_name: 'hf.co/a/b:Q4', provider: 'UNKNOWN', vision_supported: false },
     ],
     problems: [{ provider: 'openai', problem: 'it cannot be reached: nothing listens at 127.0.0.1:1' }],
+    providers: [
+      { name: 'anthropic', usable: true, models: 1 },
+      {
+        name: 'openai',
+        usable: false,
+        models: 0,
+        reason: 'it cannot be reached: nothing listens at 127.0.0.1:1',
+      },
+      { name: 'ollama', usable: true, models: 2 },
+      { name: 'google', usable: false, models: 0, reason: 'GEMINI_API_KEY is not set' },
+      { name: 'bedrock', usable: false, models: 0, reason: 'AWS_BEARER_TOKEN_BEDROCK is not set' },
+      {
+        name: 'azure',
+        usable: false,
+        models: 0,
+        reason: 'AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT are not set',
+      },
+    ],
   })
   expect(anthropic.requests[0]).toMatchObject({
     path: '/v1/models?limit=1000',
@@ -56,7 +80,7 @@ test('the models of all providers are listed, and one that fails hides no other'
 
 test('without a provider the list is empty and every model is refused with the variables to set', async () => {
   using catalog = openCatalog({})
-  expect(await catalog.list()).toEqual({ default_model_id: '', models: [], problems: [] })
+  expect(await catalog.list()).toMatchObject({ default_model_id: '', models: [], problems: [] })
   await expect(catalog.resolve('openai/x')).rejects.toMatchObject({
     code: 'model_provider_missing',
     message: expect.stringMatching(/for the model openai\/x.*OPENAI_API_KEY/),
@@ -117,6 +141,8 @@ test('dated and tagged models answer to their short names', async () => {
       id: `anthropic/${name}`,
       wire: 'anthropic-messages',
       base_path: '/llm/anthropic/v1',
+      context_window: 200_000,
+      vision: true,
     })
   await expect(catalog.resolve('anthropic/claude-sonnet-4')).rejects.toMatchObject({ code: 'model_unknown' })
 })
@@ -229,6 +255,82 @@ test('what a list says about windows and images is passed on', async () => {
   )
   using catalog = openCatalog({ OPENAI_BASE_URL: `${provider.url}/v1` })
   expect((await catalog.resolve('a')).access.context_window).toBe(32_768)
-  expect((await catalog.resolve('b')).access.context_window).toBe(8192)
+  expect((await catalog.resolve('b')).access).toMatchObject({ context_window: 8192, vision: true })
   expect((await catalog.list()).models.map((model) => model.vision_supported)).toEqual([false, true])
+})
+
+test('Google’s list is read in its own shape, without what does not answer prompts', async () => {
+  await using provider = await startTestProvider((response) =>
+    answerJson(response, {
+      models: [
+        {
+          name: 'models/gemini-2.5-pro',
+          displayName: 'Gemini 2.5 Pro',
+          inputTokenLimit: 1_048_576,
+          supportedGenerationMethods: ['generateContent', 'countTokens'],
+        },
+        { name: 'models/text-embedding-004', supportedGenerationMethods: ['embedContent'] },
+        { name: 'models/gemini-2.5-flash-image', supportedGenerationMethods: ['generateContent'] },
+      ],
+    }),
+  )
+  using catalog = openCatalog({ GEMINI_API_KEY: 'g', GOOGLE_GEMINI_BASE_URL: provider.url })
+  expect((await catalog.list()).models).toEqual([
+    {
+      id: 'google/gemini-2.5-pro',
+      display_name: 'Gemini 2.5 Pro',
+      provider: 'GOOGLE',
+      vision_supported: true,
+      context_window: 1_048_576,
+    },
+  ])
+  expect((await catalog.resolve('gemini-2.5-pro')).access).toEqual({
+    id: 'google/gemini-2.5-pro',
+    wire: 'google-generate-content',
+    base_path: '/llm/google/v1beta',
+    context_window: 1_048_576,
+    vision: true,
+  })
+  expect(provider.requests[0]).toMatchObject({
+    path: '/v1beta/models?pageSize=1000',
+    headers: { 'x-goog-api-key': 'g' },
+  })
+})
+
+test('Bedrock behind an address of one’s own is not asked for a list, and has what is asked of it', async () => {
+  await using provider = await startTestProvider(listing())
+  using catalog = openCatalog({ AWS_BEARER_TOKEN_BEDROCK: 'b', AWS_ENDPOINT_URL_BEDROCK_RUNTIME: provider.url })
+  const { access, upstreamModel } = await catalog.resolve('bedrock/us.anthropic.claude-sonnet-4-20250514-v1:0')
+  expect(upstreamModel).toBe('us.anthropic.claude-sonnet-4-20250514-v1:0')
+  expect(access).toMatchObject({ wire: 'bedrock-converse', base_path: '/llm/bedrock', context_window: 200_000 })
+  expect((await catalog.list()).providers[0]).toMatchObject({ name: 'bedrock', usable: true, models: 0 })
+  expect(provider.requests).toEqual([])
+})
+
+test('Azure’s list tells whether the key is good, and nothing about deployments', async () => {
+  let status = 200
+  await using provider = await startTestProvider((response) =>
+    answerJson(response, { data: [{ id: 'gpt-4.1' }] }, status),
+  )
+  const env = { AZURE_OPENAI_API_KEY: 'a', AZURE_OPENAI_ENDPOINT: provider.url }
+  using catalog = openCatalog(env)
+  expect((await catalog.resolve('azure/my-deployment')).access).toMatchObject({
+    id: 'azure/my-deployment',
+    wire: 'openai-chat',
+    base_path: '/llm/openai/v1',
+  })
+  expect((await catalog.list()).providers[0]).toMatchObject({
+    usable: true,
+    models: 0,
+    reason: expect.stringContaining('azure/DEPLOYMENT'),
+  })
+  status = 401
+  using refused = openCatalog(env)
+  expect((await refused.list()).providers[0]).toMatchObject({ usable: false, reason: 'it refuses the key (401)' })
+})
+
+test('agents are told where the gateway is, when it is a process of its own', async () => {
+  await using provider = await startTestProvider(listing('a'))
+  using catalog = openCatalog({ OPENAI_BASE_URL: provider.url }, { gatewayUrl: 'https://models.example.com' })
+  expect((await catalog.resolve('a')).access.base_url).toBe('https://models.example.com')
 })

@@ -9,21 +9,25 @@
  * installed a moment ago. Where there is no list, the user's word counts.
  */
 
-import { AppError, type ListModelsResponse, type ModelAccess } from '@openoz/protocol'
+import { AppError, type ListModelsResponse, type ModelAccess, type ModelWire } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import { type ProviderConnections, ProviderUnreachable } from './connections.ts'
 import { preferredModel } from './default-model.ts'
+import { findKnownModel } from './known-models.ts'
+import type { ModelProvider } from './model-provider.ts'
 import { fetchModels, type ListedModel } from './provider-models.ts'
-import type { ModelProvider } from './providers.ts'
+import type { FoundProviders } from './providers.ts'
 
 export interface ModelCatalog {
   /** Never rejects: a provider that does not answer is one of `problems`. */
   list(): Promise<ListModelsResponse>
   /**
    * `provider/model`, or a bare model when only one provider has it, or nothing for the default. Rejects with `model_provider_missing`,
-   * `model_unknown`, `model_ambiguous`, `model_default_missing`.
+   * `model_unknown`, `model_ambiguous`, `model_default_missing`. `preferred` decides between providers of which several may be meant.
    */
-  resolve(modelId: string | undefined): Promise<ResolvedModel>
+  resolve(modelId: string | undefined, preferred?: (provider: ModelProvider) => boolean): Promise<ResolvedModel>
+  /** Of a listed model's id. */
+  wireOf(modelId: string): ModelWire | undefined
 }
 
 export interface ResolvedModel {
@@ -40,6 +44,8 @@ export interface ModelCatalogOptions {
   clock: { now(): number }
   /** `OZ_DEFAULT_MODEL` */
   defaultModel?: string | null
+  /** `OZ_GATEWAY_URL`: where agents find the gateway, if not at the control plane's own address. */
+  gatewayUrl?: string | null
   /** How long one provider may take to list its models. */
   listTimeoutMs?: number
 }
@@ -52,11 +58,13 @@ const secondLookAfterMs = 2_000
 /** Enough to find the right spelling in, short enough for a status line. */
 const namedInErrors = 10
 
-/** Where a harness finds the gateway for this wire. The clients of all three append their own route to it. */
+/** Where a harness finds the gateway for this wire. The clients of all of them append their own route to it. */
 const basePaths: Record<ModelAccess['wire'], string> = {
   'anthropic-messages': '/llm/anthropic/v1',
   'openai-chat': '/llm/openai/v1',
   'openai-responses': '/llm/openai/v1',
+  'google-generate-content': '/llm/google/v1beta',
+  'bedrock-converse': '/llm/bedrock',
 }
 
 interface ProviderList {
@@ -67,8 +75,8 @@ interface ProviderList {
   asking: Promise<void> | undefined
 }
 
-export function createModelCatalog(providers: ModelProvider[], options: ModelCatalogOptions): ModelCatalog {
-  const { connections, log, clock, defaultModel, listTimeoutMs = 3_000 } = options
+export function createModelCatalog({ providers, missing }: FoundProviders, options: ModelCatalogOptions): ModelCatalog {
+  const { connections, log, clock, defaultModel, gatewayUrl, listTimeoutMs = 3_000 } = options
   const lists = providers.map(
     (provider): ProviderList => ({
       provider,
@@ -111,12 +119,15 @@ export function createModelCatalog(providers: ModelProvider[], options: ModelCat
   async function search(wanted: ProviderList[], modelId: string): Promise<ResolvedModel[]> {
     const found = (await Promise.all(wanted.map(upToDate))).flatMap((list) => findIn(list, modelId))
     if (found.length > 0) return found
-    const old = wanted.filter((list) => list.models?.length && clock.now() - list.askedAt > secondLookAfterMs)
+    const old = wanted.filter((list) => isWhole(list) && clock.now() - list.askedAt > secondLookAfterMs)
     await Promise.all(old.map(ask))
     return old.flatMap((list) => findIn(list, modelId))
   }
 
-  async function resolve(modelId: string | undefined): Promise<ResolvedModel> {
+  async function resolve(
+    modelId: string | undefined,
+    preferred: (provider: ModelProvider) => boolean = () => true,
+  ): Promise<ResolvedModel> {
     if (lists.length === 0)
       throw new AppError('model_provider_missing', { forModel: modelId ? ` for the model ${modelId}` : '' })
     if (!modelId) return defaultModel ? resolve(defaultModel) : resolvePreferred()
@@ -127,16 +138,17 @@ export function createModelCatalog(providers: ModelProvider[], options: ModelCat
     if (named && rest) {
       const [model] = await search([named], rest)
       if (model) return model
-      if (!named.models?.length) return toResolved(named, rest)
+      if (!isWhole(named)) return toResolved(named, rest)
     }
     // A router's own names may begin with a provider's: openai/gpt-5 of an OpenAI-compatible server.
     const found = await search(lists, modelId)
     const [model] = found
-    if (model && found.length === 1) return model
+    const [meant, ...others] = found.length > 1 ? found.filter(({ provider }) => preferred(provider)) : found
+    if (meant && others.length === 0) return meant
     if (model)
       throw new AppError('model_ambiguous', { modelId, usable: found.map(({ access }) => access.id).join(', ') })
-    const [only] = lists
-    if (only && lists.length === 1 && !only.models?.length) return toResolved(only, modelId)
+    const [only, ...more] = lists.filter(({ provider }) => preferred(provider))
+    if (only && more.length === 0 && !isWhole(only)) return toResolved(only, modelId)
     throw new AppError('model_unknown', { modelId, usable: nameUsable(lists) })
   }
 
@@ -164,25 +176,60 @@ export function createModelCatalog(providers: ModelProvider[], options: ModelCat
             id: `${provider.name}/${model.name}`,
             display_name: model.displayName,
             provider: provider.vendor,
-            vision_supported: model.canSee,
+            vision_supported: model.canSee ?? false,
+            ...(model.contextWindow && { context_window: model.contextWindow }),
           })),
       ),
-      problems: lists.flatMap(({ provider, models, problem }) => {
-        if (problem) return [{ provider: provider.name, problem }]
-        if (models?.length === 0)
-          return [{ provider: provider.name, problem: `it lists no models; name one as ${provider.name}/MODEL` }]
-        return []
+      problems: lists.flatMap((list) => {
+        const problem = list.problem ?? whyNoModels(list)
+        return problem ? [{ provider: list.provider.name, problem }] : []
       }),
+      providers: [
+        ...lists.map((list) => {
+          const reason = list.problem ?? whyNoModels(list)
+          return {
+            name: list.provider.name,
+            usable: list.problem === undefined,
+            models: list.models?.filter((model) => model.isTextModel).length ?? 0,
+            ...(reason !== undefined && { reason }),
+          }
+        }),
+        ...missing.map(({ name, reason }) => ({ name, usable: false, models: 0, reason })),
+      ],
     }
   }
 
-  return { list, resolve }
+  function toResolved({ provider }: ProviderList, name: string, listed?: ListedModel): ResolvedModel {
+    const known = listed ?? findKnownModel(provider.kind, name)
+    const access: ModelAccess = {
+      id: `${provider.name}/${name}`,
+      wire: provider.wire,
+      base_path: basePaths[provider.wire],
+    }
+    if (gatewayUrl) access.base_url = gatewayUrl
+    if (known.contextWindow) access.context_window = known.contextWindow
+    if (known.canSee !== undefined) access.vision = known.canSee
+    return { access, provider, upstreamModel: name }
+  }
+
+  function findIn(list: ProviderList, name: string): ResolvedModel[] {
+    const model =
+      list.models?.find((listed) => listed.name === name) ?? list.models?.find((listed) => isAlias(name, listed.name))
+    return model ? [toResolved(list, name, model)] : []
+  }
+
+  const wires = new Map(providers.map(({ name, wire }) => [name, wire]))
+  return { list, resolve, wireOf: (modelId) => wires.get(modelId.split('/', 1)[0] ?? '') }
 }
 
-function findIn(list: ProviderList, name: string): ResolvedModel[] {
-  const model =
-    list.models?.find((listed) => listed.name === name) ?? list.models?.find((listed) => isAlias(name, listed.name))
-  return model ? [toResolved(list, name, model)] : []
+/** What is not in its list does not exist; else the user's word counts. */
+function isWhole({ provider, models }: ProviderList): boolean {
+  return provider.lists === 'whole' && models !== undefined && models.length > 0
+}
+
+function whyNoModels({ provider, models }: ProviderList): string | undefined {
+  if (models === undefined || models.length > 0) return undefined
+  return `it lists no models; name one as ${provider.name}/${provider.kind === 'azure' ? 'DEPLOYMENT' : 'MODEL'}`
 }
 
 /**
@@ -195,21 +242,11 @@ function isAlias(name: string, listed: string): boolean {
   return listed.startsWith(`${stem}-`) && /^\d{8}$/.test(listed.slice(stem.length + 1))
 }
 
-function toResolved({ provider }: ProviderList, name: string, listed?: ListedModel): ResolvedModel {
-  const access: ModelAccess = {
-    id: `${provider.name}/${name}`,
-    wire: provider.wire,
-    base_path: basePaths[provider.wire],
-  }
-  if (listed?.contextWindow) access.context_window = listed.contextWindow
-  return { access, provider, upstreamModel: name }
-}
-
 function nameUsable(lists: ProviderList[]): string {
   const ids = lists.flatMap(({ provider, models = [] }) =>
     models.filter((model) => model.isTextModel).map((model) => `${provider.name}/${model.name}`),
   )
-  const silent = lists.filter(({ models }) => !models?.length).map(({ provider }) => `${provider.name}/…`)
+  const silent = lists.filter((list) => !isWhole(list)).map(({ provider }) => `${provider.name}/…`)
   const more = ids.length > namedInErrors ? [`and ${ids.length - namedInErrors} more`] : []
   return [...ids.slice(0, namedInErrors), ...more, ...silent].join(', ') || 'none'
 }

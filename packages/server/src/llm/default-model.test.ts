@@ -11,7 +11,7 @@ const model = (name: string, createdAt = 0, isTextModel = true): ListedModel => 
   isTextModel,
 })
 const choose = (env: Record<string, string>, ...models: ListedModel[]) => {
-  const [provider] = findProviders(env)
+  const [provider] = findProviders(env).providers
   return provider && preferredModel(provider, models)?.name
 }
 
@@ -51,4 +51,19 @@ test('of OpenAI it is the newest full-size text model', () => {
 test('of a server of one’s own it is the first', () => {
   expect(choose({ OPENAI_BASE_URL: 'http://x/v1' }, model('z'), model('gpt-5'))).toBe('z')
   expect(choose({ OLLAMA_HOST: 'x' }, model('z'), model('a'))).toBe('z')
+})
+
+test('of Google it is the newest Pro that is released', () => {
+  const google = { GEMINI_API_KEY: 'k' }
+  const models = [model('gemini-2.5-flash'), model('gemini-2.5-pro'), model('gemini-3-pro-preview')]
+  expect(choose(google, ...models)).toBe('gemini-2.5-pro')
+  expect(choose(google, model('gemini-2.5-flash'), model('gemini-3-pro-preview'))).toBe('gemini-3-pro-preview')
+})
+
+test('of Bedrock it is the newest Sonnet', () => {
+  const bedrock = { AWS_BEARER_TOKEN_BEDROCK: 'k', AWS_REGION: 'eu-central-1' }
+  const old = model('anthropic.claude-3-5-sonnet-20240620-v1:0')
+  expect(choose(bedrock, model('amazon.nova-pro-v1:0'), old, model('anthropic.claude-sonnet-4-20250514-v1:0'))).toBe(
+    'anthropic.claude-sonnet-4-20250514-v1:0',
+  )
 })

@@ -2,27 +2,32 @@
  * The model gateway: agents speak the providers' own wires to it, with their execution's token for a key. It swaps the key, counts the
  * tokens, and changes nothing else that a client could notice.
  *
+ * Node's own HTTP, without the framework of the other routes: as requests and responses of the web's kind a call takes twice the time.
+ *
  * Nothing of what is said to a model or by it, and no key, goes into a log at any level: ids, names, status, time and counts do.
  */
 
-import type { ServerResponse } from 'node:http'
-import { AppError } from '@openoz/protocol'
-import { type Context, Hono } from 'hono'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { AppError, errorSpecs } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import { toProblem } from '../http/problems.ts'
 import type { ModelCatalog, ResolvedModel } from './catalog.ts'
 import { type ProviderConnections, ProviderUnreachable } from './connections.ts'
-import { CallRefused, callModel } from './model-call.ts'
+import { type ClientError, errorBody, errorHeaders, statusForClients } from './gateway-errors.ts'
+import { type CallRoute, familyOfPath, familyOfWire, findRoute, pathOfWire, type WireFamily } from './gateway-routes.ts'
+import { type CallEnd, CallRefused, callModel } from './model-call.ts'
+import type { ModelCallers } from './model-callers.ts'
+import { listModels } from './model-lists.ts'
 import { type ModelRequest, readBody, readModelRequest } from './model-request.ts'
-import type { ModelWire, ProviderName } from './providers.ts'
-import type { Usage } from './usage-meter.ts'
+import type { Prices } from './prices.ts'
+import type { UsageLog } from './usage-log.ts'
 
 export interface GatewayDeps {
   connections: ProviderConnections
   catalog: ModelCatalog
-  /** Throws an `AppError` for a token that opens nothing. */
-  authenticate(token: string): Promise<GatewayCaller>
-  recordUsage(usage: UsageRecord): Promise<void>
+  callers: ModelCallers
+  prices: Prices
+  usageLog: Pick<UsageLog, 'record'>
   log: Logger
   /** Of a request; default 64 MiB. */
   maxBodyBytes?: number
@@ -30,53 +35,11 @@ export interface GatewayDeps {
   headersTimeoutMs?: number
 }
 
-interface GatewayCaller {
-  executionId: string
-  runId: string
-}
-
-export interface UsageRecord extends GatewayCaller, Usage {
-  /** `openai` */
-  provider: string
-  /** The provider's own name for the model. */
-  model: string
-}
-
 export interface Gateway {
-  /** To be mounted at `/llm`. */
-  routes: Hono<GatewayEnv>
-  /** Resolves when the usage of every call that has ended is recorded; for an orderly stop. */
-  recorded(): Promise<void>
-}
-
-interface GatewayEnv {
-  // What @hono/node-server adds; absent in tests that call the app without a server.
-  Bindings: { outgoing?: ServerResponse }
-}
-
-interface Route {
-  wire: ModelWire
-  /** Below the provider's base. */
-  path: string
-  /** Counting tokens costs none. */
-  isMetered: boolean
-}
-
-const routes = {
-  '/openai/v1/chat/completions': { wire: 'openai-chat', path: '/chat/completions', isMetered: true },
-  '/openai/v1/responses': { wire: 'openai-responses', path: '/responses', isMetered: true },
-  '/anthropic/v1/messages': { wire: 'anthropic-messages', path: '/messages', isMetered: true },
-  '/anthropic/v1/messages/count_tokens': {
-    wire: 'anthropic-messages',
-    path: '/messages/count_tokens',
-    isMetered: false,
-  },
-} as const satisfies Record<string, Route>
-
-const pathOfWire: Record<ModelWire, string> = {
-  'openai-chat': '/llm/openai/v1/chat/completions',
-  'openai-responses': '/llm/openai/v1/responses',
-  'anthropic-messages': '/llm/anthropic/v1/messages',
+  /** For paths that begin with `/llm/`. Never throws or rejects. */
+  handle(request: IncomingMessage, response: ServerResponse): void
+  /** Calls by how they ended; `refused` were answered with an error. */
+  counts: Readonly<Record<CallEnd | 'refused', number>>
 }
 
 /** A conversation with images of a model's largest window. */
@@ -88,48 +51,55 @@ const ownServerHeadersTimeoutMs = 300_000
 const wholeAnswerTimeoutMs = 600_000
 
 export function createGateway(deps: GatewayDeps): Gateway {
-  const { catalog, connections, authenticate, log, maxBodyBytes = defaultMaxBodyBytes } = deps
-  const recording = new Set<Promise<void>>()
-  const withoutUsageOption = new Set<ProviderName>()
+  const { catalog, connections, callers, prices, usageLog, log, maxBodyBytes = defaultMaxBodyBytes } = deps
+  const counts = { ended: 0, left: 0, cut: 0, refused: 0 }
+  const withoutUsageOption = new Set<string>()
 
-  function record(usage: UsageRecord): void {
-    const done = deps.recordUsage(usage).catch((error: unknown) => {
-      const { runId, executionId, inputTokens, outputTokens } = usage
-      log.error({ error, runId, executionId, inputTokens, outputTokens }, 'model usage not recorded')
-    })
-    recording.add(done)
-    void done.finally(() => recording.delete(done))
+  async function answer(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {
+    const { path, query } = splitUrl(request)
+    const caller = await callers.find(readToken(request, query), signal)
+    const route = findRoute(request.method ?? '', path, query)
+    if (route.kind === 'models')
+      return sendJson(response, { status: 200, body: await listModels(catalog, route.family) })
+    await answerCall(route, { request, response, signal, ...caller })
   }
 
-  async function answerCall(c: Context<GatewayEnv>, route: Route): Promise<Response> {
+  async function answerCall(
+    route: CallRoute,
+    { request, response, signal, executionId, runId }: Incoming,
+  ): Promise<void> {
     const startedAt = performance.now()
-    const { executionId, runId } = await authenticate(readToken(c.req.raw.headers))
-    const request = readModelRequest(await readBody(c.req.raw, maxBodyBytes))
-    const model = await catalog.resolve(request.model)
+    const body = await readBody(request, maxBodyBytes)
+    const { model: inPath, isStream = false } = route
+    const asked = readModelRequest(body, inPath === undefined ? undefined : { model: inPath, isStream })
+    const model = await catalog.resolve(asked.model, ({ wire }) => familyOfWire[wire] === route.family)
     checkWire(model, route)
     const about = { executionId, runId, provider: model.provider.name, model: model.upstreamModel }
     try {
-      return await callModel(
+      await callModel(
         {
           model,
-          request,
+          request: asked,
           wire: route.wire,
-          path: route.path,
-          clientHeaders: c.req.raw.headers,
-          signal: c.req.raw.signal,
-          outgoing: c.env?.outgoing,
-          headersTimeoutMs: headersTimeout(model, request),
-          usableModels: () => nameUsable(catalog),
+          path: route.upstream(model.upstreamModel),
+          clientHeaders: request.headers,
+          response,
+          signal,
+          headersTimeoutMs: headersTimeout(model, asked),
           withoutUsageOption,
           onEnd(end, status, usage) {
-            log.debug({ ...about, end, status, ms: Math.round(performance.now() - startedAt), ...usage }, 'model call')
-            if (route.isMetered) record({ ...about, ...usage })
+            counts[end]++
+            if (log.isLevelEnabled('debug')) {
+              const ms = Math.round(performance.now() - startedAt)
+              log.debug({ ...about, end, status, ms, ...usage }, 'model call')
+            }
+            if (!route.isMetered) return
+            usageLog.record({ ...about, ...usage, costUsd: prices.cost(model.provider, model.upstreamModel, usage) })
           },
         },
         connections,
       )
     } catch (error) {
-      if (c.req.raw.signal.aborted) return new Response(null, { status: 499 })
       throw toCallError(error, model)
     }
   }
@@ -139,48 +109,76 @@ export function createGateway(deps: GatewayDeps): Gateway {
     return deps.headersTimeoutMs ?? (provider.isVendor ? vendorHeadersTimeoutMs : ownServerHeadersTimeoutMs)
   }
 
-  async function answerModels(c: Context<GatewayEnv>): Promise<Response> {
-    await authenticate(readToken(c.req.raw.headers))
-    const { models } = await catalog.list()
-    return c.json({
-      object: 'list',
-      data: models.map(({ id, display_name }) => ({
-        id,
-        object: 'model',
-        created: 0,
-        owned_by: id.split('/', 1)[0],
-        // Anthropic's clients read these two.
-        type: 'model',
-        display_name,
-      })),
-      has_more: false,
+  /** An error's message may quote the prompt: the log gets its code. */
+  function refuse(error: unknown, request: IncomingMessage, response: ServerResponse): void {
+    const { path } = splitUrl(request)
+    const refusal = error instanceof CallRefused ? error.refusal : undefined
+    const told = refusal?.error ?? toClientError(error, path, log)
+    counts.refused++
+    const unreachable = error instanceof AppError && error.code === 'model_provider_unreachable'
+    if (refusal || unreachable)
+      log.warn(
+        { code: told.code, status: told.status, ...(unreachable && { problem: error.details.problem }) },
+        'model call failed',
+      )
+    if (response.headersSent) return void response.destroy()
+    const family = familyOfPath(path)
+    sendJson(response, {
+      status: told.status,
+      body: errorBody(family, told),
+      headers: {
+        ...errorHeaders(family, told),
+        'x-oz-error-code': told.code,
+        'x-should-retry': String(errorSpecs[told.code].retryable),
+        ...(told.status === 503 && { 'retry-after': '1' }),
+        ...refusal?.headers,
+      },
     })
   }
 
-  const app = new Hono<GatewayEnv>()
-  for (const [path, route] of Object.entries(routes)) app.post(path, (c) => answerCall(c, route))
-  app.get('/openai/v1/models', answerModels)
-  app.get('/anthropic/v1/models', answerModels)
-  app.onError((error, c) => answerError(error, c.req.path, log))
   return {
-    routes: app,
-    async recorded() {
-      await Promise.all(recording)
+    counts,
+    handle(request, response) {
+      const gone = new AbortController()
+      response.once('close', () => {
+        if (!response.writableFinished) gone.abort()
+      })
+      answer(request, response, gone.signal).catch((error: unknown) => {
+        if (!gone.signal.aborted) refuse(error, request, response)
+      })
     },
   }
 }
 
-/** Both wires' ways of sending a key. */
-function readToken(headers: Headers): string {
-  const token = /^bearer\s+(\S+)\s*$/i.exec(headers.get('authorization') ?? '')?.[1] ?? headers.get('x-api-key')?.trim()
+interface Incoming {
+  request: IncomingMessage
+  response: ServerResponse
+  signal: AbortSignal
+  executionId: string
+  runId: string
+}
+
+function splitUrl({ url = '' }: IncomingMessage): { path: string; query: string } {
+  const at = url.indexOf('?')
+  return at < 0 ? { path: url, query: '' } : { path: url.slice(0, at), query: url.slice(at) }
+}
+
+/** All the wires' ways of sending a key. */
+function readToken({ headers }: IncomingMessage, query: string): string {
+  const one = (value: string | string[] | undefined) => (typeof value === 'string' ? value.trim() : '')
+  const token =
+    /^bearer\s+(\S+)\s*$/i.exec(headers.authorization ?? '')?.[1] ||
+    one(headers['x-api-key']) ||
+    one(headers['x-goog-api-key']) ||
+    one(headers['api-key']) ||
+    (query.includes('key=') ? new URLSearchParams(query).get('key') : '')
   if (!token) throw new AppError('api_key_missing')
   return token
 }
 
 /** Each family of wires is a path of its own; within OpenAI's, the server behind decides what it speaks. */
-function checkWire({ access, provider }: ResolvedModel, route: Route): void {
-  const isAnthropic = provider.wire === 'anthropic-messages'
-  if (isAnthropic === (route.wire === 'anthropic-messages')) return
+function checkWire({ access, provider }: ResolvedModel, route: CallRoute): void {
+  if (familyOfWire[provider.wire] === route.family) return
   throw new AppError('model_path_wrong', {
     modelId: access.id,
     asked: pathOfWire[route.wire],
@@ -197,33 +195,32 @@ function toCallError(error: unknown, { provider }: ResolvedModel): unknown {
   )
 }
 
-async function nameUsable(catalog: ModelCatalog): Promise<string> {
-  const { models } = await catalog.list()
-  return (
-    models
-      .slice(0, 10)
-      .map(({ id }) => id)
-      .join(', ') || 'none'
-  )
+function toClientError(error: unknown, path: string, log: Logger): ClientError {
+  const { code, status, message } = toProblem(log, error, '', path)
+  return { code: code as ClientError['code'], status: statusForClients(code as ClientError['code'], status), message }
 }
 
-/** The same problem as everywhere, with what the provider said to its client libraries. An error's message may quote the prompt: the log gets its code. */
-function answerError(error: Error, path: string, log: Logger): Response {
-  const refusal = error instanceof CallRefused ? error.refusal : undefined
-  const cause = refusal?.error ?? error
-  if (cause instanceof AppError && (refusal || cause.code === 'model_provider_unreachable')) {
-    const { provider, status, problem } = cause.details
-    log.warn({ code: cause.code, provider, status, problem: refusal ? undefined : problem }, 'model call failed')
-  }
-  // A `type` without a host is read against the address of the request.
-  const body = toProblem(log, cause, '', path)
-  const status = refusal?.status ?? body.status
-  return new Response(JSON.stringify({ ...body, status }), {
-    status,
-    headers: {
-      ...refusal?.headers,
-      'content-type': 'application/problem+json',
-      'x-should-retry': String(body.retryable),
-    },
+interface JsonAnswer {
+  status: number
+  body: unknown
+  headers?: Record<string, string>
+}
+
+function sendJson(response: ServerResponse, { status, body, headers = {} }: JsonAnswer): void {
+  const text = JSON.stringify(body)
+  response
+    .writeHead(status, { ...headers, 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) })
+    .end(text)
+}
+
+/** What a path's clients get before the gateway is there. */
+export function refuseEarly(response: ServerResponse, path: string, error: AppError): void {
+  const family: WireFamily = familyOfPath(path)
+  const told: ClientError = { code: error.code, status: error.spec.status, message: error.message }
+  const headers = { 'x-oz-error-code': error.code, 'x-should-retry': 'true', 'retry-after': '1' }
+  sendJson(response, {
+    status: told.status,
+    body: errorBody(family, told),
+    headers: { ...headers, ...errorHeaders(family, told) },
   })
 }

@@ -1,7 +1,7 @@
-import { AppError } from '@openoz/protocol'
+import type { IncomingMessage } from 'node:http'
+import { AppError, type ModelWire } from '@openoz/protocol'
 import { field } from './json-field.ts'
 import { type FoundMembers, findMembers, setMembers } from './json-members.ts'
-import type { ModelWire } from './providers.ts'
 
 const wantedMembers = ['model', 'stream', 'stream_options'] as const
 
@@ -16,7 +16,9 @@ export interface ModelRequest {
   bodyFor(upstreamModel: string, wire: ModelWire, askForUsage: boolean): Buffer
 }
 
-export function readModelRequest(body: Buffer): ModelRequest {
+/** `inPath`: on wires where the path names the model, and says whether the answer is a stream; the body then passes as it is. */
+export function readModelRequest(body: Buffer, inPath?: { model: string; isStream: boolean }): ModelRequest {
+  if (inPath) return { ...inPath, wantsUsage: false, bytes: body.length, bodyFor: () => body }
   const found = find(body)
   const { model, stream, stream_options: streamOptions } = found.members
   if (typeof model?.value !== 'string' || model.value === '')
@@ -44,22 +46,28 @@ function find(body: Buffer): FoundMembers<(typeof wantedMembers)[number]> {
 }
 
 /** Rejects with `body_too_large` as soon as it is known, without reading on. */
-export async function readBody(request: Request, maxBytes: number): Promise<Buffer> {
-  const encoding = request.headers.get('content-encoding')
-  if (encoding && encoding !== 'identity')
-    throw new AppError('invalid_request', { problem: `The body is compressed (${encoding}); send it plain.` })
-  const declared = request.headers.get('content-length')
-  if (declared !== null) {
-    if (Number(declared) > maxBytes) throw new AppError('body_too_large', { maxBytes })
-    // A declared length is kept to by the HTTP parser, and this way is the shorter one.
-    return Buffer.from(await request.arrayBuffer())
-  }
-  const chunks: Uint8Array[] = []
-  let bytes = 0
-  for await (const chunk of request.body ?? []) {
-    bytes += chunk.length
-    if (bytes > maxBytes) throw new AppError('body_too_large', { maxBytes })
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks)
+export function readBody(request: IncomingMessage, maxBytes: number): Promise<Buffer> {
+  const encoding = request.headers['content-encoding']
+  const tooLarge = () => new AppError('body_too_large', { maxBytes })
+  return new Promise((resolve, reject) => {
+    if (encoding && encoding !== 'identity')
+      return reject(
+        new AppError('invalid_request', { problem: `The body is compressed (${encoding}); send it plain.` }),
+      )
+    if (Number(request.headers['content-length'] ?? 0) > maxBytes) return reject(tooLarge())
+    const chunks: Buffer[] = []
+    let bytes = 0
+    request.on('data', (chunk: Buffer) => {
+      bytes += chunk.length
+      if (bytes <= maxBytes) chunks.push(chunk)
+      else {
+        // The rest is thrown away as it comes: a client that is cut off while it sends does not read its answer.
+        request.removeAllListeners('data').resume()
+        reject(tooLarge())
+      }
+    })
+    request.once('end', () => resolve(chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)))
+    request.once('error', reject)
+    request.once('close', () => reject(new Error('the client went away')))
+  })
 }

@@ -6,32 +6,55 @@ import type { IncomingHttpHeaders } from 'node:http'
  */
 
 /** To the provider. The client's own name passes: some providers treat their own programs differently. */
-const towardsProvider = /^(accept|content-type|user-agent|idempotency-key|anthropic-.+|openai-.+)$/
+const towardsProvider =
+  /^(accept|content-type|user-agent|idempotency-key|anthropic-.+|openai-.+|x-goog-api-client|x-amzn-bedrock-.+)$/
 
 /** To the client. Not the provider's cookies, nor whose account it is. */
 const towardsClient =
-  /^(content-type|content-length|content-encoding|cache-control|request-id|x-request-id|.*ratelimit.*|openai-(model|processing-ms|version))$/
+  /^(content-type|content-length|content-encoding|cache-control|request-id|x-request-id|.*ratelimit.*|openai-(model|processing-ms|version)|x-amzn-(requestid|bedrock-.+)|x-gemini-service-tier)$/
+
+/** The same few names come with every request, and asking a pattern about each of them is most of what a header costs. */
+function remembered(pattern: RegExp): (name: string) => boolean {
+  const known = new Map<string, boolean>()
+  return (name) => {
+    let answer = known.get(name)
+    if (answer === undefined) {
+      answer = pattern.test(name)
+      if (known.size < 1_000) known.set(name, answer)
+    }
+    return answer
+  }
+}
+
+const passesToProvider = remembered(towardsProvider)
+const passesToClient = remembered(towardsClient)
 
 /** `credentials` come last: nothing that a client sends stands in for the provider's key. */
-export function headersToProvider(client: Headers, credentials: Record<string, string>): Record<string, string> {
+export function headersToProvider(
+  client: IncomingHttpHeaders,
+  credentials: Record<string, string>,
+): Record<string, string> {
   const headers: Record<string, string> = {}
-  for (const [name, value] of client) if (towardsProvider.test(name)) headers[name] = value
+  for (const name in client) {
+    const value = client[name]
+    if (typeof value === 'string' && passesToProvider(name)) headers[name] = value
+  }
   // A client that asks for a version of the wire gets it; the one in `credentials` is the fallback.
   const version = headers['anthropic-version']
-  return {
-    ...headers,
-    ...credentials,
-    ...(version && credentials['anthropic-version'] && { 'anthropic-version': version }),
-    // Tokens are counted in the answer's plain bytes.
-    'accept-encoding': 'identity',
-  }
+  Object.assign(headers, credentials)
+  if (version && credentials['anthropic-version']) headers['anthropic-version'] = version
+  // Tokens are counted in the answer's plain bytes.
+  headers['accept-encoding'] = 'identity'
+  return headers
 }
 
 export function headersToClient(provider: IncomingHttpHeaders): Record<string, string> {
   const headers: Record<string, string> = {}
-  for (const [name, value] of Object.entries(provider))
-    if (typeof value === 'string' && towardsClient.test(name)) headers[name] = value
-  if (isEventStream(provider)) {
+  for (const name in provider) {
+    const value = provider[name]
+    if (typeof value === 'string' && passesToClient(name)) headers[name] = value
+  }
+  if (isStream(provider)) {
     // A chunk may be left out of it.
     delete headers['content-length']
     // Reverse proxies in front of us would otherwise collect a stream before they pass it on.
@@ -40,6 +63,15 @@ export function headersToClient(provider: IncomingHttpHeaders): Record<string, s
   return headers
 }
 
-export function isEventStream(headers: IncomingHttpHeaders): boolean {
-  return /^text\/event-stream\b/i.test(headers['content-type'] ?? '')
+/** What the answer's bytes are, for counting. */
+export function formatOf(headers: IncomingHttpHeaders): 'events' | 'frames' | 'json' | 'opaque' {
+  if ((headers['content-encoding'] ?? 'identity') !== 'identity') return 'opaque'
+  const type = headers['content-type'] ?? ''
+  if (/^text\/event-stream\b/i.test(type)) return 'events'
+  return /^application\/vnd\.amazon\.eventstream\b/i.test(type) ? 'frames' : 'json'
+}
+
+function isStream(headers: IncomingHttpHeaders): boolean {
+  const format = formatOf(headers)
+  return format === 'events' || format === 'frames'
 }

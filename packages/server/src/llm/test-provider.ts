@@ -3,14 +3,14 @@
 import { once } from 'node:events'
 import http, { type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { getRequestListener } from '@hono/node-server'
 import { AppError } from '@openoz/protocol'
-import { Hono } from 'hono'
 import { pino } from 'pino'
 import { createModelCatalog } from './catalog.ts'
 import { createProviderConnections } from './connections.ts'
-import { createGateway, type GatewayDeps, type UsageRecord } from './gateway.ts'
+import { createGateway, type GatewayDeps } from './gateway.ts'
+import { createPrices } from './prices.ts'
 import { findProviders } from './providers.ts'
+import type { UsageRecord } from './usage-log.ts'
 
 interface SeenRequest {
   method: string
@@ -47,7 +47,7 @@ export async function startTestProvider(answer: Answer) {
 
 export async function startTestGateway(
   env: Record<string, string>,
-  overrides: Partial<Pick<GatewayDeps, 'recordUsage' | 'maxBodyBytes' | 'headersTimeoutMs'>> = {},
+  overrides: Partial<Pick<GatewayDeps, 'maxBodyBytes' | 'headersTimeoutMs' | 'prices'>> = {},
 ) {
   const lines: string[] = []
   const log = pino({ level: 'trace' }, { write: (line: string) => void lines.push(line) })
@@ -58,14 +58,17 @@ export async function startTestGateway(
     connections,
     catalog,
     log,
-    async authenticate(token) {
-      if (token !== testToken) throw new AppError('api_key_unknown', { suffix: token.slice(-4) })
-      return { executionId: 'execution-1', runId: 'run-1' }
+    callers: {
+      async find(token) {
+        if (token !== testToken) throw new AppError('api_key_unknown', { suffix: token.slice(-4) })
+        return { executionId: 'execution-1', runId: 'run-1' }
+      },
     },
-    recordUsage: async (record) => void usage.push(record),
+    prices: createPrices(null),
+    usageLog: { record: (record) => void usage.push(record) },
     ...overrides,
   })
-  const server = http.createServer(getRequestListener(new Hono().route('/llm', gateway.routes).fetch))
+  const server = http.createServer(gateway.handle)
   const url = await listen(server)
   return {
     url: `${url}/llm`,
@@ -82,9 +85,16 @@ export async function startTestGateway(
     async [Symbol.asyncDispose]() {
       connections.close()
       await close(server)
-      await gateway.recorded()
     },
   }
+}
+
+/** Of an answer in OpenAI's shape. */
+export async function errorOf(response: Response) {
+  const { error } = (await response.json()) as {
+    error: { message: string; type: string; param: string | null; code: string | null }
+  }
+  return error
 }
 
 export const testToken = 'exec-token-0123456789'

@@ -1,14 +1,13 @@
 import type { IncomingMessage } from 'node:http'
-import { AppError, type ErrorCode } from '@openoz/protocol'
-import type { ResolvedModel } from './catalog.ts'
-import { textIn } from './json-field.ts'
+import type { ErrorCode } from '@openoz/protocol'
+import type { ClientError } from './gateway-errors.ts'
+import { field, textIn } from './json-field.ts'
+import type { ModelProvider } from './model-provider.ts'
 
-/** A provider's answer that is no success, as an error of ours. */
+/** A provider's answer that is no success. */
 export interface UpstreamRefusal {
-  error: AppError
-  /** Where the provider's own status says more to its client libraries than ours. */
-  status?: number
-  /** The provider's word on when to come back. */
+  error: ClientError
+  /** The provider's word on when to come back, and its name for the request. */
   headers: Record<string, string>
   /** The provider does not know the option with which usage is asked for. */
   isAboutUsageOption: boolean
@@ -20,37 +19,63 @@ const maxBodyBytes = 64 * 1024
 const maxBodyMs = 5_000
 
 /** Reads the body of the answer. Never rejects: one that breaks off explains less. */
-export async function readRefusal(
-  response: IncomingMessage,
-  { provider, access }: ResolvedModel,
-  usable: () => Promise<string>,
-): Promise<UpstreamRefusal> {
-  const status = response.statusCode ?? 0
+export async function readRefusal(response: IncomingMessage, provider: ModelProvider): Promise<UpstreamRefusal> {
+  const upstreamStatus = response.statusCode ?? 0
   const body = await readHead(response)
-  const problem = cut(provider.mask(readMessage(body) || 'it gave no reason'))
-  const code = codeOf(status, body, problem)
-  const details =
-    code === 'model_unknown'
-      ? { modelId: access.id, usable: await usable() }
-      : { provider: provider.name, status, problem: status >= 300 && status < 400 ? redirects : problem }
+  const answer = parse(body)
+  const isRedirect = upstreamStatus >= 300 && upstreamStatus < 400
+  const said = isRedirect ? redirects : readMessage(answer, body) || `${provider.name} gave no reason`
+  const message = cut(provider.mask(said))
 
   const headers: Record<string, string> = {}
-  for (const name of ['retry-after', 'retry-after-ms']) {
+  for (const name of ['retry-after', 'retry-after-ms', 'request-id', 'x-request-id', 'x-amzn-requestid']) {
     const value = response.headers[name]
     if (typeof value === 'string') headers[name] = value
   }
   return {
-    error: new AppError(code, details),
-    ...((code === 'model_overloaded' || code === 'model_quota_exhausted') && { status }),
+    error: {
+      code: codeOf(upstreamStatus, body, message),
+      // A client that followed a redirect would take its key to another host.
+      status: isRedirect || upstreamStatus < 300 ? 400 : upstreamStatus,
+      message,
+      provider: readWords(provider, response, answer),
+    },
     headers,
-    isAboutUsageOption: (status === 400 || status === 422) && /stream_options|include_usage/.test(body),
+    isAboutUsageOption: (upstreamStatus === 400 || upstreamStatus === 422) && /stream_options|include_usage/.test(body),
   }
+}
+
+/** The machine's half of what it said: short words, the same for everybody. */
+function readWords(
+  provider: ModelProvider,
+  { headers }: IncomingMessage,
+  answer: unknown,
+): NonNullable<ClientError['provider']> {
+  const error = field(answer, 'error')
+  // `ThrottlingException:http://…`
+  const amazonType = String(headers['x-amzn-errortype'] ?? '').split(':', 1)[0] ?? ''
+  const words = {
+    type: textIn(error, 'type') || amazonType,
+    code: textIn(error, 'code'),
+    status: textIn(error, 'status'),
+    param: textIn(error, 'param'),
+  }
+  const kept = Object.entries(words).filter(([, word]) => word !== '' && word.length <= 200)
+  return {
+    ...Object.fromEntries(kept.map(([name, word]) => [name, provider.mask(word)])),
+    ...(Array.isArray(field(error, 'details')) && { details: maskAll(provider, field(error, 'details')) }),
+  }
+}
+
+function maskAll(provider: ModelProvider, value: unknown): unknown {
+  return JSON.parse(provider.mask(JSON.stringify(value)))
 }
 
 function codeOf(status: number, body: string, problem: string): ErrorCode {
   // Out of credit looks like a rate limit or a bad request, but waiting does not help.
   if (status === 402 || /insufficient_quota|credit balance is too low/.test(body)) return 'model_quota_exhausted'
-  if (status === 401 || status === 403) return 'model_provider_rejected'
+  // Google's word for a wrong key is 400.
+  if (status === 401 || status === 403 || body.includes('API_KEY_INVALID')) return 'model_provider_rejected'
   // 529 is Anthropic's.
   if (status === 429 || status === 503 || status === 529) return 'model_overloaded'
   // A 404 may also come of a wrong base address; then nobody speaks of a model.
@@ -59,7 +84,7 @@ function codeOf(status: number, body: string, problem: string): ErrorCode {
   return 'model_request_rejected'
 }
 
-const redirects = 'it redirects elsewhere, where its key must not go; set its base address to the final one.'
+const redirects = 'The provider redirects elsewhere, where its key must not go; set its base address to the final one.'
 
 async function readHead(response: IncomingMessage): Promise<string> {
   const chunks: Buffer[] = []
@@ -79,15 +104,24 @@ async function readHead(response: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8')
 }
 
-/** OpenAI and Anthropic: `{error:{message}}`; Ollama: `{error}`; vLLM: `{message}`; FastAPI: `{detail}`. A web page explains nothing. */
-function readMessage(body: string): string {
+function parse(body: string): unknown {
   try {
-    const answer: unknown = JSON.parse(body)
-    const message = textIn(answer, 'error', 'message') || textIn(answer, 'error') || textIn(answer, 'message')
-    return message || textIn(answer, 'detail') || cut(body)
+    return JSON.parse(body)
   } catch {
-    return /^\s*</.test(body) ? '' : body.trim()
+    return undefined
   }
+}
+
+/** OpenAI, Anthropic, Google: `{error:{message}}`; Ollama: `{error}`; vLLM, Amazon: `{message}`; FastAPI: `{detail}`. A web page explains nothing. */
+function readMessage(answer: unknown, body: string): string {
+  if (answer === undefined) return /^\s*</.test(body) ? '' : body.trim()
+  const message =
+    textIn(answer, 'error', 'message') ||
+    textIn(answer, 'error') ||
+    textIn(answer, 'message') ||
+    textIn(answer, 'Message') ||
+    textIn(answer, 'detail')
+  return message || (body.trim() === '{}' ? '' : cut(body))
 }
 
 function cut(text: string): string {

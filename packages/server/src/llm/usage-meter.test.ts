@@ -1,5 +1,6 @@
+import type { ModelWire } from '@openoz/protocol'
 import { expect, test } from 'vitest'
-import type { ModelWire } from './providers.ts'
+import { eventStreamFrame } from '../../../../test/support/bedrock-wire.ts'
 import { createUsageMeter, type UsageMeterOptions } from './usage-meter.ts'
 
 const event = (value: unknown) => `data: ${typeof value === 'string' ? value : JSON.stringify(value)}\n\n`
@@ -9,9 +10,13 @@ const chatUsage = event({
   usage: { prompt_tokens: 100, completion_tokens: 7, prompt_tokens_details: { cached_tokens: 40 } },
 })
 
-function run(wire: ModelWire, text: string, options: Partial<UsageMeterOptions> & { chunkBytes?: number } = {}) {
+function run(
+  wire: ModelWire,
+  text: string | Buffer,
+  options: Partial<UsageMeterOptions> & { chunkBytes?: number } = {},
+) {
   const meter = createUsageMeter({ wire, format: 'events', requestBytes: 400, dropUsageChunk: false, ...options })
-  const bytes = Buffer.from(text)
+  const bytes = Buffer.from(text as string)
   const size = options.chunkBytes ?? bytes.length
   const passed: Buffer[] = []
   for (let at = 0; at < bytes.length; at += size) passed.push(meter.push(bytes.subarray(at, at + size)))
@@ -19,7 +24,9 @@ function run(wire: ModelWire, text: string, options: Partial<UsageMeterOptions> 
   return { passed: Buffer.concat(passed).toString(), usage: meter.usage() }
 }
 
-const exactChat = { inputTokens: 100, outputTokens: 7, cachedInputTokens: 40, estimated: false }
+const nothing = { inputTokens: 0, outputTokens: 0, cacheReadTokens: 0, cacheWriteTokens: 0, reasoningTokens: 0 }
+const exact = { ...nothing, estimated: false }
+const exactChat = { ...exact, inputTokens: 60, outputTokens: 7, cacheReadTokens: 40 }
 
 test.each([1, 2, 7, 64, 10_000])(
   'a chat stream in chunks of %i bytes passes unchanged and is counted',
@@ -56,13 +63,18 @@ test('of a Responses stream the completed event counts', () => {
       type: 'response.completed',
       response: {
         output: ['x'.repeat(200_000)],
-        usage: { input_tokens: 11, input_tokens_details: { cached_tokens: 3 }, output_tokens: 5 },
+        usage: {
+          input_tokens: 11,
+          input_tokens_details: { cached_tokens: 3 },
+          output_tokens: 5,
+          output_tokens_details: { reasoning_tokens: 2 },
+        },
       },
     }),
   ].join('')
   const { passed, usage } = run('openai-responses', text, { chunkBytes: 1000 })
   expect(passed).toBe(text)
-  expect(usage).toEqual({ inputTokens: 11, outputTokens: 5, cachedInputTokens: 3, estimated: false })
+  expect(usage).toEqual({ ...exact, inputTokens: 8, outputTokens: 5, cacheReadTokens: 3, reasoningTokens: 2 })
 })
 
 const messageStart = event({
@@ -80,26 +92,29 @@ test('of a Messages stream the input counts from its start and the output from i
     event({ type: 'message_stop' }),
   ].join('')
   expect(run('anthropic-messages', text, { chunkBytes: 5 }).usage).toEqual({
-    inputTokens: 330,
+    ...exact,
+    inputTokens: 10,
     outputTokens: 42,
-    cachedInputTokens: 300,
-    estimated: false,
+    cacheReadTokens: 300,
+    cacheWriteTokens: 20,
   })
 })
 
 test('a stream that ends early is estimated from what the model said', () => {
   expect(run('openai-chat', delta('x'.repeat(40))).usage).toEqual({
+    ...nothing,
     inputTokens: 100,
     outputTokens: 10,
-    cachedInputTokens: 0,
     estimated: true,
   })
   const text =
     messageStart + event({ type: 'content_block_delta', delta: { type: 'text_delta', text: 'x'.repeat(80) } })
   expect(run('anthropic-messages', text).usage).toEqual({
-    inputTokens: 330,
+    ...nothing,
+    inputTokens: 10,
     outputTokens: 20,
-    cachedInputTokens: 300,
+    cacheReadTokens: 300,
+    cacheWriteTokens: 20,
     estimated: true,
   })
 })
@@ -131,9 +146,9 @@ test.each([
 ] as const)('an answer of format %s that does not say is estimated by its size', (format, text) => {
   const outputTokens = Math.ceil(Buffer.byteLength(text) / 4)
   expect(run('openai-chat', text, { format }).usage).toEqual({
+    ...nothing,
     inputTokens: 100,
     outputTokens,
-    cachedInputTokens: 0,
     estimated: true,
   })
 })
@@ -147,4 +162,73 @@ test('a line above all limits passes without being kept, and counting goes on af
   expect(passed).toBe(6 + 40 * block.length + 2)
   expect(meter.push(Buffer.from(delta('hi') + chatUsage)).toString()).toBe(delta('hi'))
   expect(meter.usage()).toEqual(exactChat)
+})
+
+const googleChunk = (text: string, usageMetadata: object, more: object = {}) =>
+  event({ candidates: [{ content: { role: 'model', parts: [{ text }] }, ...more }], usageMetadata })
+
+test('of a Google stream the last chunk counts, its thoughts as output', () => {
+  const read = { promptTokenCount: 100, cachedContentTokenCount: 40 }
+  const text =
+    googleChunk('hel', read) +
+    googleChunk('lo', { ...read, candidatesTokenCount: 7, thoughtsTokenCount: 5 }, { finishReason: 'STOP' })
+  expect(run('google-generate-content', text, { chunkBytes: 7 }).usage).toEqual({
+    ...exact,
+    inputTokens: 60,
+    outputTokens: 12,
+    cacheReadTokens: 40,
+    reasoningTokens: 5,
+  })
+  const cut = googleChunk('x'.repeat(80), read)
+  expect(run('google-generate-content', cut).usage).toEqual({
+    ...nothing,
+    inputTokens: 60,
+    outputTokens: 20,
+    cacheReadTokens: 40,
+    estimated: true,
+  })
+})
+
+test('a Google stream that is one list is counted', () => {
+  const chunks = [
+    { candidates: [{ content: {} }], usageMetadata: { promptTokenCount: 9 } },
+    { candidates: [{ finishReason: 'STOP' }], usageMetadata: { promptTokenCount: 9, candidatesTokenCount: 3 } },
+  ]
+  const { usage } = run('google-generate-content', JSON.stringify(chunks), { format: 'json', chunkBytes: 11 })
+  expect(usage).toEqual({ ...exact, inputTokens: 9, outputTokens: 3 })
+})
+
+const frame = (type: string, payload: object) =>
+  eventStreamFrame({ ':event-type': type, ':message-type': 'event' }, payload)
+
+test.each([1, 2, 7, 64, 10_000])(
+  'Bedrock’s frames in chunks of %i bytes pass unchanged and are counted',
+  (chunkBytes) => {
+    const bytes = Buffer.concat([
+      frame('messageStart', { role: 'assistant' }),
+      frame('contentBlockDelta', { contentBlockIndex: 0, delta: { text: 'héllo' } }),
+      frame('messageStop', { stopReason: 'end_turn' }),
+      frame('metadata', {
+        usage: { inputTokens: 9, outputTokens: 3, cacheReadInputTokens: 40, cacheWriteInputTokens: 20 },
+      }),
+    ])
+    const { passed, usage } = run('bedrock-converse', bytes, { format: 'frames', chunkBytes })
+    expect(passed).toBe(bytes.toString())
+    expect(usage).toEqual({ ...exact, inputTokens: 9, outputTokens: 3, cacheReadTokens: 40, cacheWriteTokens: 20 })
+    const cut = run('bedrock-converse', bytes.subarray(0, -30), { format: 'frames', chunkBytes })
+    expect(cut.usage).toEqual({ ...nothing, inputTokens: 100, outputTokens: 2, estimated: true })
+  },
+)
+
+test('bytes that are no frames pass, and are estimated', () => {
+  const { passed, usage } = run('bedrock-converse', 'not a frame at all, but text', { format: 'frames', chunkBytes: 5 })
+  expect(passed).toBe('not a frame at all, but text')
+  expect(usage.estimated).toBe(true)
+})
+
+test('a frame above all limits is skipped, and counting goes on after it', () => {
+  const large = frame('contentBlockDelta', { delta: { text: 'x'.repeat(33 * 1024 * 1024) } })
+  const bytes = Buffer.concat([large, frame('metadata', { usage: { inputTokens: 1, outputTokens: 2 } })])
+  const { usage } = run('bedrock-converse', bytes, { format: 'frames', chunkBytes: 1_000_000 })
+  expect(usage).toEqual({ ...exact, inputTokens: 1, outputTokens: 2 })
 })

@@ -2,22 +2,13 @@
  * Counts the tokens of one answer while its bytes pass by.
  *
  * It is given every chunk and says what to pass on: the chunk itself, untouched and at once, in all cases but one (`dropUsageChunk`). Lines
- * of the event stream are put together across chunks, and only a line is ever held. Where the answer ends without saying what it cost (the
+ * or frames of the event stream are put together across chunks, and only one is ever held. Where the answer ends without saying what it cost (the
  * client left, the connection broke, the server does not count), the figures are estimates and say so.
  */
 
-import { field, numberIn } from './json-field.ts'
-import type { ModelWire } from './providers.ts'
-
-export interface Usage {
-  /** Everything that was read, cached or not. */
-  inputTokens: number
-  outputTokens: number
-  /** Those of `inputTokens` that came from a cache, at its price. */
-  cachedInputTokens: number
-  /** At least one of the figures was not given by the provider. */
-  estimated: boolean
-}
+import type { ModelWire } from '@openoz/protocol'
+import { createFrameReader } from './event-stream-frames.ts'
+import { createTally, type Tally, type Usage } from './usage-tally.ts'
 
 export interface UsageMeter {
   /** The bytes to pass on for this chunk; may be empty. */
@@ -30,22 +21,38 @@ export interface UsageMeter {
 
 export interface UsageMeterOptions {
   wire: ModelWire
-  /** An event stream or one JSON document. `opaque`: compressed, or neither. */
-  format: 'events' | 'json' | 'opaque'
+  /** Server-sent events, Amazon's frames, or one JSON document. `opaque`: compressed, or none of them. */
+  format: 'events' | 'frames' | 'json' | 'opaque'
   requestBytes: number
   /** Leave out the chunk of a chat stream that holds only the usage: the client has not asked for it. */
   dropUsageChunk: boolean
 }
 
-/** The usual rule of thumb for English and code. */
-const bytesPerToken = 4
 /** A line or document above this passes uncounted. Images come as base64 within one line. */
 const maxHeldBytes = 32 * 1024 * 1024
 
 export function createUsageMeter(options: UsageMeterOptions): UsageMeter {
   const tally = createTally(options)
   if (options.format === 'events') return createEventMeter(options, tally)
+  if (options.format === 'frames') return createFrameMeter(tally)
   return createDocumentMeter(options, tally)
+}
+
+function createFrameMeter(tally: Tally): UsageMeter {
+  let textBytes = 0
+  const frames = createFrameReader(maxHeldBytes, (type, payload) => {
+    const value = { [type]: parse(payload) }
+    tally.take(value)
+    textBytes += tally.textBytes(value)
+  })
+  return {
+    push(chunk) {
+      frames.push(chunk)
+      return chunk
+    },
+    flush: () => empty,
+    usage: () => tally.usage(textBytes),
+  }
 }
 
 function createDocumentMeter({ format }: UsageMeterOptions, tally: Tally): UsageMeter {
@@ -59,7 +66,11 @@ function createDocumentMeter({ format }: UsageMeterOptions, tally: Tally): Usage
       return chunk
     },
     flush() {
-      if (!isRead && bytes <= maxHeldBytes) tally.take(parse(Buffer.concat(held)))
+      if (!isRead && bytes <= maxHeldBytes) {
+        const document = parse(Buffer.concat(held))
+        // A stream of Google's that was not asked for as events is one list of what the events would have been.
+        for (const value of Array.isArray(document) ? document : [document]) tally.take(value)
+      }
       isRead = true
       held = []
       return empty
@@ -139,89 +150,4 @@ function parse(bytes: Buffer | undefined): unknown {
     // `[DONE]`, or not what it should be: nothing to count in it.
     return undefined
   }
-}
-
-interface Tally {
-  /** Reads what an event or document says about its cost. True for a chat chunk that says nothing else. */
-  take(value: unknown): boolean
-  /** Of an event: how much the model said in it. */
-  textBytes(value: unknown): number
-  /** `answerBytes` is what to estimate from. */
-  usage(answerBytes: number): Usage
-}
-
-function createTally({ wire, format, requestBytes }: UsageMeterOptions): Tally {
-  let input: number | undefined
-  let cached: number | undefined
-  let cacheWrites: number | undefined
-  let output: number | undefined
-  let isFinal = false
-  return {
-    take(value) {
-      const said = usageOf[wire](value)
-      if (typeof said !== 'object' || said === null) return false
-      // Anthropic says what was read at the start and what was written at the end; later figures replace earlier ones.
-      input = numberIn(said, 'input_tokens') ?? numberIn(said, 'prompt_tokens') ?? input
-      output = numberIn(said, 'output_tokens') ?? numberIn(said, 'completion_tokens') ?? output
-      cached = cachedIn(said) ?? cached
-      cacheWrites = numberIn(said, 'cache_creation_input_tokens') ?? cacheWrites
-      isFinal ||= field(value, 'type') !== 'message_start'
-      const choices = field(value, 'choices')
-      return wire === 'openai-chat' && format === 'events' && Array.isArray(choices) && choices.length === 0
-    },
-    textBytes: (value) => textBytesOf[wire](value),
-    usage(answerBytes) {
-      const uncached = wire === 'anthropic-messages' ? (cached ?? 0) + (cacheWrites ?? 0) : 0
-      const isComplete = isFinal && input !== undefined && output !== undefined
-      const estimatedOutput = Math.ceil(answerBytes / bytesPerToken)
-      return {
-        // Anthropic's input_tokens leave out what the cache took part in; the others' include it.
-        inputTokens: input === undefined ? Math.ceil(requestBytes / bytesPerToken) : input + uncached,
-        outputTokens: isFinal && output !== undefined ? output : Math.max(output ?? 0, estimatedOutput),
-        cachedInputTokens: cached ?? 0,
-        estimated: !isComplete,
-      }
-    },
-  }
-}
-
-function cachedIn(usage: object): number | undefined {
-  return (
-    numberIn(usage, 'cache_read_input_tokens') ??
-    numberIn(usage, 'input_tokens_details', 'cached_tokens') ??
-    numberIn(usage, 'prompt_tokens_details', 'cached_tokens')
-  )
-}
-
-/** Where the usage lies, in an event as well as in a whole answer. */
-const usageOf: Record<ModelWire, (value: unknown) => unknown> = {
-  'openai-chat': (value) => field(value, 'usage'),
-  'openai-responses': (value) => field(value, 'response', 'usage') ?? field(value, 'usage'),
-  'anthropic-messages': (value) => field(value, 'message', 'usage') ?? field(value, 'usage'),
-}
-
-const textBytesOf: Record<ModelWire, (value: unknown) => number> = {
-  'openai-chat': (value) => stringBytes(field(value, 'choices')),
-  'openai-responses': (value) => stringBytes(field(value, 'delta')),
-  'anthropic-messages': (value) => stringBytes(field(value, 'delta')),
-}
-
-/** Strings in a delta that the model has not written. */
-const notText = new Set([
-  'id',
-  'type',
-  'role',
-  'signature',
-  'finish_reason',
-  'stop_reason',
-  'stop_sequence',
-  'logprobs',
-])
-
-function stringBytes(value: unknown): number {
-  if (typeof value === 'string') return Buffer.byteLength(value)
-  if (typeof value !== 'object' || value === null) return 0
-  let bytes = 0
-  for (const [key, item] of Object.entries(value)) if (!notText.has(key)) bytes += stringBytes(item)
-  return bytes
 }
