@@ -7,7 +7,7 @@ import { readMigrations } from '../../packages/server/src/store/migrate.ts'
  */
 const hashes: Record<string, string> = {
   '0001_initial.sql': '7628c6976a73afbb2db90c289dce65785161dc708a268cc751d39dcb791c04e0',
-  '0002_turns_and_usage.sql': '2933ad89c39315a014224ddbbb98c868e9143c217fbc18816988355ec187d1e0',
+  '0002_turns_and_usage.sql': '7a716639338bdb04c356719c4ab934f9d5c7e768d52ce870af95ccc4df5229d8',
 }
 
 test('migrations are numbered from 1 without gaps', async () => {

@@ -103,12 +103,11 @@ async function workspaceEvents(
       store: (file, contentType) => channel.uploadBlob({ file }, { contentType, signal }),
     })
     const { repositories, leftOut } = state
-    if (isNothing(state)) return { isSaved: true, leftOut, events: [] }
+    // Said also when nothing is left: a file that was saved before and deleted since must not come back.
+    const saved: AgentEvent = { type: 'workspace_saved', data: { repositories, left_out: leftOut } }
+    if (isNothing(state)) return { isSaved: true, leftOut, events: [saved] }
     const text = 'The agent’s process had ended without saving; its worker has saved what it had done so far.'
-    const events: AgentEvent[] = [
-      { type: 'notice', data: { level: 'info', text } },
-      { type: 'workspace_saved', data: { repositories, left_out: leftOut } },
-    ]
+    const events: AgentEvent[] = [{ type: 'notice', data: { level: 'info', text } }, saved]
     return { isSaved: true, leftOut, events }
   } catch (error) {
     signal.throwIfAborted()

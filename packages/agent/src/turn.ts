@@ -53,7 +53,10 @@ async function work(execution: LiveExecution): Promise<TurnResult> {
     stop.working.throwIfAborted()
     execution.session ??= await openSession(execution)
     const { session } = execution.session
-    return await session.prompt(messages.handOver(session), stop.working)
+    const result = await session.prompt(messages.handOver(session), stop.working)
+    // A turn that failed has said things too: a follow-up goes on from its prompt, not without it.
+    if (result.outcome === 'FAILED' || result.outcome === 'ERROR') await saveStoppedStep(execution)
+    return result
   } catch (error) {
     if (stop.working.aborted) return stoppedResult(stop.reason, await saveStoppedStep(execution))
     log.warn({ err: error }, 'the turn could not be performed')

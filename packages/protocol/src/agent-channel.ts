@@ -193,7 +193,8 @@ export const agentControlData = {
   checkpoint: z.object({
     harness: z.string().max(64),
     format: z.string().max(64),
-    step: z.int().min(0),
+    // The store's integer.
+    step: z.int().min(0).max(2_147_483_647),
     blob_id: z.uuid(),
     taken_message_ids: messageIds.optional(),
   }),

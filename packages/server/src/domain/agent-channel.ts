@@ -119,7 +119,7 @@ export async function nextTurn(
     const { run, execution } = await lockExecution(tx, actor)
     // The answer to an earlier goodbye was lost on its way.
     if (isLast && execution.state === 'ended' && execution.message === goodbye) return { turn: null }
-    if (!isLive(execution.state) || execution.number !== run.fence)
+    if (!isLive(execution.state) || execution.number !== run.fence || !execution.helloAt)
       throw new AppError('execution_superseded', { executionId: execution.id, runId: run.id, state: execution.state })
     const turn = run.cancelRequestedAt ? undefined : await findOpenTurn(tx, run.id)
     if (turn) {

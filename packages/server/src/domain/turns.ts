@@ -12,7 +12,12 @@ import {
 import { v7 as uuidv7 } from 'uuid'
 import { insertCommand } from '../store/commands.ts'
 import type { Tx } from '../store/database.ts'
-import { type ExecutionRecord, findCurrentExecutionForUpdate, updateExecutionOutcome } from '../store/executions.ts'
+import {
+  type ExecutionRecord,
+  findCurrentExecutionForUpdate,
+  updateExecutionEnded,
+  updateExecutionOutcome,
+} from '../store/executions.ts'
 import { listOpenMessages, updateMessagesTaken } from '../store/messages.ts'
 import { type RunRecord, updateRunReopened, updateRunState } from '../store/runs.ts'
 import {
@@ -97,8 +102,9 @@ export async function endTurn(
     failureReason: end.failureReason ?? null,
     ...(execution ? { executionId: execution.id } : {}),
   })
-  if (end.outcome === 'CANCELLED') {
-    await updateOpenTurnsCancelled(tx, run.id, storableText(end.message))
+  // An outcome that came before the agent heard of the cancel stands; what was asked after that turn is cancelled all the same.
+  if (end.outcome === 'CANCELLED' || run.cancelRequestedAt) {
+    await updateOpenTurnsCancelled(tx, run.id, 'Cancelled by user.')
     return true
   }
   await turnMessagesIntoTurns(tx, run.id, turn.id)
@@ -122,8 +128,11 @@ async function turnMessagesIntoTurns(tx: Tx, runId: string, turnId: string): Pro
 export async function goOnWithNextTurn(tx: Tx, hint: Hint, run: RunRecord): Promise<RunRecord> {
   await updateRunReopened(tx, run.id)
   const execution = await findCurrentExecutionForUpdate(tx, run.id)
-  if (!execution?.helloAt || !isLive(execution.state))
+  if (!execution?.helloAt || !isLive(execution.state)) {
+    // An agent that never said hello gets no turn; while its execution lives, no other one could begin.
+    if (execution) await updateExecutionEnded(tx, execution.id, { state: 'ended', message: 'It never said hello.' })
     return moveRun(tx, hint, run, { state: 'QUEUED', message: waitsForWorker })
+  }
   await insertCommand(tx, { id: uuidv7(), runId: run.id, executionId: execution.id, type: 'turn', payload: {} })
   hint(`commands ${execution.id}`)
   return moveRun(tx, hint, run, {

@@ -82,7 +82,8 @@ export async function deleteOlderCheckpoints(tx: Tx, runId: string, newestId: st
     `with older as (
        delete from checkpoints where run_id = $1 and id < $2 returning blob_id
      )
-     delete from blobs using older where blobs.id = older.blob_id`,
+     delete from blobs using older
+      where blobs.id = older.blob_id and not exists (select from checkpoints where blob_id = blobs.id and id >= $2)`,
     [runId, newestId],
   )
 }

@@ -252,7 +252,7 @@ export async function takeOverExecutions(
 export interface LeaseLimits {
   offerSeconds: number
   lostSeconds: number
-  /** For an execution whose turn has its outcome: nothing depends on it any more. */
+  /** For an execution whose turn has its outcome: nothing depends on it any more. What was asked since then waits for the next one. */
   settledSeconds: number
   /** Without a heartbeat for this long nothing is over: the time is given back to every deadline first. */
   outageSeconds: number
@@ -264,7 +264,9 @@ const leaseIsOver = `(
      (state = 'offered' and created_at < db_now() - make_interval(secs => $1))
   or (${live} and lease_renewed_at < db_now() - make_interval(secs => $2))
   or (${live} and lease_renewed_at < db_now() - make_interval(secs => $3)
-      and not exists (select from turns where turns.run_id = executions.run_id and outcome is null))))`
+      and (not exists (select from turns where turns.run_id = executions.run_id and outcome is null)
+           or state = 'idle' and not exists (
+                select from turns where turns.execution_id = executions.id and outcome is null)))))`
 
 const limitValues = (limits: LeaseLimits) => [
   limits.offerSeconds,

@@ -18,6 +18,8 @@ create table messages (
 create index messages_open on messages (turn_id, asked_seq) where taken_at is null;
 
 create index checkpoints_by_conversation on checkpoints (conversation_id, id desc);
+-- A blob that is removed is looked for here.
+create index checkpoints_by_blob on checkpoints (blob_id);
 create index runs_by_conversation on runs (conversation_id);
 
 alter table saved_workspaces add column conversation_id uuid references conversations on delete cascade;
