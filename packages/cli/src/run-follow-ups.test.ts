@@ -80,7 +80,7 @@ test('a transcript is the whole log as JSON, or a document to read, printed or s
 
   const { stdout } = await oz(['run', 'transcript', runId])
   expect(stdout).toMatch(/^# one `two`\n\n- Run `/)
-  expect(stdout).toContain('## Turn 1\n\n> one `two`\n')
+  expect(stdout).toContain('## Turn 1 (Owner)\n\n> one `two`\n')
   const out = join(home.folder, 'run.md')
   expect((await oz(['run', 'transcript', runId, '--out', out])).stdout).toBe('')
   expect(await readFile(out, 'utf8')).toBe(stdout)
