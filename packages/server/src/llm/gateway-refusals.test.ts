@@ -21,7 +21,7 @@ test.each<Refusal>([
   { upstream: 403, says: {}, code: 'model_provider_rejected', words: 'openai gave no reason' },
   { upstream: 429, says: { error: { message: 'slow down' } }, code: 'model_overloaded', retryable: true },
   { upstream: 529, says: { error: { type: 'overloaded_error' } }, code: 'model_overloaded', retryable: true },
-  { upstream: 503, says: 'busy', code: 'model_overloaded', words: 'busy', retryable: true },
+  { upstream: 503, says: 'busy', code: 'model_provider_failed', words: 'busy', retryable: true },
   { upstream: 429, says: { error: { code: 'insufficient_quota' } }, code: 'model_quota_exhausted' },
   {
     upstream: 400,

@@ -77,7 +77,7 @@ function codeOf(status: number, body: string, problem: string): ErrorCode {
   // Google's word for a wrong key is 400.
   if (status === 401 || status === 403 || body.includes('API_KEY_INVALID')) return 'model_provider_rejected'
   // 529 is Anthropic's.
-  if (status === 429 || status === 503 || status === 529) return 'model_overloaded'
+  if (status === 429 || status === 529) return 'model_overloaded'
   // A 404 may also come of a wrong base address; then nobody speaks of a model.
   if (status === 404 && /model/i.test(problem)) return 'model_unknown'
   if (status >= 500 || status === 408) return 'model_provider_failed'
