@@ -1,7 +1,7 @@
 import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { findProcesses } from '@openoz/machine'
-import type { Continuation, HelloResponse } from '@openoz/protocol'
 import { expect, test } from 'vitest'
 import {
   type AgentFixture,
@@ -9,30 +9,9 @@ import {
   git,
   makeRepository,
   startAgentFixture,
+  startNextAgent,
 } from '../../../test/support/agent-fixture.ts'
-import { readKeptWork } from './kept-work.ts'
-
-/** An agent that goes on where another one was: with what the control plane has of it. */
-async function startNext(
-  first: AgentFixture,
-  { reason, isStale = false }: { reason: Continuation['reason']; isStale?: boolean },
-  options: AgentFixtureOptions,
-): Promise<AgentFixture> {
-  const { run_id, config, turn } = first.server.hello
-  const last = (type: string) => (first.server.eventsOf(type).at(-1)?.data ?? null) as never
-  const hello: Partial<HelloResponse> = {
-    run_id,
-    config,
-    checkpoint: last('checkpoint'),
-    workspace: last('workspace_saved'),
-    continues: { reason, is_workspace_stale: isStale },
-    ...(reason === 'retry' ? { attempt: 2, turn } : {}),
-    ...options.hello,
-  }
-  const second = await startAgentFixture({ ...options, hello })
-  for (const [id, bytes] of first.server.blobs) second.server.blobs.set(id, bytes)
-  return second
-}
+import { readKeptWork } from './kept-work-reader.ts'
 
 async function startWithRepository(options: AgentFixtureOptions): Promise<AgentFixture> {
   const agent = await startAgentFixture(options)
@@ -64,7 +43,11 @@ test('a killed agent’s work goes on from its last checkpoint, without its prom
   expect(kept.workspace?.workspace.repositories).toMatchObject([{ dir: 'origin' }])
   expect(kept.checkpoint).toMatchObject({ harness: 'oz', takenMessageIds: [] })
 
-  await using second = await startNext(first, { reason: 'retry' }, { handler: () => ({ text: 'Both are there.' }) })
+  await using second = await startNextAgent(
+    first,
+    { reason: 'retry' },
+    { handler: () => ({ text: 'Both are there.' }) },
+  )
   expect(await second.run()).toEqual({ exitCode: 0 })
 
   const { messages } = second.model.requests[0]?.body ?? {}
@@ -91,7 +74,7 @@ test('an agent that was stopped is continued with its workspace, commits and unc
 
   const { run_id } = first.server.hello
   const look = { name: 'run_command', arguments: { command: 'git log --format=%s; git status --short' } }
-  await using second = await startNext(
+  await using second = await startNextAgent(
     first,
     { reason: 'retry' },
     { steps: [{ toolCalls: [look] }, { text: 'Done.' }] },
@@ -111,7 +94,7 @@ test('an agent that was stopped is continued with its workspace, commits and unc
 test('a turn that was answered before the agent died is not asked again', async () => {
   await using first = await startAgentFixture({ steps: [{ text: 'Done.' }] })
   await first.run()
-  await using second = await startNext(first, { reason: 'retry' }, { steps: [] })
+  await using second = await startNextAgent(first, { reason: 'retry' }, { steps: [] })
   expect(await second.run()).toEqual({ exitCode: 0 })
   expect(second.model.requests).toEqual([])
   expect(second.server.eventsOf('turn_outcome')[0]?.data).toMatchObject({ outcome: 'SUCCEEDED', message: 'Done.' })
@@ -121,7 +104,7 @@ test('a follow-up is asked in the conversation that there was', async () => {
   await using first = await startAgentFixture({ steps: [{ text: 'Four.' }], message: '2 + 2?' })
   await first.run()
   const next = { steps: [{ text: 'Five.' }], message: 'Plus one?' }
-  await using second = await startNext(first, { reason: 'follow_up' }, next)
+  await using second = await startNextAgent(first, { reason: 'follow_up' }, next)
   expect(await second.run()).toEqual({ exitCode: 0 })
   expect(told(second)).toMatch(/\n2 \+ 2\?\nFour\.\nNote from openoz: you go on in another process.*\nPlus one\?$/s)
 })
@@ -138,7 +121,7 @@ test.each([
     await using first = await startWithRepository({ steps })
     await first.run()
     const next = { steps: [{ text: 'Looked.' }], message: 'Is it there?', hello: { workspace: null } }
-    await using second = await startNext(first, { reason, isStale: true }, next)
+    await using second = await startNextAgent(first, { reason, isStale: true }, next)
     // A retried turn that was answered needs no model, so here another one is retried.
     if (reason === 'retry') second.server.hello.turn = { ...second.server.hello.turn, turn_id: crypto.randomUUID() }
     expect(await second.run()).toEqual({ exitCode: 0 })
@@ -149,13 +132,46 @@ test.each([
   },
 )
 
+test.each([
+  [[], 'you remember work that is not on this disk', 'are lost with it'],
+  [['of-the-image.txt'], 'you may remember work that is not on this disk', 'If this is another machine'],
+])(
+  'files that lay in no repository and were lost with their machine are named as well (found there: %j)',
+  async (found, toModel, toPeople) => {
+    const write = { name: 'run_command', arguments: { command: 'echo lost > work.txt' } }
+    await using first = await startAgentFixture({ steps: [{ toolCalls: [write] }, { text: 'Written.' }] })
+    await first.run()
+    const next = { steps: [{ text: 'Looked.' }], message: 'Is it there?', hello: { workspace: null } }
+    await using second = await startNextAgent(first, { reason: 'follow_up', isStale: true }, next)
+    for (const name of found) writeFileSync(join(second.workspace, name), '')
+    expect(await second.run()).toEqual({ exitCode: 0 })
+    expect(told(second)).toContain(toModel)
+    const warnings = second.server.eventsOf('notice').filter(({ data }) => data.level === 'warning')
+    expect(warnings.map(({ data }) => data.text)).toEqual([expect.stringContaining(toPeople)])
+  },
+)
+
+test('who is stopped while the workspace is put back does not save the half of it in its place', async () => {
+  const write = { name: 'run_command', arguments: { command: 'echo kept > work.txt' } }
+  await using first = await startWithRepository({ steps: [{ toolCalls: [write] }, { text: 'Written.' }] })
+  await first.run()
+  await using second = await startNextAgent(first, { reason: 'follow_up' }, { steps: [] })
+  second.server.blobTrouble.push('hold')
+  const running = second.run()
+  await expect.poll(() => second.server.blobTrouble.length, { timeout: 20_000 }).toBe(0)
+  second.server.send({ id: crypto.randomUUID(), type: 'cancel', payload: { reason: 'user' } })
+  expect(await running).toEqual({ exitCode: 1 })
+  expect(second.server.eventsOf('turn_outcome')[0]?.data).toMatchObject({ outcome: 'CANCELLED' })
+  expect(second.server.eventsOf('workspace_saved')).toEqual([])
+})
+
 test('a workspace whose folder is still there is not stale', async () => {
   const edit = { type: 'create', path: 'work.txt', content: 'kept' }
   const steps = [{ toolCalls: [{ name: 'edit_files', arguments: { edits: [edit] } }] }, { text: 'Written.' }]
   await using first = await startWithRepository({ steps })
   await first.run()
   const next = { steps: [{ text: 'Looked.' }], workspace: first.workspace, hello: { workspace: null } }
-  await using second = await startNext(first, { reason: 'follow_up', isStale: true }, next)
+  await using second = await startNextAgent(first, { reason: 'follow_up', isStale: true }, next)
   expect(await second.run()).toEqual({ exitCode: 0 })
   expect(told(second)).toContain('its folder is still there')
   expect(told(second)).not.toContain('not on this disk')
@@ -168,7 +184,7 @@ test('files outside of repositories come back as well, also for a run without an
   await first.run()
   const read = { name: 'run_command', arguments: { command: 'cat notes/a.txt' } }
   const next = { steps: [{ toolCalls: [read] }, { text: 'Read.' }], message: 'Read it.' }
-  await using second = await startNext(first, { reason: 'follow_up' }, next)
+  await using second = await startNextAgent(first, { reason: 'follow_up' }, next)
   expect(await second.run()).toEqual({ exitCode: 0 })
   expect(second.server.eventsOf('terminal_output').at(-1)?.data.text).toBe('kept\n')
   expect(told(second)).toContain('Files outside of repositories: they are back.')

@@ -159,7 +159,7 @@ test('a control plane that is away for a while is not noticed by the run', async
 test('an agent whose token is not valid exits quietly', async () => {
   await using agent = await startAgentFixture()
   agent.server.refuseWith('execution_token_ended')
-  expect(await agent.run()).toEqual({ exitCode: 1 })
+  expect(await agent.run()).toMatchObject({ exitCode: 1 })
   expect(agent.server.events).toEqual([])
 })
 

@@ -2,19 +2,13 @@ import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
 import { createDialer, type Dialer } from '@openoz/machine'
 import { ApiError, agentProtocolVersion, type HelloResponse } from '@openoz/protocol'
-import type { Logger } from 'pino'
 import manifest from '../package.json' with { type: 'json' }
-import type { RunAgentOptions } from './agent-options.ts'
+import type { RunAgentOptions, RunAgentResult } from './agent-options.ts'
 import { type AgentChannel, createAgentChannel } from './channel.ts'
 import { runExecution } from './execution.ts'
 
-export interface RunAgentResult {
-  /** 0: the last turn succeeded. 1: it ended otherwise, or could not begin. 143: the process was asked to stop. */
-  exitCode: 0 | 1 | 143
-}
-
 /** As long as a control plane may be away without a run noticing (the default of `OZ_LEASE_STOP`); the server's own figure comes with its hello. */
-const helloPatienceMs = 12 * 60_000
+const defaultHelloPatienceMs = 12 * 60_000
 
 /** One execution of a run, from hello to teardown. Never rejects: what goes wrong is in the run's log and in the exit code. */
 export async function runAgent(options: RunAgentOptions): Promise<RunAgentResult> {
@@ -30,21 +24,21 @@ export async function runAgent(options: RunAgentOptions): Promise<RunAgentResult
     const channel = createAgentChannel(dialer, executionToken)
     const startedAt = new Date()
     const hello = await sayHello(channel, options)
-    if (!hello) return { exitCode: signal.aborted ? 143 : 1 }
-    return { exitCode: await runExecution({ ...options, hello, channel, dialer, startedAt }) }
+    return await runExecution({ ...options, hello, channel, dialer, startedAt })
   } catch (error) {
-    log.error({ err: error }, 'the agent failed')
-    return { exitCode: 1 }
+    if (signal.aborted) return { exitCode: 143 }
+    if (!(error instanceof NoHello)) log.error({ err: error }, 'the agent failed')
+    return { exitCode: 1, error: error instanceof NoHello ? error.cause : error }
   } finally {
     await dialer.close()
   }
 }
 
-/** undefined: there is nothing to do, or nobody to do it for. */
+/** Rejects with NoHello when there is nothing to do, or nobody to do it for. */
 async function sayHello(
   channel: AgentChannel,
-  { log, signal }: { log: Logger; signal: AbortSignal },
-): Promise<HelloResponse | undefined> {
+  { log, signal, helloPatienceMs = defaultHelloPatienceMs }: RunAgentOptions,
+): Promise<HelloResponse> {
   const request = {
     protocol: agentProtocolVersion,
     agent_version: manifest.version,
@@ -55,11 +49,13 @@ async function sayHello(
   try {
     return await channel.hello(request, AbortSignal.any([signal, AbortSignal.timeout(helloPatienceMs)]))
   } catch (error) {
-    if (signal.aborted) return undefined
+    if (signal.aborted) throw error
     if (error instanceof ApiError) {
       const { status, code, detail } = error.problem
       log.warn({ status, code }, `the control plane has no work for this agent: ${detail}`)
     } else log.error({ err: error }, 'the control plane did not answer')
-    return undefined
+    throw new NoHello('hello was not answered', { cause: error })
   }
 }
+
+class NoHello extends Error {}

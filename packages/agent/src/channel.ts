@@ -1,5 +1,6 @@
-import { openAsBlob } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { stat, writeFile } from 'node:fs/promises'
+import { Readable } from 'node:stream'
 import {
   type Dialer,
   fullJitterMs,
@@ -78,11 +79,13 @@ export function createAgentChannel(dialer: Dialer, executionToken: string): Agen
       retrying(signal, async () => (await post(agentChannelPaths.nextTurn, request, signal)) as NextTurnResponse),
     uploadBlob: (content, { contentType, signal }) =>
       retrying(signal, async () => {
+        const { body, length } = 'file' in content ? await fileBody(content.file) : bytesBody(content)
         const response = await dialer.fetch(agentChannelPaths.blobs, {
           method: 'POST',
-          headers: { authorization, 'content-type': contentType },
-          body: 'file' in content ? await openAsBlob(content.file) : Buffer.from(content),
+          headers: { authorization, 'content-type': contentType, 'content-length': String(length) },
+          body,
           signal: AbortSignal.any([signal, AbortSignal.timeout(blobTimeoutMs)]),
+          ...asItIsRead,
         })
         return (await readAnswerOrRetryLater<BlobResponse>(response, dialer.serverUrl)).blob_id
       }),
@@ -94,6 +97,29 @@ export function createAgentChannel(dialer: Dialer, executionToken: string): Agen
         await post(agentChannelPaths.ackCommands, { ids }, signal)
       }),
   }
+}
+
+/**
+ * For a body that is a stream: the answer comes after it, and nothing of it is kept. fetch would else hold a second copy of all that was sent, for
+ * a redirect or a login of which nothing comes here.
+ */
+const asItIsRead = { duplex: 'half', redirect: 'error', window: null } as const
+
+interface Body {
+  body: Buffer<ArrayBuffer> | ReadableStream<Uint8Array>
+  length: number
+}
+
+function bytesBody(bytes: Uint8Array): Body {
+  return { body: Buffer.from(bytes), length: bytes.byteLength }
+}
+
+/** Read as it is sent. (A Blob of a file would be read into the memory, as fast as the disk can.) */
+async function fileBody(file: string): Promise<Body> {
+  const { size } = await stat(file)
+  // No further than the length that was promised, should the file grow meanwhile.
+  const stream = size === 0 ? Readable.from([]) : createReadStream(file, { end: size - 1, highWaterMark: 256 * 1024 })
+  return { body: Readable.toWeb(stream) as ReadableStream<Uint8Array>, length: size }
 }
 
 /** Whether the control plane has said that this execution is over, or its token no longer valid. */

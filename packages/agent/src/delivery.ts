@@ -1,4 +1,5 @@
 import type { LiveExecution } from './live-execution.ts'
+import { isHurried } from './stop-switch.ts'
 
 /** For the last events after SIGTERM. */
 const terminationPatienceMs = 2_000
@@ -13,7 +14,7 @@ export async function deliver({ sender, stop, hello }: LiveExecution): Promise<b
   const giveUp = () => patience.abort()
   let timer = setTimeout(giveUp, hello.limits.stop_after_ms)
   const onStop = () => {
-    if (stop.reason?.kind !== 'terminate') return
+    if (!isHurried(stop.reason)) return
     clearTimeout(timer)
     timer = setTimeout(giveUp, terminationPatienceMs)
   }

@@ -26,13 +26,16 @@ export function createEventLog(options: {
   masker: Masker
   /** Called once, with `spool_full` or `disk_full`: an event was not kept, and no later one will be, but final ones. */
   onFailure: (error: unknown) => void
+  /** Told of each event that was kept, as it was kept. */
+  onEvent?: (event: AgentEvent) => void
 }): EventLog {
-  const { spool, masker, onFailure } = options
+  const { spool, masker, onFailure, onEvent } = options
   let isFinal = false
   let hasFailed = false
   const merger = createChunkMerger({
     append: ({ type, at, data }) => {
       spool.append([{ type, at, data }], { isFinal })
+      onEvent?.({ type, data } as AgentEvent)
     },
   })
   const open = new Map<string, Chunk>()

@@ -1,20 +1,24 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createMasker, openSpool, type Spool, sleep } from '@openoz/machine'
+import { createMasker, openSpool, proxySecrets, repositoryAddress, type Spool } from '@openoz/machine'
 import { repositoriesOf } from '@openoz/protocol'
+import type { RunAgentResult } from './agent-options.ts'
+import { createAttachments } from './attachments.ts'
+import { firstEnd } from './child-end.ts'
 import { createEventLog } from './event-log.ts'
 import { notice } from './event-sink.ts'
-import { openKeptWork } from './kept-work.ts'
+import { closeGraceMs, type TurnResult } from './harnesses/harness.ts'
+import { noKeptWork, openKeptWork } from './kept-work.ts'
+import { sayLastWords } from './last-words.ts'
 import { holdLifeLine, startSender } from './life-line.ts'
 import type { Execution, LiveExecution } from './live-execution.ts'
 import { endProcesses } from './processes.ts'
-import { createStopSwitch } from './stop-switch.ts'
-import { taskEnvironment } from './task-environment.ts'
+import { createStopSwitch, type StopReason } from './stop-switch.ts'
+import { isLocal, taskEnvironment } from './task-environment.ts'
 import { createTurnMessages } from './turn-messages.ts'
 import { performTurns } from './turns.ts'
 import { createWakeCalls } from './wake-calls.ts'
-import { repositoryAddress } from './workspace/repository-address.ts'
 
 /**
  * One execution after its hello: what keeps it alive (events, lease, commands) around the turns that it performs, and its end.
@@ -22,11 +26,13 @@ import { repositoryAddress } from './workspace/repository-address.ts'
  *   nothing more to do     processes ended → everything delivered → goodbye → exit by the last outcome
  *   cancelled, broken      once harness and tools have stopped: workspace saved → outcome CANCELLED or ERROR → processes ended → exit
  *   asked to stop (143)    the same without an outcome, within seconds: the worker reports it, and the server decides
+ *   interrupted (130)      as asked to stop, but the outcome is CANCELLED, said here: a run of a person's own machine has no worker
+ *   now (130)              processes killed, what can be said within a moment
  *   superseded             processes ended, nothing said any more
  *   lease lost             processes ended, workspace saved beside the spool, which stays for the worker to deliver
  */
-export async function runExecution(given: Execution): Promise<0 | 1 | 143> {
-  const { hello, log } = given
+export async function runExecution(given: Execution): Promise<RunAgentResult> {
+  const { hello, log, now } = given
   const ownFolder = given.spoolDir === undefined ? await mkdtemp(join(tmpdir(), 'oz-spool-')) : undefined
   const spool = await openSpool(given.spoolDir ?? join(ownFolder ?? '', 'spool'), {
     maxBytes: hello.limits.spool_max_bytes,
@@ -36,52 +42,88 @@ export async function runExecution(given: Execution): Promise<0 | 1 | 143> {
   const lifeLine = holdLifeLine(given, { ...execution, onOver: (detail) => giveUp(execution, detail) })
   try {
     reportHello(execution)
-    const result = await performTurns(execution)
-    if (ownFolder !== undefined && spool.ackedN >= spool.lastN) await rm(ownFolder, { recursive: true, force: true })
-    if (stop.reason?.kind === 'terminate') return 143
-    return result?.outcome === 'SUCCEEDED' ? 0 : 1
+    const last = await orNow(execution, performTurns(execution))
+    const isDelivered = spool.ackedN >= spool.lastN
+    if (ownFolder !== undefined && isDelivered) await rm(ownFolder, { recursive: true, force: true })
+    const exitCode = stoppedCode(stop.reason) ?? (last?.outcome === 'SUCCEEDED' ? 0 : 1)
+    return { exitCode, ...(isLocal(hello) ? { local: { last, isDelivered } } : {}) }
   } catch (error) {
     log.error({ err: error }, 'the execution could not be brought to its end')
     await endProcesses(taskEnv)
-    return stop.reason?.kind === 'terminate' ? 143 : 1
+    return { exitCode: stoppedCode(stop.reason) ?? 1, error }
   } finally {
-    await closeSession(execution)
+    if (!now?.aborted) await closeSession(execution)
+    await execution.attachments.remove()
     await lifeLine.end()
     spool.close()
+  }
+}
+
+function stoppedCode(reason: StopReason | undefined): 130 | 143 | undefined {
+  if (reason?.kind === 'terminate') return 143
+  return reason?.kind === 'interrupt' ? 130 : undefined
+}
+
+/** Waits for the turns, until `now`. Whoever says so a second time has no patience for anything. */
+async function orNow(
+  execution: LiveExecution,
+  turns: Promise<TurnResult | undefined>,
+): Promise<TurnResult | undefined> {
+  const { now, stop, taskEnv } = execution
+  if (!now) return turns
+  const said = Promise.withResolvers<'now'>()
+  const onNow = () => said.resolve('now')
+  now.addEventListener('abort', onNow, { once: true })
+  if (now.aborted) onNow()
+  try {
+    const end = await Promise.race([turns, said.promise])
+    if (end !== 'now') return end
+    stop.stop({ kind: 'interrupt', deadline: AbortSignal.abort() })
+    const [, last] = await Promise.all([endProcesses(taskEnv, { graceMs: 0 }), sayLastWords(execution)])
+    return last
+  } finally {
+    now.removeEventListener('abort', onNow)
   }
 }
 
 function bringToLife(given: Execution, spool: Spool): LiveExecution {
   const { hello, env, log } = given
   const stop = createStopSwitch()
-  const masker = createMasker(secretsOf(given))
+  const masker = createMasker([...secretsOf(given), ...(given.secrets ?? [])])
   const onFailure = (error: unknown) => stop.stop({ kind: 'break', error })
   const execution: LiveExecution = {
     ...given,
-    events: createEventLog({ spool, masker, onFailure }),
+    events: createEventLog({ spool, masker, onFailure, onEvent: given.onEvent }),
     sender: startSender(given, { spool, onOver: (detail) => giveUp(execution, detail) }),
     masker,
     stop,
     messages: createTurnMessages(),
     calls: createWakeCalls(),
-    kept: openKeptWork(spool.folder, (error) => log.warn({ err: error }, 'work cannot be kept on the local disk')),
+    attachments: createAttachments({
+      given: hello.attachments,
+      channel: given.channel,
+      sink: { emit: (event) => execution.events.emit(event), ready: (signal) => execution.events.ready(signal) },
+      parent: given.spoolDir,
+    }),
+    // Kept for a worker, which a local run does not have.
+    kept: isLocal(hello)
+      ? noKeptWork
+      : openKeptWork(spool.folder, (error) => log.warn({ err: error }, 'work cannot be kept on the local disk')),
     taskEnv: taskEnvironment(env, hello),
     workspace: undefined,
     session: undefined,
+    remembered: undefined,
+    sentMessages: new Set(),
     unsaved: new Set(),
+    openTurn: undefined,
     isLeaving: false,
   }
   return execution
 }
 
-/** A harness that hangs must not keep the process. */
-const closeGraceMs = 5_000
-
 async function closeSession({ session }: LiveExecution): Promise<void> {
   if (!session) return
-  const closed = new AbortController()
-  const closing = session.close().finally(() => closed.abort())
-  await Promise.race([closing, sleep(closeGraceMs, closed.signal)])
+  await firstEnd(session.close(), { timeoutMs: closeGraceMs })
 }
 
 /** Nobody wants to hear of this execution any more. */
@@ -92,7 +134,7 @@ function giveUp({ stop, log, isLeaving }: LiveExecution, detail: string): void {
   stop.stop({ kind: 'abandon', why: 'superseded', detail })
 }
 
-function secretsOf({ executionToken, hello }: Execution): string[] {
+function secretsOf({ executionToken, hello, env }: Execution): string[] {
   const inAddresses = repositoriesOf(hello.config.environment).flatMap(({ url }) => {
     try {
       return repositoryAddress(url).secrets
@@ -100,7 +142,7 @@ function secretsOf({ executionToken, hello }: Execution): string[] {
       return []
     }
   })
-  return [executionToken, ...inAddresses]
+  return [executionToken, ...inAddresses, ...proxySecrets(env)]
 }
 
 function reportHello({ startedAt, notices = [], events }: LiveExecution): void {

@@ -2,7 +2,8 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { openKeptWork, readKeptWork } from './kept-work.ts'
+import { openKeptWork } from './kept-work.ts'
+import { readKeptWork } from './kept-work-reader.ts'
 
 let spool: string
 beforeEach(() => {

@@ -1,6 +1,5 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { z } from 'zod'
 import type { HarnessCheckpoint } from './harnesses/harness.ts'
 import type { Workspace } from './workspace/prepare.ts'
 
@@ -11,8 +10,8 @@ import type { Workspace } from './workspace/prepare.ts'
  *   <spool>/kept/checkpoint       the conversation after the last thing that was done: a line of JSON about it, then its bytes
  *
  * The agent writes, with synchronous calls: what was done must be on disk before anything else is done. A file appears whole or not at all.
- * After the agent's death its worker starts `saveKeptWork`, which reads. The worker itself only looks whether the folder is there, and its
- * name is known to it (`task-folder.ts`).
+ * After the agent's death its worker starts `saveKeptWork`, which reads (`kept-work-reader.ts`, apart, so that no agent loads at its start what
+ * only reading needs). The worker itself only looks whether the folder is there, and its name is known to it (`task-folder.ts`).
  */
 export interface KeptWork {
   /** From now on there is something to save. Never throws. */
@@ -32,9 +31,9 @@ export interface KeptWorkspace {
 /** `harness` names the program that reads `data`. */
 export type KeptCheckpoint = HarnessCheckpoint & { harness: string }
 
-const keptWorkName = 'kept'
-const workspaceFile = 'workspace.json'
-const checkpointFile = 'checkpoint'
+export const keptWorkName = 'kept'
+export const workspaceFile = 'workspace.json'
+export const checkpointFile = 'checkpoint'
 
 /** `onProblem` is told once when something could not be kept (a full disk): the work itself goes on. */
 export function openKeptWork(spoolDir: string, onProblem: (error: unknown) => void = () => {}): KeptWork {
@@ -61,14 +60,8 @@ export function openKeptWork(spoolDir: string, onProblem: (error: unknown) => vo
   }
 }
 
-/** What a dead agent has left. A part that cannot be read is as if it were not there. */
-export function readKeptWork(spoolDir: string): { workspace?: KeptWorkspace; checkpoint?: KeptCheckpoint } {
-  const folder = join(spoolDir, keptWorkName)
-  return {
-    workspace: orNothing(() => readWorkspace(join(folder, workspaceFile))),
-    checkpoint: orNothing(() => readCheckpoint(join(folder, checkpointFile))),
-  }
-}
+/** For an execution that nobody saves anything of after its agent's death. */
+export const noKeptWork: KeptWork = { keepWorkspace() {}, keepCheckpoint() {}, saved() {} }
 
 export function removeKeptWork(spoolDir: string): void {
   const folder = join(spoolDir, keptWorkName)
@@ -88,52 +81,5 @@ function replace(folder: string, name: string, parts: (string | Uint8Array)[]): 
     // What is there of it takes room that others may need.
     rmSync(temporary, { force: true })
     throw error
-  }
-}
-
-const keptWorkspace = z.object({
-  version: z.literal(1),
-  workspace: z.object({
-    folder: z.string(),
-    toolsFolder: z.string(),
-    repositories: z.array(
-      z.object({
-        dir: z.string(),
-        folder: z.string(),
-        url: z.string().optional(),
-        base: z.string().nullable(),
-        isKept: z.boolean(),
-      }),
-    ),
-    found: z.array(z.string()).optional(),
-  }),
-  max_bytes: z.number(),
-})
-
-const keptCheckpoint = z.object({
-  version: z.literal(1),
-  harness: z.string(),
-  format: z.string(),
-  step: z.int().min(0),
-  takenMessageIds: z.array(z.string()),
-})
-
-function readWorkspace(file: string): KeptWorkspace {
-  const { workspace, max_bytes } = keptWorkspace.parse(JSON.parse(readFileSync(file, 'utf8')))
-  return { workspace, maxBytes: max_bytes }
-}
-
-function readCheckpoint(file: string): KeptCheckpoint {
-  const bytes = readFileSync(file)
-  const end = bytes.indexOf('\n')
-  const { version: _, ...about } = keptCheckpoint.parse(JSON.parse(bytes.subarray(0, end).toString('utf8')))
-  return { ...about, data: bytes.subarray(end + 1) }
-}
-
-function orNothing<T>(read: () => T): T | undefined {
-  try {
-    return read()
-  } catch {
-    return undefined
   }
 }

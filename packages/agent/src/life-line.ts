@@ -2,8 +2,9 @@ import { bootClockMs, createEventPost, type EventSender, type Spool, startEventS
 import type { AgentCommand } from '@openoz/protocol'
 import { followCommands } from './command-inbox.ts'
 import type { Execution, LiveExecution } from './live-execution.ts'
+import { isLocal } from './task-environment.ts'
 
-/** What ties an execution to its control plane: events and renewals out, commands in, the lease, and SIGTERM. Each of them can stop it. */
+/** What ties an execution to its control plane: events and renewals out, commands in, the lease, and signals. Each of them can stop it. */
 export interface LifeLine {
   end(): Promise<void>
 }
@@ -49,7 +50,8 @@ export function holdLifeLine(execution: Execution, tied: Tied): LifeLine {
     },
     Math.min(1_000, stopAfterMs / 4),
   )
-  const onTerminate = () => stop.stop({ kind: 'terminate', deadline: AbortSignal.timeout(terminationSaveMs) })
+  const kind = isLocal(hello) ? 'interrupt' : 'terminate'
+  const onTerminate = () => stop.stop({ kind, deadline: AbortSignal.timeout(terminationSaveMs) })
   signal.addEventListener('abort', onTerminate, { once: true })
   if (signal.aborted) onTerminate()
 

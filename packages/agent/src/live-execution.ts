@@ -1,8 +1,10 @@
 import type { Dialer, EventSender, Masker } from '@openoz/machine'
-import type { HelloResponse } from '@openoz/protocol'
+import type { HelloResponse, TurnInput } from '@openoz/protocol'
 import type { RunAgentOptions } from './agent-options.ts'
+import type { Attachments } from './attachments.ts'
 import type { AgentChannel } from './channel.ts'
 import type { EventLog } from './event-log.ts'
+import type { HarnessCheckpoint } from './harnesses/harness.ts'
 import type { KeptWork } from './kept-work.ts'
 import type { OpenSession } from './session.ts'
 import type { StopSwitch } from './stop-switch.ts'
@@ -27,6 +29,7 @@ export interface LiveExecution extends Execution {
   stop: StopSwitch
   messages: TurnMessages
   calls: WakeCalls
+  attachments: Attachments
   kept: KeptWork
   /** What git, setup commands and tools inherit. */
   taskEnv: NodeJS.ProcessEnv
@@ -34,8 +37,14 @@ export interface LiveExecution extends Execution {
   workspace: Workspace | undefined
   /** Set once the harness is open; it stays so for all turns. */
   session: OpenSession | undefined
+  /** The conversation with turns that ended before the harness could be opened. */
+  remembered: HarnessCheckpoint | undefined
+  /** Messages to the turn at work that are in a checkpoint which was said. */
+  sentMessages: Set<string>
   /** What this machine knows and the control plane does not, or may not. */
   unsaved: Set<'workspace' | 'checkpoint'>
+  /** The turn that has no outcome yet. */
+  openTurn: TurnInput | undefined
   /** It has said goodbye: that nobody wants to hear of it any more is no surprise then. */
   isLeaving: boolean
 }

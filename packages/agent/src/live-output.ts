@@ -43,6 +43,11 @@ export function createLiveOutput(emit: (text: string) => void): LiveOutput {
   }
 }
 
+/** At most so much of a text, with a mark where it was cut. */
+export function shortened(text: string, length: number): string {
+  return text.length <= length ? text : `${wholeCharacters(text, length)}…`
+}
+
 /** The first `length` UTF-16 units, one less where that would cut a character in two. */
 export function wholeCharacters(text: string, length: number): string {
   if (text.length <= length) return text

@@ -12,7 +12,8 @@ import {
   makeRepository,
   startAgentFixture,
 } from '../../../test/support/agent-fixture.ts'
-import { openKeptWork, readKeptWork } from './kept-work.ts'
+import { openKeptWork } from './kept-work.ts'
+import { readKeptWork } from './kept-work-reader.ts'
 import { saveKeptWork } from './save-kept-work.ts'
 
 /** What the worker does with what a dead agent left, without the worker. */
@@ -77,6 +78,27 @@ test('files that a killed agent changed without a commit are there for the next 
   expect(asked.filter(({ content }) => content === 'Make it.')).toHaveLength(1)
 })
 
+test('a call that was cut off by the death of its agent ends for those who look on, as it does for the model', async () => {
+  const calls = ['echo done', 'echo begun; sleep 1000', 'echo never'].map((text) => command(text).toolCalls[0])
+  await using first = await startAgentFixture({ steps: [{ toolCalls: calls.filter((call) => call !== undefined) }] })
+  const child = first.spawn()
+  await first.server.waitFor(({ data }) => data.text === 'begun\n')
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+  await endProcessTree({ marker: `OZ_EXECUTION_ID=${first.server.hello.execution_id}` }, 0)
+  const open = new Set(first.server.eventsOf('tool_call').map(({ data }) => data.toolCallId))
+  for (const { data } of first.server.eventsOf('tool_call_update')) open.delete(data.toolCallId)
+  expect(open.size).toBe(1)
+  await saveLeft(first)
+
+  await using second = await startNext(first, { steps: [{ text: 'Done.' }] })
+  expect(await second.run()).toEqual({ exitCode: 0 })
+  const [update, ...more] = second.server.eventsOf('tool_call_update').map(({ data }) => data)
+  expect(update).toMatchObject({ toolCallId: [...open][0], status: 'failed' })
+  expect(JSON.stringify(update)).toContain('Interrupted')
+  expect(more).toEqual([])
+})
+
 test('a report in a workspace without a repository is there for the next one', async () => {
   await using first = await startKilled('echo "# Report" > report.md', { hello: { config: {} } })
   expect((await saveLeft(first)).saved).toBe(true)
@@ -84,6 +106,15 @@ test('a report in a workspace without a repository is there for the next one', a
   expect(await second.run()).toEqual({ exitCode: 0 })
   expect(second.server.eventsOf('terminal_output').at(-1)?.data.text).toBe('# Report\n')
   expect(existsSync(join(second.workspace, '.git'))).toBe(false)
+})
+
+test('a workspace in which nothing is left is saved as such: what was saved before does not come back', async () => {
+  await using first = await startKilled('echo x > new.txt && rm new.txt', { hello: { config: {} } })
+  expect(await saveLeft(first)).toEqual({ saved: true, leftOut: [] })
+  expect(first.server.eventsOf('workspace_saved').map(({ data }) => data)).toMatchObject([
+    { repositories: [], left_out: [] },
+  ])
+  expect(first.server.eventsOf('notice')).toEqual([])
 })
 
 test('without a control plane it ends in time, says that it failed, and can be tried again', async () => {

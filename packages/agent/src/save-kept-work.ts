@@ -2,7 +2,8 @@ import { createDialer, createEventPost, createMasker, openSpool, type Spool, sta
 import type { AgentEvent } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import { type AgentChannel, createAgentChannel } from './channel.ts'
-import { type KeptCheckpoint, type KeptWorkspace, readKeptWork, removeKeptWork } from './kept-work.ts'
+import { type KeptCheckpoint, type KeptWorkspace, removeKeptWork } from './kept-work.ts'
+import { readKeptWork } from './kept-work-reader.ts'
 import { isNothing, saveWorkspace } from './workspace/save.ts'
 
 /**

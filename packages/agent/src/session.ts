@@ -1,17 +1,19 @@
 import { stat } from 'node:fs/promises'
 import { AppError, type HelloResponse, type ModelAccess, repositoriesOf } from '@openoz/protocol'
 import { loadCheckpoint, saveCheckpoint } from './checkpoints.ts'
-import { continuationNote, staleWorkspaceNotice } from './continuation.ts'
+import { continuationNote, type LostFiles, localContinuationNote, lostFilesNotices } from './continuation.ts'
 import { notice } from './event-sink.ts'
 import type { Harness, HarnessSession } from './harnesses/harness.ts'
 import { selectHarness } from './harnesses/select.ts'
 import type { LiveExecution } from './live-execution.ts'
 import { type OpenModelGateway, openModelGateway } from './model-gateway.ts'
 import { setupStep } from './setup-step.ts'
-import { markerName } from './task-environment.ts'
+import { isHurried } from './stop-switch.ts'
+import { isLocal, markerName, reservedVariables } from './task-environment.ts'
 import { prepareRepositories, type Workspace } from './workspace/prepare.ts'
 import { restoreWorkspace } from './workspace/restore.ts'
 import { runSetupCommands } from './workspace/setup-commands.ts'
+import { reportSkills } from './workspace/skills.ts'
 
 /** A harness at the execution's conversation, in its workspace. */
 export interface OpenSession {
@@ -27,7 +29,7 @@ export interface OpenSession {
  * preparation, or with the stop switch's reason. The harness loads while repositories are cloned and set up.
  */
 export async function openSession(execution: LiveExecution): Promise<OpenSession> {
-  const { hello, events, stop, kept } = execution
+  const { hello, events, stop, kept, attachments } = execution
   const load = selectHarness(hello.config.harness?.type)
   const model = requireModel(hello)
   const loading = load()
@@ -37,13 +39,16 @@ export async function openSession(execution: LiveExecution): Promise<OpenSession
   const { workspace, notes } = await prepareWorkspace(execution)
   const env = await runSetupCommands({
     commands: hello.config.environment?.setup_commands ?? [],
-    folder: workspace.folder,
+    folder: execution.workingDirectory,
     env: execution.taskEnv,
     timeoutMs: hello.limits.setup_command_timeout_ms,
     signal: stop.working,
     sink: events,
   })
   kept.keepWorkspace({ workspace, maxBytes: hello.limits.workspace_max_bytes })
+  await attachments.bring(stop.working)
+  const files = attachments.note()
+  if (files !== undefined) notes.push(files)
   const harness = await setupStep(events, { step: 'harness' }, () => loading)
   // Whatever the setup did to the environment: the end of the run finds its processes by the marker.
   const taskEnv = { ...env, [markerName]: execution.taskEnv[markerName] }
@@ -72,6 +77,7 @@ function requireModel({ model, model_problem, config }: HelloResponse): ModelAcc
 /** Fills the workspace. Answers what the model must be told about it. */
 async function prepareWorkspace(execution: LiveExecution): Promise<{ workspace: Workspace; notes: string[] }> {
   const { hello, events, stop, taskEnv, masker, workingDirectory, channel } = execution
+  const maxBytes = hello.limits.workspace_max_bytes
   await setupStep(events, { step: 'workspace' }, () => requireFolder(workingDirectory))
   for (const text of whatDoesNotApply(execution)) notice(events, 'info', text)
   const workspace = await prepareRepositories({
@@ -83,10 +89,20 @@ async function prepareWorkspace(execution: LiveExecution): Promise<{ workspace: 
     signal: stop.working,
     sink: events,
     mask: (text) => masker.mask(text),
+    restores: hello.continues !== null && !isLocal(hello),
+    ...(isLocal(hello) ? { checkout: { maxBytes: execution.savesWorkspace === false ? undefined : maxBytes } } : {}),
   })
-  execution.workspace = workspace
   const { continues } = hello
-  if (!continues) return { workspace, notes: [] }
+  // What lies in a person's own folder is not published.
+  if (!isLocal(hello)) await reportSkills(workspace.repositories, events)
+  if (isLocal(hello)) {
+    if (execution.savesWorkspace !== false) execution.workspace = workspace
+    return { workspace, notes: continues ? [localContinuationNote(workingDirectory)] : [] }
+  }
+  if (!continues) {
+    execution.workspace = workspace
+    return { workspace, notes: [] }
+  }
 
   const restored = await restoreWorkspace({
     saved: hello.workspace?.repositories ?? [],
@@ -96,17 +112,22 @@ async function prepareWorkspace(execution: LiveExecution): Promise<{ workspace: 
     signal: stop.working,
     download: (blobId, file) => channel.downloadBlobTo(file, blobId, stop.working),
   })
-  execution.workspace = { ...workspace, repositories: restored.repositories }
+  // Not before: who is stopped on the way must not save the half of it in the place of the whole.
+  execution.workspace = { ...workspace, repositories: restored.repositories, found: restored.found }
   for (const note of restored.notes) notice(events, 'info', `Workspace put back: ${note}`)
-  const isStale = continues.is_workspace_stale && isFresh(execution.workspace)
-  if (isStale) notice(events, 'warning', staleWorkspaceNotice)
-  const note = continuationNote({ reason: continues.reason, attempt: hello.attempt, isStale, restored: restored.notes })
+  const lost = continues.is_workspace_stale ? lostFilesOf(workspace) : 'none'
+  if (lost !== 'none') notice(events, 'warning', lostFilesNotices[lost])
+  const note = continuationNote({ reason: continues.reason, attempt: hello.attempt, lost, restored: restored.notes })
   return { workspace: execution.workspace, notes: [note] }
 }
 
-/** A workspace that is still there is as it was left, whatever was saved of it. */
-function isFresh({ repositories, found = [] }: Workspace): boolean {
-  return repositories.length > 0 ? repositories.some(({ isKept }) => !isKept) : found.length === 0
+/**
+ * A workspace that is still there is as it was left, whatever was saved of it. Its repositories say so; files that lie in none may as well be
+ * those that every new workspace begins with (an image's, or what the worker's setup made).
+ */
+function lostFilesOf({ repositories, found = [] }: Workspace): LostFiles {
+  if (repositories.length > 0) return repositories.every(({ isKept }) => isKept) ? 'none' : 'all'
+  return found.length === 0 ? 'all' : 'maybe'
 }
 
 async function requireFolder(folder: string): Promise<void> {
@@ -118,11 +139,12 @@ async function requireFolder(folder: string): Promise<void> {
 function whatDoesNotApply({ hello, env }: LiveExecution): string[] {
   const { environment, mcp_servers, skill_spec, computer_use_enabled } = hello.config
   const texts: string[] = []
-  if (environment?.docker_image && env.OZ_WORKER_BACKEND === 'direct') {
-    texts.push(
-      `The image ${environment.docker_image} does not apply: the worker's direct backend runs on the machine itself.`,
-    )
+  if (environment?.docker_image && (isLocal(hello) || env.OZ_WORKER_BACKEND === 'direct')) {
+    const why = isLocal(hello) ? 'this run works' : "the worker's direct backend runs"
+    texts.push(`The image ${environment.docker_image} does not apply: ${why} on the machine itself.`)
   }
+  const reserved = reservedVariables(hello)
+  if (reserved.length > 0) texts.push(`Variables that an environment cannot set are left out: ${reserved.join(', ')}.`)
   if (Object.keys(mcp_servers ?? {}).length > 0)
     texts.push('The built-in harness does not use MCP servers; they are left out.')
   if (skill_spec) texts.push(`The built-in harness does not use skills; ${skill_spec} is left out.`)
@@ -140,32 +162,55 @@ interface Place {
 }
 
 async function openHarness(execution: LiveExecution, { harness, ...place }: Place): Promise<HarnessSession> {
-  const { hello, events, masker, stop, channel, log, kept, unsaved } = execution
+  const { hello, events, masker, stop, log, kept, unsaved } = execution
   const { working } = stop
   const { name } = harness
   const session: HarnessSession = await harness.open({
     ...place,
     runId: hello.run_id,
     config: hello.config,
+    mode: hello.mode,
     limits: hello.limits,
     sink: events,
-    checkpoint: await loadCheckpoint(execution, harness),
+    checkpoint: await loadCheckpoint(execution, harness, working),
     keep: (checkpoint) => {
       unsaved.add('checkpoint')
       kept.keepCheckpoint({ ...checkpoint, harness: name })
     },
     stepFinished: () => saveCheckpoint(execution, { harness: name, session, signal: working }),
-    keepOutput: async (file) => {
-      try {
-        return await channel.uploadBlob({ file }, { contentType: 'text/plain; charset=utf-8', signal: working })
-      } catch (error) {
-        working.throwIfAborted()
-        log.warn({ err: error }, 'an output could not be kept whole')
-        return undefined
-      }
-    },
+    keepOutput: (file, mediaType = 'text/plain; charset=utf-8') => keepFile(execution, file, mediaType),
+    scratchFolder: execution.spoolDir,
     masker,
     log,
   })
   return session
+}
+
+/** How long the end of a stopped execution may wait for a file; after SIGTERM there are seconds for everything. */
+const stoppedUploadMs = 4_000
+const terminatedUploadMs = 500
+
+/** Also of what was stopped, where that takes a moment only. undefined: it could not be kept. Never rejects. */
+async function keepFile(
+  { channel, stop, log }: LiveExecution,
+  file: string,
+  contentType: string,
+): Promise<string | undefined> {
+  const patience = new AbortController()
+  let timer: NodeJS.Timeout | undefined
+  const onStop = () => {
+    const ms = isHurried(stop.reason) ? terminatedUploadMs : stoppedUploadMs
+    timer = setTimeout(() => patience.abort(), ms)
+  }
+  if (stop.working.aborted) onStop()
+  else stop.working.addEventListener('abort', onStop, { once: true })
+  try {
+    return await channel.uploadBlob({ file }, { contentType, signal: AbortSignal.any([patience.signal, stop.saving]) })
+  } catch (error) {
+    if (!stop.working.aborted) log.warn({ err: error }, 'a file could not be kept')
+    return undefined
+  } finally {
+    clearTimeout(timer)
+    stop.working.removeEventListener('abort', onStop)
+  }
 }

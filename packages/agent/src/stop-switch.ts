@@ -3,12 +3,14 @@
  * - `cancel`: the user changed their mind. The outcome of a turn at work is CANCELLED.
  * - `break`: what happens cannot be written down any more (`spool_full`, `disk_full`). The outcome is that error.
  * - `terminate`: the machine wants its process back. The workspace is saved until `deadline`; the outcome is the worker's to report.
+ * - `interrupt`: whoever started the agent by hand wants it to end. The same, but nobody else reports the outcome: it is CANCELLED.
  * - `abandon`: the execution is not ours any more, or we cannot know. Nothing more is said.
  */
 export type StopReason =
   | { kind: 'cancel' }
   | { kind: 'break'; error: unknown }
   | { kind: 'terminate'; deadline: AbortSignal }
+  | { kind: 'interrupt'; deadline: AbortSignal }
   | { kind: 'abandon'; why: 'superseded' | 'lease_lost'; detail: string }
 
 export interface StopSwitch {
@@ -16,7 +18,7 @@ export interface StopSwitch {
   readonly reason: StopReason | undefined
   /** Aborted by every reason: the harness, tools, setup and rest end. */
   readonly working: AbortSignal
-  /** Aborted by `abandon`, and at the deadline of `terminate`, whatever was first: saving ends. */
+  /** Aborted by `abandon`, and at the deadline of `terminate` or `interrupt`, whatever was first: saving ends. */
   readonly saving: AbortSignal
   /** Aborted by `abandon` alone: reporting ends too. */
   readonly ours: AbortSignal
@@ -31,7 +33,7 @@ export function createStopSwitch(): StopSwitch {
     stop(next) {
       if (reason === undefined || (next.kind === 'abandon' && reason.kind !== 'abandon')) reason = next
       working.abort(new Stopped())
-      if (next.kind === 'terminate') {
+      if (isHurried(next)) {
         next.deadline.addEventListener('abort', () => saving.abort(new Stopped()), { once: true })
       }
       if (next.kind !== 'abandon') return
@@ -45,6 +47,13 @@ export function createStopSwitch(): StopSwitch {
     saving: saving.signal,
     ours: ours.signal,
   }
+}
+
+/** Whoever stopped it waits for seconds only: supervisors kill 10 s after SIGTERM, continuous integration 10 s after its first signal. */
+export function isHurried(
+  reason: StopReason | undefined,
+): reason is Extract<StopReason, { kind: 'terminate' | 'interrupt' }> {
+  return reason?.kind === 'terminate' || reason?.kind === 'interrupt'
 }
 
 /** What work rejects with when it was stopped. The reason is the switch's. */

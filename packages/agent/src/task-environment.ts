@@ -13,14 +13,30 @@ const privateNames = [
   'WARP_SERVER_ROOT_URL',
 ]
 
-/** What setup commands and tools inherit: the task's environment without what is ours, and nothing in it that waits for a person. */
+/** Ours, and git's settings that keep a run apart from the machine's: not for an environment to set. */
+const reservedNames = /^(OZ|WARP|GIT_CONFIG)(_|$)/
+
+/** Variables of the run's environment that it may not set, by name. */
+export function reservedVariables({ config }: HelloResponse): string[] {
+  return Object.keys(config.environment?.variables ?? {}).filter((name) => reservedNames.test(name))
+}
+
+function usableVariables({ config }: HelloResponse): Record<string, string> {
+  const variables = Object.entries(config.environment?.variables ?? {})
+  return Object.fromEntries(variables.filter(([name]) => !reservedNames.test(name)))
+}
+
+/**
+ * What setup commands and tools inherit: the task's environment without what is ours, the variables of the run's environment, and nothing in it
+ * that waits for a person.
+ */
 export function taskEnvironment(env: NodeJS.ProcessEnv, hello: HelloResponse): NodeJS.ProcessEnv {
-  const task = { ...env }
+  const task = { ...env, ...usableVariables(hello) }
   for (const name of privateNames) delete task[name]
   const harness = hello.config.harness?.type ?? 'oz'
   return {
     ...task,
-    [markerName]: env[markerName] ?? hello.execution_id,
+    ...ofPlace(env, hello),
     OZ_RUN_ID: hello.run_id,
     WARP_RUN_ID: hello.run_id,
     OZ_HARNESS: harness,
@@ -33,4 +49,22 @@ export function taskEnvironment(env: NodeJS.ProcessEnv, hello: HelloResponse): N
     GIT_TERMINAL_PROMPT: '0',
     GCM_INTERACTIVE: 'never',
   }
+}
+
+/**
+ * A worker has marked its task already. Whoever starts an agent by hand may be a tool of another run: with that run's marker, this one would end
+ * the other's processes along with its own.
+ */
+function ofPlace(env: NodeJS.ProcessEnv, hello: HelloResponse): NodeJS.ProcessEnv {
+  if (!isLocal(hello)) return { [markerName]: env[markerName] ?? hello.execution_id }
+  const parent = env.OZ_RUN_ID ?? env.WARP_RUN_ID
+  return {
+    [markerName]: hello.execution_id,
+    ...(parent === undefined ? {} : { OZ_PARENT_RUN_ID: parent, WARP_PARENT_RUN_ID: parent }),
+  }
+}
+
+/** The run is in a folder that belongs to a person, and no worker answers for it. */
+export function isLocal(hello: HelloResponse): boolean {
+  return hello.execution_location === 'LOCAL'
 }

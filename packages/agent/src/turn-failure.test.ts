@@ -17,6 +17,11 @@ test('what nobody expected is our own error, without the whole of what it says',
   expect(message.length).toBeLessThan(700)
 })
 
+test('a control plane that cannot serve is nothing that the user can change', () => {
+  for (const code of ['database_unreachable', 'server_starting', 'server_draining', 'server_unreachable'] as const)
+    expect(turnFailure(new AppError(code))).toMatchObject({ outcome: 'ERROR', errorCode: code })
+})
+
 test('a limit that a turn reached can be changed by people, so the turn failed', () => {
   for (const code of [
     'turn_limit_reached',

@@ -1,11 +1,14 @@
 import { AppError, type ErrorCode } from '@openoz/protocol'
 import type { TurnResult } from './harnesses/harness.ts'
+import { shortened } from './live-output.ts'
 
 /**
  * Failures that are ours or the platform's: the run ends as ERROR. Every other code of the registry that reaches a turn is something that the
  * user can change (FAILED).
  */
 const ours: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'attachment_unavailable',
+  'database_unreachable',
   'disk_full',
   'internal_error',
   'model_overloaded',
@@ -13,9 +16,12 @@ const ours: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'model_provider_unreachable',
   'process_not_ended',
   'server_answer_unreadable',
+  'server_draining',
+  'server_starting',
   'server_unreachable',
   'spool_full',
   'spool_in_use',
+  'workspace_download_failed',
 ])
 
 /** The outcome that an error stands for. Its message is fit for people; unknown errors only say that there was one. */
@@ -30,7 +36,7 @@ export function turnFailure(error: unknown): TurnResult {
   const detail = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
   return {
     outcome: 'ERROR',
-    message: `The agent met an error of its own: ${detail.slice(0, 500)}`,
+    message: `The agent met an error of its own: ${shortened(detail, 500)}`,
     errorCode: 'internal_error',
   }
 }

@@ -1,10 +1,10 @@
-import type { TurnInput } from '@openoz/protocol'
-import { saveStoppedStep } from './checkpoints.ts'
+import { AppError, type TurnInput } from '@openoz/protocol'
+import { saveUnendedTurn } from './checkpoints.ts'
 import type { TurnResult } from './harnesses/harness.ts'
 import type { LiveExecution } from './live-execution.ts'
 import { saveToControlPlane } from './save-work.ts'
 import { openSession } from './session.ts'
-import type { StopReason } from './stop-switch.ts'
+import { isHurried, type StopReason } from './stop-switch.ts'
 import { turnFailure } from './turn-failure.ts'
 
 /** How long harness and tools may take to stop before the turn ends without them; after SIGTERM supervisors kill 10 s later. */
@@ -16,12 +16,14 @@ const terminationGraceMs = 2_000
  * it; undefined when nothing was, because the process was asked to stop or the execution is not ours any more. Never rejects.
  */
 export async function performTurn(execution: LiveExecution, turn: TurnInput): Promise<TurnResult | undefined> {
-  const { messages, unsaved, kept, workspace, hello } = execution
+  const { messages, unsaved, kept, workspace, hello, sentMessages } = execution
   messages.begin(turn)
+  execution.openTurn = turn
+  sentMessages.clear()
   unsaved.add('workspace')
   if (workspace) kept.keepWorkspace({ workspace, maxBytes: hello.limits.workspace_max_bytes })
   try {
-    const result = await workUntilStopped(execution)
+    const result = await workUntilStopped(execution, turn)
     return await saveAndReport(execution, turn, result)
   } finally {
     messages.end()
@@ -29,38 +31,43 @@ export async function performTurn(execution: LiveExecution, turn: TurnInput): Pr
 }
 
 /** Waits for a stopped turn to come to rest, but not for ever. */
-async function workUntilStopped(execution: LiveExecution): Promise<TurnResult> {
+async function workUntilStopped(execution: LiveExecution, turn: TurnInput): Promise<TurnResult> {
   const { stop } = execution
   let timer: NodeJS.Timeout | undefined
   const patienceEnded = Promise.withResolvers<TurnResult>()
   const onStop = () => {
-    const graceMs = stop.reason?.kind === 'terminate' ? terminationGraceMs : stopGraceMs
+    const graceMs = isHurried(stop.reason) ? terminationGraceMs : stopGraceMs
     timer = setTimeout(() => patienceEnded.resolve(stoppedResult(stop.reason)), graceMs)
   }
   if (stop.working.aborted) onStop()
   else stop.working.addEventListener('abort', onStop, { once: true })
   try {
-    return await Promise.race([work(execution), patienceEnded.promise])
+    return await Promise.race([work(execution, turn), patienceEnded.promise])
   } finally {
     clearTimeout(timer)
     stop.working.removeEventListener('abort', onStop)
   }
 }
 
-async function work(execution: LiveExecution): Promise<TurnResult> {
-  const { stop, messages, log } = execution
+async function work(execution: LiveExecution, turn: TurnInput): Promise<TurnResult> {
+  const { stop, messages, log, unsaved } = execution
   try {
     stop.working.throwIfAborted()
     execution.session ??= await openSession(execution)
     const { session } = execution.session
-    const result = await session.prompt(messages.handOver(session), stop.working)
+    const arrived = await execution.attachments.bring(stop.working)
+    const input = messages.handOver(session)
+    const told = arrived === undefined ? input : { ...input, message: `${input.message}\n\n${arrived}` }
+    const result = await session.prompt(told, stop.working)
     // A turn that failed has said things too: a follow-up goes on from its prompt, not without it.
-    if (result.outcome === 'FAILED' || result.outcome === 'ERROR') await saveStoppedStep(execution)
+    const hasFailed = result.outcome === 'FAILED' || result.outcome === 'ERROR'
+    if (hasFailed || unsaved.has('checkpoint')) await saveUnendedTurn(execution, turn)
     return result
   } catch (error) {
-    if (stop.working.aborted) return stoppedResult(stop.reason, await saveStoppedStep(execution))
-    log.warn({ err: error }, 'the turn could not be performed')
-    return turnFailure(error)
+    const isStopped = stop.working.aborted
+    if (!isStopped) log.warn({ err: error }, 'the turn could not be performed')
+    await saveUnendedTurn(execution, turn)
+    return isStopped ? stoppedResult(stop.reason) : turnFailure(error)
   }
 }
 
@@ -70,7 +77,7 @@ async function saveAndReport(
   turn: TurnInput,
   performed: TurnResult,
 ): Promise<TurnResult | undefined> {
-  const { stop, events, log } = execution
+  const { stop, log } = execution
   let result = performed
   if (stop.ours.aborted) return undefined
   try {
@@ -79,10 +86,17 @@ async function saveAndReport(
     if (stop.ours.aborted) return undefined
     log.error({ err: error }, 'the workspace could not be saved')
     // A success whose result is lost is none.
-    if (result.outcome === 'SUCCEEDED') result = { ...turnFailure(error), takenMessageIds: result.takenMessageIds }
+    if (result.outcome === 'SUCCEEDED') result = turnFailure(error)
   }
   if (stop.ours.aborted || stop.reason?.kind === 'terminate') return undefined
-  const { outcome, message, errorCode, takenMessageIds } = result
+  return reportOutcome(execution, turn, result)
+}
+
+/** Returns what was said: nothing when it could not be. */
+export function reportOutcome(execution: LiveExecution, turn: TurnInput, result: TurnResult): TurnResult | undefined {
+  const { events, sentMessages, log } = execution
+  const { outcome, message, errorCode } = result
+  execution.openTurn = undefined
   try {
     events.emitFinal({
       type: 'turn_outcome',
@@ -91,7 +105,8 @@ async function saveAndReport(
         outcome,
         message,
         error_code: errorCode,
-        taken_message_ids: takenMessageIds,
+        // What is only in this process's memory may be lost with it: the control plane asks it again.
+        taken_message_ids: [...sentMessages],
       },
     })
   } catch (error) {
@@ -101,7 +116,10 @@ async function saveAndReport(
   return result
 }
 
-function stoppedResult(reason: StopReason | undefined, takenMessageIds?: string[]): TurnResult {
-  if (reason?.kind === 'break') return { ...turnFailure(reason.error), takenMessageIds }
-  return { outcome: 'CANCELLED', message: 'Cancelled by user', takenMessageIds }
+export function stoppedResult(reason: StopReason | undefined): TurnResult {
+  if (reason?.kind === 'break') return turnFailure(reason.error)
+  if (reason?.kind === 'interrupt') {
+    return { outcome: 'CANCELLED', message: new AppError('run_interrupted').message, errorCode: 'run_interrupted' }
+  }
+  return { outcome: 'CANCELLED', message: 'Cancelled by user' }
 }

@@ -3,10 +3,12 @@ import type { TurnInput } from '@openoz/protocol'
 import { isRefusal } from './channel.ts'
 import { deliver } from './delivery.ts'
 import type { TurnResult } from './harnesses/harness.ts'
+import { leaveStopped } from './last-words.ts'
 import type { LiveExecution } from './live-execution.ts'
 import { endProcesses, hasProcesses } from './processes.ts'
 import { saveLocally, saveToControlPlane } from './save-work.ts'
 import { setupStep } from './setup-step.ts'
+import { isLocal } from './task-environment.ts'
 import { performTurn } from './turn.ts'
 
 /**
@@ -16,12 +18,13 @@ import { performTurn } from './turn.ts'
  *     ▲                               │ a turn   │ none        │
  *     ├───────────────────────────────┘          ▼             │
  *     │                                        rest, as long as the idle window ──▶ `end_idle`, or the window's end
- *     │      FAILED, ERROR, no idle window ──▶ end processes, goodbye: ask for the last time ◀──┘
+ *     │      FAILED, ERROR (unless a window for them was asked for), no idle window ──▶ end processes, goodbye: ask for the last time ◀──┘
  *     │                               a turn     │     │ none: the execution has ended with the answer
  *     └──────────────────────────────────────────┘
  *
  * Whoever is stopped asks nothing more, not even for the last time, at work or at rest: a turn that it would be given would be lost with it,
- * while one that waits is given to the next execution. After a cancel there is no next one.
+ * while one that waits is given to the next execution. After a cancel there is no next one, and a local run never has one: its agent says goodbye
+ * also when it was stopped.
  *
  * Before every question all that was said is with the control plane. The goodbye is the last call of all, since the execution's token ends with
  * it; processes end before it, so that nothing is at work that nobody answers for.
@@ -41,11 +44,11 @@ export async function performTurns(execution: LiveExecution): Promise<TurnResult
 
 /** The next turn, when there is one while this execution may go on as it is. */
 async function restForNext(execution: LiveExecution, result: TurnResult | undefined): Promise<TurnInput | undefined> {
-  const { hello, stop, calls, taskEnv, log } = execution
-  const mayRest = result?.outcome === 'SUCCEEDED' || result?.outcome === 'BLOCKED'
-  if (!mayRest || hello.idle_timeout_ms <= 0 || !(await settle(execution))) return undefined
+  const { stop, calls, taskEnv, log } = execution
+  const restMs = restAfter(execution, result)
+  if (restMs <= 0 || !(await settle(execution))) return undefined
 
-  const restUntil = bootClockMs() + hello.idle_timeout_ms
+  const restUntil = bootClockMs() + restMs
   while (!stop.working.aborted) {
     calls.clear()
     const turn = await ask(execution, { isLast: false })
@@ -55,6 +58,19 @@ async function restForNext(execution: LiveExecution, result: TurnResult | undefi
     if ((await calls.next(restUntil, stop.working)) !== 'turn') return undefined
   }
   return undefined
+}
+
+function restAfter({ hello, idle }: LiveExecution, result: TurnResult | undefined): number {
+  switch (result?.outcome) {
+    case 'SUCCEEDED':
+    case 'BLOCKED':
+      return idle?.onCompleteMs ?? hello.idle_timeout_ms
+    case 'FAILED':
+    case 'ERROR':
+      return idle?.onFailMs ?? 0
+    default:
+      return 0
+  }
 }
 
 /** Ends what runs and asks for the last time. Answers the turn that was there after all. */
@@ -67,7 +83,11 @@ async function leave(execution: LiveExecution, result: TurnResult | undefined): 
     return undefined
   }
   const isDelivered = await settle(execution)
-  if (!isDelivered || !result || stop.reason !== undefined) return undefined
+  if (!isDelivered || !result) return undefined
+  if (stop.reason !== undefined) {
+    if (isLocal(execution.hello)) await leaveStopped(execution)
+    return undefined
+  }
   execution.isLeaving = true
   const turn = await ask(execution, { isLast: true })
   if (!turn) return undefined
@@ -79,8 +99,10 @@ async function leave(execution: LiveExecution, result: TurnResult | undefined): 
 async function ask(execution: LiveExecution, { isLast }: { isLast: boolean }): Promise<TurnInput | undefined> {
   const { channel, stop } = execution
   try {
-    const { turn } = await channel.nextTurn({ is_last: isLast }, stop.working)
-    return turn ?? undefined
+    const { turn, attachments = [] } = await channel.nextTurn({ is_last: isLast }, stop.working)
+    if (!turn) return undefined
+    execution.attachments.given = attachments
+    return turn
   } catch (error) {
     if (stop.working.aborted) return undefined
     if (!isRefusal(error)) throw error
@@ -94,6 +116,7 @@ async function ask(execution: LiveExecution, { isLast }: { isLast: boolean }): P
 async function teardown(execution: LiveExecution): Promise<void> {
   const { events, taskEnv, unsaved, stop, log } = execution
   await setupStep(events, { step: 'teardown' }, async () => {
+    await execution.session?.session.endBackground()
     await endProcesses(taskEnv)
     if (!unsaved.has('workspace')) return
     await saveToControlPlane(execution).catch((error: unknown) => {

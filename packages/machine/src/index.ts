@@ -1,6 +1,7 @@
 export { fullJitterMs, sleep } from './backoff.ts'
 export { bootClockMs } from './boot-clock.ts'
 export { type ChunkMerger, type ChunkMergerOptions, createChunkMerger } from './chunk-merger.ts'
+export { cloneProblem } from './clone-failure.ts'
 export { type DialFailureReason, dialFailureReason, dialFailureReasons, toDialError } from './dial-failure.ts'
 export { createDialer, type Dialer, type DialerOptions } from './dialer.ts'
 export { createEventPost, type EventPost } from './event-post.ts'
@@ -12,6 +13,9 @@ export {
   startEventSender,
 } from './event-sender.ts'
 export type { EventStreamOptions, StreamEvent } from './event-stream.ts'
+export { type FolderLock, lockFolder } from './folder-lock.ts'
+export { gitEnvironment } from './git-environment.ts'
+export { inGroups } from './in-groups.ts'
 export { createMasker, type Masker, type MaskingStream, maskText } from './masking.ts'
 export { readPrivateFile, writePrivateFile } from './private-file.ts'
 export { identifyProcess, isSameProcess, type ProcessIdentity } from './process-identity.ts'
@@ -23,8 +27,10 @@ export {
   type ProcessEnd,
   type ProcessSelection,
 } from './process-tree.ts'
-export { proxyFor } from './proxy-environment.ts'
+export { proxyFor, proxySecrets } from './proxy-environment.ts'
+export { mirrorName, type RepositoryAddress, repositoryAddress, safeDecode } from './repository-address.ts'
 export { judgeSendFailure, RetryLater, readAnswerOrRetryLater } from './send-failure.ts'
+export { type CommandShell, commandShell, ownTree, withOneOutput } from './shell.ts'
 export {
   isSpoolFileName,
   maxSegmentBytes,

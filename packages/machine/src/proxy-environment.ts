@@ -1,4 +1,5 @@
 import { BlockList, isIP } from 'node:net'
+import { safeDecode } from './repository-address.ts'
 
 /**
  * Which proxy the environment names for an address: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` in either case, lower case first.
@@ -14,6 +15,13 @@ export function proxyFor(target: URL, env: NodeJS.ProcessEnv): URL | undefined {
   if (!value) return undefined
   const withScheme = /^[a-z0-9]+:\/\//i.test(value) ? value : `http://${value}`
   return URL.canParse(withScheme) ? new URL(withScheme) : undefined
+}
+
+/** Passwords in the addresses of proxies, as written and decoded, for the masker. */
+export function proxySecrets(env: NodeJS.ProcessEnv): string[] {
+  const names = ['https_proxy', 'http_proxy', 'all_proxy'].flatMap((name) => [name, name.toUpperCase()])
+  const written = names.flatMap((name) => /^(?:[a-z0-9+.-]+:\/\/)?[^/@:]*:([^/]*)@/i.exec(env[name] ?? '')?.[1] ?? [])
+  return [...new Set(written.flatMap((password) => [password, safeDecode(password)]))].filter((one) => one !== '')
 }
 
 /** The host as sockets want it: no brackets around an IPv6 address. */

@@ -1,7 +1,6 @@
-import { AppError } from '@openoz/protocol'
+import { AppError, parseDuration } from '@openoz/protocol'
 import { parse } from 'yaml'
 import { z } from 'zod'
-import { isDuration } from './duration.ts'
 
 /**
  * The worker's YAML file. Strict: a key that is not here is an error that names its path, so that a misspelt limit never means "no limit".
@@ -42,7 +41,9 @@ const configFile = z.strictObject({
   worker_id: text.regex(/^\S+$/, 'must not contain whitespace').optional(),
   cleanup: z.boolean().optional(),
   max_concurrent_tasks: z.int().min(0, 'must be 0 (no limit) or more').optional(),
-  idle_on_complete: text.refine(isDuration, 'must be a duration such as 45m or 0s').optional(),
+  idle_on_complete: text
+    .refine((value) => parseDuration(value) !== undefined, 'must be a duration such as 45m, 1h 30m or 0s')
+    .optional(),
   backend: z
     .strictObject({
       docker: z.unknown().optional(),

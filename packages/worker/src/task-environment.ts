@@ -2,8 +2,12 @@ import { accessSync, constants, statSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import type { TaskAssignment } from '@openoz/protocol'
 import type { TaskFolder } from './task-folder.ts'
+import { networkVariables, type TaskNetwork } from './task-network.ts'
 
-/** The three variables that everything starts from. Nothing else of the worker's environment reaches a task or a hook. */
+/**
+ * The three variables that everything starts from. Nothing else of the worker's environment reaches a hook, and a task only the way to the
+ * network beside them (`task-network.ts`).
+ */
 export interface BaseEnvironment {
   HOME: string
   TMPDIR: string
@@ -15,6 +19,7 @@ interface TaskEnvironmentInput {
   paths: TaskFolder
   workspace: string
   base: BaseEnvironment
+  network: TaskNetwork
   serverRootUrl: string
   /** From flags and config file. */
   configured: Record<string, string>
@@ -24,9 +29,10 @@ interface TaskEnvironmentInput {
 
 /** Later wins; what the worker itself depends on (the marker, the folders) comes last and cannot be overridden. */
 export function taskEnvironment(input: TaskEnvironmentInput): Record<string, string> {
-  const { assignment, paths, workspace, base, serverRootUrl, configured, fromSetup } = input
+  const { assignment, paths, workspace, base, network, serverRootUrl, configured, fromSetup } = input
   return {
     ...base,
+    ...networkVariables(network, paths.given),
     GIT_CONFIG_GLOBAL: paths.agent.gitConfig,
     TASK_ID: assignment.task_id,
     GIT_TERMINAL_PROMPT: '0',
@@ -36,6 +42,7 @@ export function taskEnvironment(input: TaskEnvironmentInput): Record<string, str
     ...configured,
     ...fromSetup,
     ...marks(assignment, workspace),
+    OZ_MIRRORS_DIR: paths.given,
     OZ_SPOOL_DIR: paths.spool,
     ...(assignment.execution_token === undefined ? {} : { OZ_EXECUTION_TOKEN_FILE: paths.agent.token }),
   }

@@ -1,8 +1,9 @@
 import { constants } from 'node:fs'
-import { lchown, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { chmod, lchown, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { writePrivateFile } from '@openoz/machine'
 import { z } from 'zod'
+import { authorityFiles, type TaskNetwork } from './task-network.ts'
 
 /**
  * What the worker keeps of a task on disk, so that any later worker process knows as much as the one that started it:
@@ -12,6 +13,7 @@ import { z } from 'zod'
  *     exit         the agent's exit code, put there by the shim in one step when the agent has ended
  *     agent.log    stdout and stderr of agent and hooks
  *     token        the execution token, for delivering the spool
+ *     given/       mirrors of its repositories, certificates: the task can read it
  *     spool/       the agent's events                                   ┐ these two belong to the task's user;
  *     agent/       its token, git config, HOME and TMPDIR               ┘ the rest it cannot change or see
  *
@@ -23,6 +25,7 @@ export interface TaskFolder {
   exit: string
   log: string
   token: string
+  given: string
   spool: string
   agent: {
     folder: string
@@ -51,6 +54,7 @@ export function taskFolder(stateDir: string, executionId: string): TaskFolder {
     exit: join(folder, 'exit'),
     log: join(folder, 'agent.log'),
     token: join(folder, 'token'),
+    given: join(folder, 'given'),
     spool: join(folder, 'spool'),
     agent: {
       folder: agent,
@@ -93,16 +97,24 @@ interface TaskFolderContent {
   record: TaskRecord
   token?: string
   mcpServers?: Record<string, unknown>
+  authorities?: TaskNetwork['authorities']
   /** Owner of what is the task's. */
   owner?: { uid: number; gid: number }
 }
 
 /** Makes all of it but `exit`. Rejects with Node's error; what was made so far stays for the caller to remove. */
 export async function createTaskFolder(paths: TaskFolder, content: TaskFolderContent): Promise<void> {
-  const { record, token, mcpServers, owner } = content
+  const { record, token, mcpServers, authorities, owner } = content
   // 0711: the task's user must be able to pass through to what is its own, and to see nothing on the way.
   await mkdir(paths.folder, { mode: 0o711 })
   await writeRecord(paths, record)
+  await mkdir(paths.given)
+  await chmod(paths.given, 0o755)
+  for (const kind of authorities ? (['extra', 'all'] as const) : []) {
+    const file = join(paths.given, authorityFiles[kind])
+    await writeFile(file, authorities?.[kind] ?? '', { flag: 'wx' })
+    await chmod(file, 0o644)
+  }
   const own = [paths.spool, paths.agent.folder, paths.agent.home, paths.agent.temporary]
   for (const folder of own) await mkdir(folder, { mode: 0o700 })
   // Repositories that somebody else cloned are used on purpose here; git would refuse them.

@@ -48,10 +48,10 @@ backend:
     direct: { workspaceRoot: '/srv/oz', setupCommand: 'make ready' },
     taskEnvironment: { A: 'file', B: 'file', SHARED: 'from the worker' },
   })
-  const flags = { workerId: 'from-flag', idleOnComplete: '1h 30m', env: ['A=flag=1', 'MISSING'], cleanup: true }
+  const flags = { workerId: 'from-flag', idleOnComplete: '1h30m', env: ['A=flag=1', 'MISSING'], cleanup: true }
   expect(read(flags, yaml)).toMatchObject({
     workerId: 'from-flag',
-    idleOnComplete: '1h 30m',
+    idleOnComplete: '1h30m',
     cleanup: false,
     taskEnvironment: { A: 'flag=1', B: 'file', SHARED: 'from the worker' },
   })
@@ -127,6 +127,7 @@ test.each<[WorkerFlagValues, string, string]>([
   [{ ...direct, targetDir: '/no/such/folder' }, 'target_dir_invalid', '/no/such/folder'],
   [{ ...direct, maxConcurrentTasks: '-1' }, 'option_invalid', '--max-concurrent-tasks'],
   [{ ...direct, idleOnComplete: 'soon' }, 'option_invalid', '--idle-on-complete'],
+  [{ ...direct, idleOnComplete: '1h30' }, 'option_invalid', '--idle-on-complete'],
   [{ ...direct, env: ['=x'] }, 'option_invalid', 'is required'],
   [{ ...direct, env: ['A B=secret'] }, 'option_invalid', 'must not contain whitespace'],
   [{ ...direct, logLevel: 'loud' }, 'option_invalid', 'loud'],

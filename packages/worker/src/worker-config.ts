@@ -1,9 +1,8 @@
 import { readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { AppError } from '@openoz/protocol'
+import { AppError, parseDuration } from '@openoz/protocol'
 import { type BackendName, backendNames, plannedBackendNames } from './backends/backend.ts'
 import { type ConfigFile, parseConfigFile } from './config-file.ts'
-import { isDuration } from './duration.ts'
 import { defaultServerUrl, logLevels, type WorkerFlagValues } from './worker-flags.ts'
 import type { WorkerOptions } from './worker-options.ts'
 
@@ -132,7 +131,7 @@ function checkLimit(limit: string | number | undefined): number | undefined {
 
 function checkIdle(duration: string | undefined): string | undefined {
   if (duration === undefined || duration === '') return undefined
-  if (!isDuration(duration))
+  if (parseDuration(duration) === undefined)
     throw optionInvalid('--idle-on-complete', 'it must be a duration such as 45m, 1h 30m or 0s')
   return duration.trim()
 }

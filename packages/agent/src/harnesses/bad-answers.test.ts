@@ -1,9 +1,12 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { modelAccesses, startHarnessFixture, turn } from '../../../../test/support/harness-fixture.ts'
+import type { ModelRequest, ScriptedStep } from '../../../../test/support/scripted-model.ts'
 
 const never = () => new AbortController().signal
+/** One pixel. */
+const picture = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='
 const run = (command: string, id?: string) => ({ id, name: 'run_command', arguments: { command } })
 
 test.each(modelAccesses)('calls that make no sense become results that the model reads ($wire)', async (access) => {
@@ -132,6 +135,88 @@ test('a model that makes the same failing call again and again is told once, and
   })
   const told = oz.model.requests.map(({ body }) => JSON.stringify(body).split('you have made the same call').length - 1)
   expect(told).toEqual([0, 0, 0, 1, 1])
+})
+
+test('a plan that is written again and again does not hide a call that fails each time', async () => {
+  const todos = (number: number) => [{ title: `try ${number}`, status: 'in_progress' }]
+  const handler = ({ number }: { number: number }) => ({
+    toolCalls: [run('exit 3'), { name: 'todo', arguments: { todos: todos(number) } }],
+  })
+  await using oz = await startHarnessFixture({ handler })
+  const session = await oz.open()
+  expect(await session.prompt(turn('go'), never())).toMatchObject({ errorCode: 'turn_repeats_itself' })
+  expect(oz.eventsOf('plan').length).toBe(5)
+})
+
+test('texts with half a character in them are made whole before they are kept', async () => {
+  const broken = `{"command": "${'x'.repeat(50)}😀${'y'.repeat(119)}`
+  const toolCalls = [
+    run('echo \ud83d'),
+    { name: 'run_command', arguments: broken },
+    { name: 'no_such_tool', arguments: { text: 'z'.repeat(491) + '😀'.repeat(2_000), '\udc00': [{ deep: '\ud83d' }] } },
+    { name: 'run_command', arguments: { command: 5, ['😀'.repeat(2_000)]: 1 } },
+  ]
+  await using oz = await startHarnessFixture({ steps: [{ text: 'half \ud83d', toolCalls }, { text: 'Sorry.' }] })
+  const session = await oz.open()
+  expect(await session.prompt(turn('go \ud83d'), never())).toMatchObject({ outcome: 'SUCCEEDED' })
+  // A whole pair is not escaped.
+  expect(JSON.stringify(oz.model.requests[1]?.body)).not.toMatch(/\\ud[89a-f]/i)
+})
+
+test('a request that is refused with pictures in it is made without them, and so are those after it', async () => {
+  const handler = ({ body, number }: ModelRequest): ScriptedStep => {
+    if (number === 0) return { toolCalls: [{ name: 'read_files', arguments: { files: [{ path: 'dot.png' }] } }] }
+    const hasPicture = JSON.stringify(body).includes('image_url')
+    return hasPicture ? { status: 400, body: { error: { message: 'cannot decode' } } } : { text: 'No dot.' }
+  }
+  await using oz = await startHarnessFixture({ access: { vision: true }, handler })
+  writeFileSync(join(oz.folder, 'dot.png'), Buffer.from(picture, 'base64'))
+  const session = await oz.open()
+  expect(await session.prompt(turn('look'), never())).toMatchObject({ outcome: 'SUCCEEDED', message: 'No dot.' })
+  expect(oz.model.requests.length).toBe(3)
+  expect(oz.eventsOf('notice').map(({ text }) => text)).toEqual([expect.stringContaining('without them')])
+  expect(await session.prompt(turn('go on'), never())).toMatchObject({ outcome: 'SUCCEEDED' })
+  expect(oz.model.requests.length).toBe(4)
+})
+
+test('a request without pictures that is refused is not made again', async () => {
+  await using oz = await startHarnessFixture({
+    access: { vision: true },
+    handler: () => ({ status: 400, body: { error: { message: 'cannot decode' } } }),
+  })
+  const session = await oz.open()
+  expect(await session.prompt(turn('look'), never())).toMatchObject({ errorCode: 'model_request_rejected' })
+  expect(oz.model.requests.length).toBe(1)
+})
+
+test('all questions of an answer reach the person, and what stands behind the first one waits', async () => {
+  const toolCalls = [
+    run('echo before > before'),
+    { id: 'a', name: 'ask', arguments: { question: 'Which database?' } },
+    run('echo after > after', 'behind'),
+    { name: 'grep', arguments: { queries: ['x'], path: '.' } },
+    { id: 'b', name: 'ask', arguments: { question: 'Which port?' } },
+  ]
+  await using oz = await startHarnessFixture({ steps: [{ toolCalls }, { text: 'Thanks.' }] })
+  const session = await oz.open()
+  expect(await session.prompt(turn('go'), never())).toMatchObject({
+    outcome: 'BLOCKED',
+    message: 'Which database?\n\nWhich port?',
+  })
+  expect(readdirSync(oz.folder)).toEqual(['before'])
+  expect(oz.eventsOf('tool_call').map(({ tool }) => tool)).toEqual(['run_command', 'ask', 'ask'])
+  expect(await session.prompt(turn('5432'), never())).toMatchObject({ outcome: 'SUCCEEDED' })
+  const { messages } = oz.model.requests[1]?.body ?? {}
+  const result = messages.find(({ tool_call_id: id }: { tool_call_id?: string }) => id === 'behind')
+  expect(result.content).toContain('Not run: a question is open')
+})
+
+test('a question that was refused stops nothing', async () => {
+  const toolCalls = [{ name: 'ask', arguments: { question: '' } }, run('echo after > after')]
+  await using oz = await startHarnessFixture({ steps: [{ toolCalls }, { text: 'Done.' }] })
+  const session = await oz.open()
+  expect(await session.prompt(turn('go'), never())).toMatchObject({ outcome: 'SUCCEEDED' })
+  expect(readdirSync(oz.folder)).toEqual(['after'])
 })
 
 test('the same call is no circle when something worked in between', async () => {

@@ -1,6 +1,7 @@
 import { AppError } from '@openoz/protocol'
 import type { ModelMessage } from 'ai'
 import { z } from 'zod'
+import { shortened } from '../live-output.ts'
 import { type Conversation, newConversation } from './conversation.ts'
 import type { HarnessCheckpoint } from './harness.ts'
 
@@ -29,6 +30,7 @@ const stored = storedFirst.extend({
   question: z.string().optional(),
   reported: z.object({ tokens: z.number(), messages: z.int() }).optional(),
   rulesShown: z.array(z.string()),
+  filesSeen: z.array(z.tuple([z.string(), z.string()])).optional(),
   compacted: z.object({ said: z.array(z.string()), summary: z.string() }).optional(),
   unfinished: z
     .object({
@@ -70,6 +72,6 @@ export function decodeCheckpoint(checkpoint: Pick<HarnessCheckpoint, 'format' | 
     return { ...newConversation(), ...first, messages: messages as unknown as ModelMessage[] }
   } catch (error) {
     const problem = error instanceof z.ZodError ? z.prettifyError(error) : 'it is no JSON'
-    throw new AppError('conversation_unreadable', { format: checkpoint.format, problem: problem.slice(0, 200) })
+    throw new AppError('conversation_unreadable', { format: checkpoint.format, problem: shortened(problem, 200) })
   }
 }

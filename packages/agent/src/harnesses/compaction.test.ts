@@ -51,7 +51,8 @@ test('a conversation is shortened before the window is full: the task stays, the
   const session = await oz.open()
   const extra = said('and print it twice')
   const result = await session.prompt(turn('print a lot', { messages: [extra] }), never())
-  expect(result).toMatchObject({ outcome: 'SUCCEEDED', message: 'All done.', takenMessageIds: [extra.message_id] })
+  expect(result).toMatchObject({ outcome: 'SUCCEEDED', message: 'All done.' })
+  expect((await session.checkpoint())?.takenMessageIds).toEqual([extra.message_id])
   const asked = oz.model.requests.filter((request) => !isSummary(request))
   expect(asked.length).toBe(31)
   for (const [index, request] of asked.entries()) {
@@ -90,6 +91,30 @@ test('where no summary can be had the older part is cut, and the work goes on', 
   for (const request of oz.model.requests) expect(sizeOf(request)).toBeLessThan(window)
   expect(oz.eventsOf('notice').some(({ text }) => text.includes('without a summary'))).toBe(true)
   expect(JSON.stringify(oz.model.requests.at(-1)?.body)).toContain('print a lot')
+})
+
+test.each([
+  ['its key is wrong', 401, 'invalid x-api-key', 'model_provider_rejected'],
+  ['it has no credit left', 402, 'payment required', 'model_quota_exhausted'],
+  ['it is overloaded for long', 529, 'overloaded', 'model_overloaded'],
+])('nothing is given up when no summary can be had because %s', async (_, status, message, errorCode) => {
+  const talk = talkative(30, 12_000, { status, body: { error: { message } } })
+  await using oz = await startHarnessFixture({
+    access: { context_window: window },
+    limits: { max_output_tokens: 2_000, llm_retry_for_ms: 100 },
+    handler: talk,
+  })
+  const session = await oz.open()
+  expect(await session.prompt(turn('print a lot'), never())).toMatchObject({ errorCode })
+  const checkpoint = (await session.checkpoint()) ?? undefined
+  const conversation = checkpoint && decodeCheckpoint(checkpoint)
+  const steps = oz.model.requests.filter((request) => !isSummary(request)).length
+  expect(oz.model.requests.some(isSummary)).toBe(true)
+  expect(conversation?.compacted).toBeUndefined()
+  for (let step = 1; step <= steps; step++) {
+    expect(JSON.stringify(conversation?.messages)).toContain(`begin-${step}\\\\n`)
+    expect(JSON.stringify(conversation?.messages)).toContain(`end-${step}\\\\n`)
+  }
 })
 
 const refusals: [provider: string, status: number, body: unknown][] = [

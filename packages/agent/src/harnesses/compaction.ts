@@ -1,8 +1,11 @@
+import { AppError } from '@openoz/protocol'
 import type { ModelMessage } from 'ai'
 import { compactedSize, sumOf } from './context-size.ts'
 import type { CompactedPart, Conversation } from './conversation.ts'
 import { lighten } from './lighter-messages.ts'
+import { ConversationTooLong } from './model-failure.ts'
 import { callLines, saidByPeople, transcriptOf } from './transcript.ts'
+import { wellFormed } from './well-formed.ts'
 
 /**
  * Makes a conversation shorter. In order, until it fits:
@@ -19,7 +22,7 @@ interface CompactionOptions {
   tailPart: number
   /** The characters of one long output that are kept in the older part. */
   keptCharacters: number
-  /** Takes a transcript of about so many tokens at most. Rejects when there is no summary to be had. */
+  /** Takes a transcript of about so many tokens at most. */
   summarize: (transcript: string) => Promise<string>
   transcriptTokens: number
 }
@@ -38,20 +41,21 @@ const worthSumming = 0.1
 const saidPart = 0.3
 const maxSaidCharacters = 80_000
 
+/** Rejects with what `summarize` does, unless that says that the model cannot give a summary. */
 export async function compact(conversation: Conversation, options: CompactionOptions): Promise<Compaction> {
   const { budget, tailPart, keptCharacters, summarize, transcriptTokens } = options
   const { messages, compacted } = conversation
   const cutAt = tailStart(messages, budget * tailPart)
   const lightened = [...lighten(messages.slice(0, cutAt), keptCharacters), ...messages.slice(cutAt)]
   if (compactedSize(compacted) + sumOf(lightened) <= budget * lightEnough) {
-    return { conversation: shortened(conversation, lightened, compacted), how: 'lightened' }
+    return { conversation: withMessages(conversation, lightened, compacted), how: 'lightened' }
   }
 
   const older = messages.slice(0, cutAt)
   const newer = messages.slice(cutAt)
   if (sumOf(older) < budget * worthSumming) {
     const rest = budget - compactedSize(compacted)
-    return { conversation: shortened(conversation, fitted(messages, rest), compacted), how: 'lightened' }
+    return { conversation: withMessages(conversation, fitted(messages, rest), compacted), how: 'lightened' }
   }
   const maxCharacters = Math.min(maxSaidCharacters, budget * 4 * saidPart)
   const said = saidByPeople(older, { before: compacted?.said, maxCharacters })
@@ -59,26 +63,33 @@ export async function compact(conversation: Conversation, options: CompactionOpt
   const summary = await summarize(
     transcriptOf(older, { before: compacted, maxCharacters: transcriptTokens * 4 }),
   ).catch((error: unknown) => {
-    if (isStop(error)) throw error
+    if (!isNoSummary(error)) throw error
     how = 'cut'
     return [compacted?.summary, callLines(older)].filter((part) => part !== undefined).join('\n')
   })
-  const part = { said, summary }
-  return { conversation: shortened(conversation, fitted(newer, budget - compactedSize(part)), part), how }
+  const part = wellFormed({ said, summary })
+  return { conversation: withMessages(conversation, fitted(newer, budget - compactedSize(part)), part), how }
 }
 
-/** Thrown by `summarize` for what must not be answered by another way of shortening: the end of the work itself. */
-export class CompactionStopped extends Error {
-  constructor(cause: unknown) {
-    super('Shortening the conversation was stopped.', { cause })
+/** The model answered, and there was no summary in it. */
+export class SummaryEmpty extends Error {
+  constructor() {
+    super('The summary is empty.')
   }
 }
 
-function isStop(error: unknown): error is CompactionStopped {
-  return error instanceof CompactionStopped
+/**
+ * Whether the model cannot give a summary of this. When it cannot be asked now (its key is wrong, its provider is away, the work is stopped), giving up
+ * what is known would be for nothing: the next request would fail too.
+ */
+function isNoSummary(error: unknown): boolean {
+  if (error instanceof SummaryEmpty || error instanceof ConversationTooLong) return true
+  return (
+    error instanceof AppError && (error.code === 'model_content_refused' || error.code === 'model_request_rejected')
+  )
 }
 
-function shortened(
+function withMessages(
   conversation: Conversation,
   messages: ModelMessage[],
   compacted: CompactedPart | undefined,

@@ -1,5 +1,7 @@
 import type { FilePart, ModelMessage, TextPart, ToolResultPart } from 'ai'
+import type { SeenFile } from '../tools/files-seen.ts'
 import type { CallResult, RequestedCall } from '../tools/tool-call.ts'
+import { wellFormed } from './well-formed.ts'
 
 /** What the model remembers, and how far it came. Plain data that is replaced, never changed: this is what a checkpoint holds. */
 export interface Conversation {
@@ -23,6 +25,8 @@ export interface Conversation {
   reported?: { tokens: number; messages: number }
   /** Nested rule files whose text is in `messages`. */
   rulesShown: string[]
+  /** In which state the model last knew the files of the workspace; while a session is open its tools know better. */
+  filesSeen?: SeenFile[]
   /** Stands before `messages`, for those that were left out to save room. */
   compacted?: CompactedPart
   messages: ModelMessage[]
@@ -77,7 +81,7 @@ export function say(conversation: Conversation, texts: string[], takenIds: strin
 
 export function userMessage(text: string): ModelMessage {
   // Some providers refuse a message that says nothing.
-  return { role: 'user', content: text.trim() === '' ? '(a message without text)' : text }
+  return { role: 'user', content: text.trim() === '' ? '(a message without text)' : text.toWellFormed() }
 }
 
 /**
@@ -89,7 +93,8 @@ export function finishStep(conversation: Conversation, { vision }: { vision: boo
   if (!unfinished) return conversation
   const { answer, calls, results } = unfinished
   const all = calls.map((call) => results.find(({ id }) => id === call.id) ?? stoppedCall(call))
-  const question = all.find((result) => result.question !== undefined)?.question
+  const questions = all.map((result) => result.question).filter((asked) => asked !== undefined)
+  const question = questions.length > 0 ? questions.join('\n\n') : undefined
   return {
     ...rest,
     turnSteps: rest.turnSteps + 1,
@@ -104,7 +109,7 @@ export function finishStep(conversation: Conversation, { vision }: { vision: boo
 function resultMessages(results: readonly CallResult[], vision: boolean): ModelMessage[] {
   const content = results.map(({ id, tool, result, images = [] }): ToolResultPart => {
     const unseen = images.length > 0 && !vision ? { pictures: 'Left out: this model does not see pictures.' } : {}
-    const value = JSON.stringify({ ...result, ...unseen })
+    const value = JSON.stringify(wellFormed({ ...result, ...unseen }))
     return { type: 'tool-result', toolCallId: id, toolName: tool, output: { type: 'text', value } }
   })
   const pictures = vision ? results.flatMap(pictureParts) : []

@@ -3,6 +3,7 @@ import type {
   AgentLimits,
   AmbientAgentConfig,
   ModelAccess,
+  RunMode,
   TurnInput,
   TurnMessage,
   TurnOutcome,
@@ -19,13 +20,23 @@ export interface Harness {
    * (no such program, a checkpoint of another format); nothing is left running then.
    */
   open(context: HarnessContext): Promise<HarnessSession>
+  /**
+   * The conversation in `context.checkpoint` with a turn that ended before it could be opened: its text is in it for the next turn, its messages
+   * are not. undefined when it knows the turn already. Throws an AppError for a checkpoint of another format.
+   */
+  remember(turn: TurnInput, context: RememberContext): HarnessCheckpoint | undefined
+}
+
+/** All that there is when nothing could be prepared. */
+export interface RememberContext extends Pick<HarnessContext, 'checkpoint' | 'sink'> {
+  model: ModelAccess | null
 }
 
 /**
  * One conversation. Turns come one after the other; while one is at work people may speak into it.
  *
  * `steer` and `interrupt` may come at any time, also just as a turn ends: a message that the turn did not take up is not lost, since the control
- * plane hears with the outcome which ones it did (`takenMessageIds`) and makes a turn of the others.
+ * plane hears with each checkpoint which ones are in it (`takenMessageIds`), and makes a turn of the others.
  */
 export interface HarnessSession {
   /**
@@ -41,16 +52,22 @@ export interface HarnessSession {
   interrupt(message: TurnMessage): void
   /** Stops the running prompt as its signal would; the conversation stays usable. Resolves when it rests. Safe to call when nothing runs. */
   cancel(): Promise<void>
+  /** Ends what tools have left running, and keeps what it had said. Everything stays usable. Never rejects. */
+  endBackground(): Promise<void>
   /** The conversation as of the last finished step; null while there is nothing to go on from. Never rejects. */
   checkpoint(): Promise<HarnessCheckpoint | null>
-  /** Ends everything that the session started. Never rejects; safe to call twice. */
+  /** Ends everything that the session started, within `closeGraceMs`. Never rejects; safe to call twice. */
   close(): Promise<void>
 }
+
+/** A harness that hangs must not keep the process: nobody waits longer for its end. A process that was asked to stop is killed after 10 s. */
+export const closeGraceMs = 5_000
 
 /** Everything that a harness gets to know. It reaches the control plane through nothing else. */
 export interface HarnessContext {
   runId: string
   config: AmbientAgentConfig
+  mode: RunMode
   model: ModelAccess
   limits: AgentLimits
   workspace: Workspace
@@ -68,8 +85,10 @@ export interface HarnessContext {
   keep: (checkpoint: HarnessCheckpoint) => void
   /** To be awaited after each finished step: saves `checkpoint()` behind the step's events. Rejects when the execution is over. */
   stepFinished: () => Promise<void>
-  /** Keeps the whole of a large output and returns its id; undefined when that fails. */
-  keepOutput: (file: string) => Promise<string | undefined>
+  /** Keeps a file (the whole of a large output, an artifact) and returns its id; undefined when that fails. Without a media type it is text in UTF-8. */
+  keepOutput: (file: string, mediaType?: string) => Promise<string | undefined>
+  /** A folder that goes with this task, also when this process is killed. Default: the system's temporary folder. */
+  scratchFolder?: string
   masker: Masker
   log: Logger
 }
@@ -95,6 +114,4 @@ export interface TurnResult {
   message: string
   /** Code of the error registry, or a platform code. */
   errorCode?: string
-  /** Every message that the turn took up. */
-  takenMessageIds?: string[]
 }

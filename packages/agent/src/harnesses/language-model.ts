@@ -13,8 +13,8 @@ export interface ReachableModel {
    * providers that see that by themselves.
    */
   cachePoint?: ProviderOptions
-  /** Why the stream of the last answer broke. To be emptied before each request. */
-  connection: { brokenBy?: unknown }
+  /** To be emptied before each request. `brokenBy`: why the answer's stream broke. `heardAt`: when its last byte came, by the process's clock. */
+  connection: { brokenBy?: unknown; heardAt?: number | undefined }
 }
 
 /** Never looked up: the gateway's fetch takes the path alone, and brings it to wherever the control plane is. */
@@ -35,6 +35,9 @@ export async function reachModel(
     limitMs: limits.llm_idle_timeout_ms,
     onBroken: (error) => {
       connection.brokenBy = error
+    },
+    onHeard: () => {
+      connection.heardAt = performance.now()
     },
   })
   const settings = { baseURL: `${gatewayOrigin}${base_path}`, apiKey: gateway.token, fetch }

@@ -6,6 +6,11 @@ export function lighten(messages: readonly ModelMessage[], keptCharacters: numbe
   return messages.map((message) => lighter(message, keptCharacters))
 }
 
+/** The same messages, each as it was, where there are no pictures. */
+export function withoutPictures(messages: readonly ModelMessage[]): ModelMessage[] {
+  return lighten(messages, Number.POSITIVE_INFINITY)
+}
+
 /** What people say is worth more than what tools say. */
 const spokenFactor = 10
 
@@ -30,7 +35,7 @@ function lighterPart(part: Part, kept: number): Part {
   switch (part.type) {
     case 'file':
     case 'image':
-      return { type: 'text', text: '[A picture was here; it was left out to save room.]' }
+      return { type: 'text', text: '[A picture was here; it was left out.]' }
     case 'text': {
       const text = withoutMiddle(part.text, kept * spokenFactor)
       return text === part.text ? part : { ...part, text }

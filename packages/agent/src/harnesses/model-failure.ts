@@ -1,4 +1,5 @@
 import { AppError, type ErrorCode, errorSpecs } from '@openoz/protocol'
+import { shortened } from '../live-output.ts'
 import {
   answerLimitIn,
   readRefusal,
@@ -14,6 +15,7 @@ import {
  * | failure | decision | because |
  * | --- | --- | --- |
  * | the control plane cannot be reached | wait, as long as the lease lives | it may be away for minutes, no run shall notice |
+ * | the control plane starts, stops, or has no database | the same | it is away too, only that something answers |
  * | the stream was cut, stood still, or reported an error | retry | nothing of it has been acted upon |
  * | `execution_superseded`, `execution_token_ended` | over | the execution is not ours any more |
  * | the conversation is too long for the model, or for the gateway | shorten | the same request would be refused again, a shorter one not |
@@ -106,12 +108,18 @@ function judgeAnswer(error: StatusError, modelId: string): ModelFailure {
   const { statusCode: status, responseHeaders = {} } = error
   const refusal = readRefusal(error.responseBody ?? error.data, error.message)
   const code = responseHeaders['x-oz-error-code'] ?? refusal.problemCode
+  const provider = modelId.split('/')[0] ?? modelId
+  const said = { provider, status, problem: shortened(refusal.message, 2_000) }
+  const afterMs = retryAfterMs(responseHeaders)
+  if (code !== undefined && outages.has(code)) {
+    const givesUpAs = new GatewayRefusal(code, said)
+    const problem = 'the control plane is not ready'
+    return { action: 'retry', problem, afterMs, givesUpAs, isPatient: true, isCut: false }
+  }
   if (code === 'execution_superseded' || code === 'execution_token_ended') return { action: 'over', error }
 
   const isRefusal = status === 400 || status === 413 || status === 422
   const answerLimit = isRefusal ? answerLimitIn(refusal) : undefined
-  const provider = modelId.split('/')[0] ?? modelId
-  const said = { provider, status, problem: refusal.message.slice(0, 500) }
   const rejected = new AppError('model_request_rejected', said)
   if (answerLimit) return { action: 'shorten', error: new AnswerRoomTooLarge(answerLimit, rejected) }
   const tooLong = isRefusal ? saysTooLong(refusal) : undefined
@@ -124,9 +132,8 @@ function judgeAnswer(error: StatusError, modelId: string): ModelFailure {
   if (isVague && (status === 402 || saysOutOfCredit(refusal))) {
     return { action: 'fail', error: new AppError('model_quota_exhausted', { provider, status }) }
   }
-  const afterMs = retryAfterMs(responseHeaders)
   if (code !== undefined) {
-    const error = new GatewayRefusal(code, refusal.message)
+    const error = new GatewayRefusal(code, said)
     if (!mayBeRetried(error, responseHeaders['x-should-retry'])) return { action: 'fail', error }
     const problem = code === 'model_overloaded' ? overloaded : 'the model’s provider has a problem'
     return { action: 'retry', problem, afterMs, givesUpAs: error, isPatient: false, isCut: false }
@@ -145,15 +152,24 @@ function judgeAnswer(error: StatusError, modelId: string): ModelFailure {
   return { action: 'fail', error: rejected }
 }
 
+/** What the control plane says of itself while it is away. */
+const outages: ReadonlySet<string> = new Set<ErrorCode>(['database_unreachable', 'server_starting', 'server_draining'])
+
 const overloaded = 'the model is overloaded, or its rate is limited'
 
 /** The gateway's refusal: the code of the registry, with the gateway's own words. */
 class GatewayRefusal extends AppError {
-  constructor(code: string, message: string) {
+  constructor(code: string, said: { provider: string; status: number; problem: string }) {
     // A gateway newer than this agent may have codes that are not known here.
-    super(Object.hasOwn(errorSpecs, code) ? (code as ErrorCode) : 'model_request_rejected')
-    if (message !== '') this.message = message.slice(0, 2_000)
+    super(Object.hasOwn(errorSpecs, code) ? (code as ErrorCode) : 'model_request_rejected', said)
+    if (said.problem !== '') this.message = said.problem
   }
+}
+
+/** The provider can do nothing with what it was sent. What it means is only in its words, if at all. */
+export function isRequestRejected(error: unknown): boolean {
+  if (!(error instanceof AppError) || error.code !== 'model_request_rejected') return false
+  return error.details.status === 400 || error.details.status === 422
 }
 
 function mayBeRetried(refusal: GatewayRefusal, said: string | undefined): boolean {

@@ -11,6 +11,7 @@ import {
 import { v7 as uuid } from 'uuid'
 import { z } from 'zod'
 import type { EventSink } from '../event-sink.ts'
+import { shortened } from '../live-output.ts'
 import type { Tool } from '../tools/tool.ts'
 import type { RequestedCall } from '../tools/tool-call.ts'
 import type { ReachableModel } from './language-model.ts'
@@ -28,8 +29,27 @@ export interface StepRequest {
   maxOutputTokens: number
   sink: Pick<EventSink, 'emit' | 'ready'>
   signal: AbortSignal
-  /** Gets the text of the answer while it comes; emptied at the beginning and when the answer fails. */
-  said?: { text: string }
+  /** Filled while the answer comes, and emptied before. */
+  said?: Said
+}
+
+/** What was said of an answer until now. */
+export interface Said {
+  /** Emptied when the answer fails. */
+  text: string
+  /** Under which viewers have it, words and thoughts. */
+  messageIds: string[]
+}
+
+export function saidNothing(): Said {
+  return { text: '', messageIds: [] }
+}
+
+/** Takes back what viewers were shown of an answer that is asked for again: they would have it twice. */
+export function withdraw({ said, sink }: Pick<StepRequest, 'said' | 'sink'>): void {
+  if (!said || said.messageIds.length === 0) return
+  sink.emit({ type: 'answer_withdrawn', data: { message_ids: said.messageIds } })
+  Object.assign(said, saidNothing())
 }
 
 export interface StepAnswer {
@@ -48,9 +68,9 @@ const maxAnswerCharacters = 4 * 1024 * 1024
  * with the signal's reason, with CutStream for an answer that is not whole, or with what the library says of a refused request.
  */
 export async function askModelOnce(request: StepRequest): Promise<StepAnswer> {
-  const { model, limits, signal, said = { text: '' } } = request
+  const { model, limits, signal, said = saidNothing() } = request
   signal.throwIfAborted()
-  said.text = ''
+  Object.assign(said, saidNothing())
   model.connection.brokenBy = undefined
   const stop = new AbortController()
   const onAbort = () => stop.abort(signal.reason)
@@ -97,14 +117,17 @@ type StreamPart = ReturnType<typeof streamText>['fullStream'] extends AsyncItera
 
 async function followStream(
   stream: AsyncIterable<StreamPart>,
-  { sink, signal, said = { text: '' } }: StepRequest,
+  { sink, signal, said = saidNothing() }: StepRequest,
 ): Promise<{ calls: RequestedCall[]; isEndless: boolean }> {
   const calls: RequestedCall[] = []
   const messageIds = new Map<string, string>()
   const messageId = (id: string) => {
-    const known = messageIds.get(id) ?? uuid()
-    messageIds.set(id, known)
-    return known
+    const known = messageIds.get(id)
+    if (known !== undefined) return known
+    const fresh = uuid()
+    messageIds.set(id, fresh)
+    said.messageIds.push(fresh)
+    return fresh
   }
   let hasFinished = false
   let characters = 0
@@ -169,7 +192,7 @@ function asStreamError(error: unknown): unknown {
   if (error instanceof AppError || error instanceof CutStream || isStatusError(error)) return error
   if (error instanceof Error && badRequests.has(error.name)) return error
   const said = error instanceof Error ? error.message : String(error)
-  return new CutStream(`the answer broke off (${said.slice(0, 200)})`)
+  return new CutStream(`the answer broke off (${shortened(said, 200)})`)
 }
 
 /**

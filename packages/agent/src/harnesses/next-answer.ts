@@ -1,10 +1,11 @@
 import { AppError } from '@openoz/protocol'
 import { notice } from '../event-sink.ts'
-import { CompactionStopped, compact } from './compaction.ts'
+import { compact, SummaryEmpty } from './compaction.ts'
 import { answerRoom, contextBudget, contextSize } from './context-size.ts'
 import { noteMark, userMessage } from './conversation.ts'
-import { AnswerRoomTooLarge, ConversationTooLong } from './model-failure.ts'
-import type { StepAnswer, StepRequest } from './model-step.ts'
+import { withoutPictures } from './lighter-messages.ts'
+import { AnswerRoomTooLarge, ConversationTooLong, isRequestRejected } from './model-failure.ts'
+import { type Said, type StepAnswer, type StepRequest, withdraw } from './model-step.ts'
 import { askModel } from './patient-model.ts'
 import { keep, type SessionWork, takeMessages } from './session-work.ts'
 import { compactedMessage, summaryInstructions } from './transcript.ts'
@@ -14,6 +15,7 @@ import { compactedMessage, summaryInstructions } from './transcript.ts'
  *
  * - the conversation is too long (we see it coming, or the provider refuses it): it is shortened, at most twice for a refusal;
  * - it cannot give as long an answer as the limit allows: asked for a shorter one;
+ * - it cannot read the request, and there are pictures in it: asked without them, since every later request would have them too;
  * - the answer is empty, or cut by its length: asked once more, with a word about it; nothing of the first one is kept;
  * - everything that may pass: `patient-model.ts`.
  *
@@ -28,12 +30,13 @@ export async function nextAnswer(work: SessionWork, asking: Asking): Promise<Ste
       return await answerWithContent(work, asking)
     } catch (error) {
       if (error instanceof AnswerRoomTooLarge) {
-        if (error.limit >= roomOf(work).room) throw error.givesUpAs
-        work.learnedRoom = error.limit
+        learnRoom(work, error)
         continue
       }
+      if (isRequestRejected(error) && leaveOutPictures(work)) continue
       if (!(error instanceof ConversationTooLong)) throw error
       if (refusals === 2) throw tooLong(work)
+      withdraw({ ...asking, sink: work.context.sink })
       await shortenAfterRefusal(work, asking, { error, isFirst: refusals === 0 })
       refusals++
     }
@@ -42,8 +45,8 @@ export async function nextAnswer(work: SessionWork, asking: Asking): Promise<Ste
 
 interface Asking {
   signal: AbortSignal
-  /** Gets the answer's text while it comes. */
-  said: { text: string }
+  /** Filled while the answer comes. */
+  said: Said
 }
 
 /** How hard a conversation is shortened: what stays as it was, and how much of old outputs. */
@@ -63,6 +66,25 @@ function roomOf({ context, learnedWindow, learnedRoom }: SessionWork) {
   const limits = { ...context.limits, max_output_tokens }
   const access = learnedWindow === undefined ? model : { ...model, context_window: learnedWindow }
   return { budget: contextBudget(access, limits), room: answerRoom(access, limits) }
+}
+
+function learnRoom(work: SessionWork, { limit, givesUpAs }: AnswerRoomTooLarge): void {
+  if (limit >= roomOf(work).room) throw givesUpAs
+  work.learnedRoom = limit
+}
+
+function leaveOutPictures(work: SessionWork): boolean {
+  const { messages } = work.conversation
+  const lighter = withoutPictures(messages)
+  if (lighter.every((message, index) => message === messages[index])) return false
+  work.conversation = { ...work.conversation, messages: lighter }
+  keep(work)
+  notice(
+    work.context.sink,
+    'warning',
+    'The model’s provider refused a request with pictures in it; asking again without them.',
+  )
+  return true
 }
 
 async function answerWithContent(work: SessionWork, asking: Asking): Promise<StepAnswer> {
@@ -86,15 +108,16 @@ async function answerWithContent(work: SessionWork, asking: Asking): Promise<Ste
     if (finish === 'content-filter') throw new AppError('model_content_refused', { modelId })
     if (finish === 'length') {
       if (attempt > 0) throw new AppError('model_answer_cut', { modelId, limit: room })
+      withdraw({ ...asking, sink })
       notice(sink, 'warning', 'The model’s answer was cut at its longest allowed length; asking once more.')
       note = `${noteMark} your answer was cut at its longest allowed length of ${room} tokens, and nothing of it was kept or done. Answer again, shorter: do one thing at a time, and write long files in several calls.`
     } else if (calls.length > 0 || text.trim() !== '') return answer
     else {
       const reason = `it ended with “${finish}”`
       if (attempt > 0) throw new AppError('model_answer_empty', { modelId, reason })
+      withdraw({ ...asking, sink })
       notice(sink, 'warning', `The model answered nothing (${reason}); asking once more.`)
     }
-    asking.said.text = ''
   }
 }
 
@@ -127,20 +150,16 @@ async function shorten(
   if (budget <= 0) return
   const before = contextSize(work.conversation, fixedBytes)
   const summarize = (transcript: string) => askForSummary(work, transcript, asking.signal)
-  try {
-    const transcriptTokens = roomOf(work).budget * 0.6
-    const { conversation, how } = await compact(work.conversation, { ...options, budget, summarize, transcriptTokens })
-    work.conversation = { ...conversation, turnOutputTokens: work.conversation.turnOutputTokens }
-    keep(work)
-    const after = contextSize(conversation, fixedBytes)
-    notice(
-      context.sink,
-      'info',
-      `The conversation was too long for the model: ${done[how]} (${before} → ${after} tokens).`,
-    )
-  } catch (error) {
-    throw error instanceof CompactionStopped ? error.cause : error
-  }
+  const transcriptTokens = roomOf(work).budget * 0.6
+  const { conversation, how } = await compact(work.conversation, { ...options, budget, summarize, transcriptTokens })
+  work.conversation = { ...conversation, turnOutputTokens: work.conversation.turnOutputTokens }
+  keep(work)
+  const after = contextSize(conversation, fixedBytes)
+  notice(
+    context.sink,
+    'info',
+    `The conversation was too long for the model: ${done[how]} (${before} → ${after} tokens).`,
+  )
 }
 
 const done = {
@@ -154,7 +173,7 @@ async function askForSummary(work: SessionWork, transcript: string, signal: Abor
   const { context, model } = work
   const { limits, sink } = context
   const unseen = { emit: () => {}, ready: async () => {} }
-  const request: StepRequest = {
+  const makeRequest = (): StepRequest => ({
     model,
     instructions: summaryInstructions,
     messages: [userMessage(`<conversation>\n${transcript}\n</conversation>\n\nSum it up, as you were told.`)],
@@ -163,14 +182,16 @@ async function askForSummary(work: SessionWork, transcript: string, signal: Abor
     maxOutputTokens: Math.min(maxSummaryTokens, roomOf(work).room),
     sink: unseen,
     signal,
-  }
-  try {
-    const answer = await askModel(() => request, { modelId: context.model.id, limits, sink, signal })
-    countOutput(work, answer)
-    if (answer.text.trim() === '') throw new Error('the summary is empty')
-    return answer.text.trim()
-  } catch (error) {
-    if (signal.aborted) throw new CompactionStopped(signal.reason)
-    throw error
+  })
+  for (;;) {
+    try {
+      const answer = await askModel(makeRequest, { modelId: context.model.id, limits, sink, signal })
+      countOutput(work, answer)
+      if (answer.text.trim() === '' || answer.finish === 'content-filter') throw new SummaryEmpty()
+      return answer.text.trim()
+    } catch (error) {
+      if (!(error instanceof AnswerRoomTooLarge)) throw error
+      learnRoom(work, error)
+    }
   }
 }

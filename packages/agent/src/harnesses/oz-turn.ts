@@ -2,10 +2,10 @@ import { AppError, type TurnInput } from '@openoz/protocol'
 import { wholeCharacters } from '../live-output.ts'
 import { beginTurn, type Conversation, finishStep, lastWords, say } from './conversation.ts'
 import type { TurnResult } from './harness.ts'
-import { callIds, tidyAnswer } from './model-answer.ts'
-import type { StepAnswer } from './model-step.ts'
+import { callIds, takesInput, tidyAnswer } from './model-answer.ts'
+import { type Said, type StepAnswer, saidNothing } from './model-step.ts'
 import { nextAnswer } from './next-answer.ts'
-import { createRepeatedCalls } from './repeated-calls.ts'
+import { createRepeatedCalls, type RepeatedCalls } from './repeated-calls.ts'
 import { nestedRules } from './rules.ts'
 import { keep, type SessionWork, takeMessages } from './session-work.ts'
 import { runToolCalls } from './tool-calls.ts'
@@ -28,12 +28,13 @@ export class OzTurn {
   readonly #work: SessionWork
   readonly #signal: AbortSignal
   readonly #timeLimit = new AbortController()
-  readonly #repeated = createRepeatedCalls()
+  readonly #repeated: RepeatedCalls
   readonly #startedAt: number
   #interruption = new AbortController()
 
   constructor(work: SessionWork, { turn_id, message, messages }: TurnInput, signal: AbortSignal) {
     this.#work = work
+    this.#repeated = createRepeatedCalls(work.tools)
     this.#signal = AbortSignal.any([signal, this.#timeLimit.signal])
     const isKnown = work.conversation.turnId === turn_id
     work.inbox.open(messages, isKnown ? work.conversation.takenMessageIds : [])
@@ -81,10 +82,10 @@ export class OzTurn {
   /** No message comes in from here on: what comes later becomes a turn of its own. */
   #end(): TurnResult {
     this.#work.inbox.close()
-    const { question, takenMessageIds } = this.#conversation
-    if (question !== undefined) return { outcome: 'BLOCKED', message: question, takenMessageIds }
+    const { question } = this.#conversation
+    if (question !== undefined) return { outcome: 'BLOCKED', message: question }
     const message = wholeCharacters(lastWords(this.#conversation), maxMessageCharacters)
-    return { outcome: 'SUCCEEDED', message, takenMessageIds }
+    return { outcome: 'SUCCEEDED', message }
   }
 
   #requireRoom(): void {
@@ -101,7 +102,7 @@ export class OzTurn {
     this.#interruption = new AbortController()
     const interrupted = this.#interruption.signal
     const signal = AbortSignal.any([this.#signal, interrupted])
-    const said = { text: '' }
+    const said: Said = saidNothing()
     try {
       const answer = await nextAnswer(this.#work, { signal, said })
       this.#begin(answer)
@@ -168,9 +169,12 @@ export class OzTurn {
 
   /** The rules of folders that the calls led into, once, with the result of the call that did. */
   async #showRules(): Promise<void> {
-    const { workspace } = this.#work.context
-    for (const { id, input } of this.#conversation.unfinished?.calls ?? []) {
-      const rules = await nestedRules(input, { workspace, shown: this.#conversation.rulesShown })
+    const { context, tools } = this.#work
+    const { workspace } = context
+    const calls = this.#conversation.unfinished?.calls ?? []
+    for (const { id, input } of calls.filter((call) => takesInput(tools, call))) {
+      const { rulesShown: shown } = this.#conversation
+      const rules = await nestedRules(input, { workspace, shown, signal: this.#signal })
       const { unfinished, rulesShown } = this.#conversation
       if (!rules || !unfinished) continue
       const results = unfinished.results.map((result) =>

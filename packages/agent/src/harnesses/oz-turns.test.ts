@@ -51,9 +51,10 @@ test('what is said before a request goes into it, all of it, in order and once',
   await until(() => oz.eventsOf('tool_call').length > 0)
   const [one, two] = [said('one'), said('two')]
   for (const message of [one, two, one, before]) session.steer(message)
-  const result = await ended
-  expect(result.takenMessageIds).toEqual([before, one, two].map(({ message_id }) => message_id))
-  expect(oz.eventsOf('message_delivered').map(({ message_id }) => message_id)).toEqual(result.takenMessageIds)
+  await ended
+  const taken = (await session.checkpoint())?.takenMessageIds
+  expect(taken).toEqual([before, one, two].map(({ message_id }) => message_id))
+  expect(oz.eventsOf('message_delivered').map(({ message_id }) => message_id)).toEqual(taken)
   expect(messagesOf(oz.model.requests[0])).toEqual(['user: go', 'user: said before'])
   expect(messagesOf(oz.model.requests[1]).slice(-2)).toEqual(['user: one', 'user: two'])
 })

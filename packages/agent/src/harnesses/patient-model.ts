@@ -2,7 +2,7 @@ import { fullJitterMs, sleep } from '@openoz/machine'
 import type { AgentLimits } from '@openoz/protocol'
 import type { EventSink } from '../event-sink.ts'
 import { judgeModelFailure } from './model-failure.ts'
-import { askModelOnce, type StepAnswer, type StepRequest } from './model-step.ts'
+import { askModelOnce, type StepAnswer, type StepRequest, withdraw } from './model-step.ts'
 
 /** The longest pause that we choose ourselves; a provider may ask for more. */
 const maxPauseMs = 30_000
@@ -17,27 +17,44 @@ interface Patience {
 }
 
 /**
- * Asks the model until it has answered, for at most `limits.llm_retry_for_ms` after the first failure of this step, and says what it waits for.
- * Nothing of a failed answer is kept: each try begins at the last finished step, with a request that is made anew, since people may have said
- * something meanwhile. Rejects with the signal's reason, with ConversationTooLong, or with the AppError to end on.
+ * Asks the model until it has answered, and says what it waits for. Nothing of a failed answer is kept: each try begins at the last finished step,
+ * with a request that is made anew, since people may have said something meanwhile. Rejects with the signal's reason, with ConversationTooLong,
+ * or with the AppError to end on.
+ *
+ * Patience ends after `limits.llm_retry_for_ms` without an answer, counted from the provider's first failure: pauses, and the silence of later
+ * tries. An answer that comes is no silence, however long it takes and however it ends. Nor is it the provider's fault when the control plane is
+ * away: after that its patience begins anew.
  */
 export async function askModel(makeRequest: () => StepRequest, patience: Patience): Promise<StepAnswer> {
   const { modelId, limits, sink, signal } = patience
-  let firstFailureAt: number | undefined
-  for (let attempt = 0; ; attempt++) {
+  let silentMs: number | undefined
+  let wasPatient = false
+  let failures = 0
+  for (let attempt = 1; ; attempt++) {
+    const request = makeRequest()
+    const { connection } = request.model
+    connection.heardAt = undefined
+    const askedAt = performance.now()
     try {
-      return await askModelOnce(makeRequest())
+      return await askModelOnce(request)
     } catch (error) {
       signal.throwIfAborted()
       const failure = judgeModelFailure(error, modelId)
       if (failure.action !== 'retry') throw failure.error
-      firstFailureAt ??= performance.now()
+      if (failure.isPatient !== wasPatient) failures = 0
+      wasPatient = failure.isPatient
       const baseMs = failure.isCut ? firstPauseMs.cut : firstPauseMs.refused
-      const pauseMs = failure.afterMs ?? fullJitterMs(attempt, { baseMs, maxMs: maxPauseMs })
-      const endsAt = firstFailureAt + limits.llm_retry_for_ms
-      if (!failure.isPatient && performance.now() + pauseMs > endsAt) throw failure.givesUpAs
+      // Some providers ask for no pause at all, again and again.
+      const pauseMs = Math.max(failure.afterMs ?? 0, fullJitterMs(failures++, { baseMs, maxMs: maxPauseMs }))
+      if (failure.isPatient) silentMs = undefined
+      else {
+        silentMs = silentMs === undefined ? 0 : silentMs + performance.now() - (connection.heardAt ?? askedAt)
+        silentMs += pauseMs
+        if (silentMs > limits.llm_retry_for_ms) throw failure.givesUpAs
+      }
+      withdraw(request)
       const until = new Date(Date.now() + pauseMs).toISOString()
-      sink.emit({ type: 'model_wait', data: { reason: `${modelId}: ${failure.problem}`, until, attempt: attempt + 1 } })
+      sink.emit({ type: 'model_wait', data: { reason: `${modelId}: ${failure.problem}`, until, attempt } })
       await sleep(pauseMs, signal)
       signal.throwIfAborted()
     }

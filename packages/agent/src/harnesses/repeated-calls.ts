@@ -1,22 +1,34 @@
 import { AppError } from '@openoz/protocol'
+import { shortened } from '../live-output.ts'
+import type { Tool } from '../tools/tool.ts'
 import type { CallResult, RequestedCall } from '../tools/tool-call.ts'
 import { noteMark } from './conversation.ts'
 
-/** Failures of the same call, with no success between them: at the first number the model is told, at the second the turn ends. */
+/** Failures of the same call, with no progress between them: at the first number the model is told, at the second the turn ends. */
 const toldAt = 3
 const stoppedAt = 5
 
+/** Tools of these kinds change something when they work, so that any call may end differently after that. */
+const changingKinds: ReadonlySet<Tool['kind']> = new Set<Tool['kind']>(['edit', 'delete', 'move', 'execute'])
+
 /**
- * Notices a model that goes in circles: it makes a call that fails, and makes it again, alone or in turn with others that fail too. A call that
- * works ends the circle. A command that ends with an exit code other than 0 is a failure here.
+ * Notices a model that goes in circles: it makes a call that fails, and makes it again, alone or in turn with others. What ends the circle is
+ * progress: a call that works and may have changed something, or another call of the same tool that works. A plan that is written, or a file that
+ * is read, between two failing commands is none. A command that ends with an exit code other than 0 is a failure here.
  */
 export interface RepeatedCalls {
   /** Once per finished step. Answers what to tell the model, if it is time for that. Throws `turn_repeats_itself`. */
   add(calls: readonly RequestedCall[], results: readonly CallResult[]): string | undefined
 }
 
-export function createRepeatedCalls(): RepeatedCalls {
-  const failures = new Map<string, number>()
+export function createRepeatedCalls(tools: readonly Pick<Tool, 'name' | 'kind'>[]): RepeatedCalls {
+  /** By tool, and then by arguments. */
+  const failures = new Map<string, Map<string, number>>()
+  const forgetAfter = (tool: string) => {
+    const kind = tools.find(({ name }) => name === tool)?.kind
+    if (kind !== undefined && changingKinds.has(kind)) failures.clear()
+    else failures.delete(tool)
+  }
   return {
     add(calls, results) {
       let note: string | undefined
@@ -25,14 +37,15 @@ export function createRepeatedCalls(): RepeatedCalls {
       for (const { id, tool, input } of calls) {
         const problem = problemOf(results.find((result) => result.id === id))
         if (problem === undefined) {
-          failures.clear()
+          forgetAfter(tool)
           continue
         }
-        const key = `${tool} ${JSON.stringify(input)}`
-        if (counted.has(key)) continue
-        counted.add(key)
-        const count = (failures.get(key) ?? 0) + 1
-        failures.set(key, count)
+        const text = JSON.stringify(input)
+        if (counted.has(`${tool} ${text}`)) continue
+        counted.add(`${tool} ${text}`)
+        const ofTool = failures.get(tool) ?? new Map<string, number>()
+        const count = (ofTool.get(text) ?? 0) + 1
+        failures.set(tool, ofTool.set(text, count))
         if (count >= stoppedAt) throw new AppError('turn_repeats_itself', { count, tool, problem })
         if (count === toldAt) note = tellOf(tool, count)
       }
@@ -44,7 +57,7 @@ export function createRepeatedCalls(): RepeatedCalls {
 function problemOf(result: CallResult | undefined): string | undefined {
   if (!result) return undefined
   const { error, exit_code: exitCode } = result.result
-  if (result.isError) return (typeof error === 'string' ? error : 'it failed').slice(0, 300)
+  if (result.isError) return shortened(typeof error === 'string' ? error : 'it failed', 300)
   return typeof exitCode === 'number' && exitCode !== 0 ? `exit code ${exitCode}` : undefined
 }
 

@@ -10,6 +10,8 @@ const maxRootCharacters = 40_000
 const maxNestedCharacters = 12_000
 /** Of nested rules with one tool result: a folder ten levels down may have that many. */
 const maxNestedAtOnce = 30_000
+/** No path of a file system is longer; what a model writes may be. */
+const maxPathCharacters = 4_096
 
 interface RuleText {
   /** The real path. */
@@ -32,17 +34,18 @@ export async function rootRules(workspace: Workspace): Promise<string[]> {
 
 /**
  * Rules of the folders that these arguments of a tool lead into, below the repositories' roots and outermost first, without those already shown.
- * Undefined where there are none.
+ * Undefined where there are none, and when the signal says to stop.
  */
 export async function nestedRules(
   input: unknown,
-  { workspace, shown }: { workspace: Workspace; shown: readonly string[] },
+  { workspace, shown, signal }: { workspace: Workspace; shown: readonly string[]; signal: AbortSignal },
 ): Promise<{ text: string; files: string[] } | undefined> {
   const found: RuleText[] = []
   for (const { folder } of rootsOf(workspace)) {
     const root = await realpath(folder).catch(() => undefined)
     if (root === undefined) continue
     for (const path of pathsIn(input)) {
+      if (signal.aborted) return undefined
       const real = await realFolder(resolve(workspace.toolsFolder, path))
       for (const inside of foldersBetween(root, real)) {
         for (const rule of await rulesIn(inside, { root, maxCharacters: maxNestedCharacters })) {
@@ -68,19 +71,28 @@ function pathsIn(value: unknown, depth = 0): string[] {
   if (depth > 4 || typeof value !== 'object' || value === null) return []
   if (Array.isArray(value)) return value.slice(0, 100).flatMap((item) => pathsIn(item, depth + 1))
   return Object.entries(value).flatMap(([key, item]) => {
-    if (key === 'path' && typeof item === 'string') return [item]
-    if (key === 'paths' && Array.isArray(item)) return item.filter((path) => typeof path === 'string').slice(0, 100)
+    if (key === 'path' && isPath(item)) return [item]
+    if (key === 'paths' && Array.isArray(item)) return item.filter(isPath).slice(0, 100)
     return pathsIn(item, depth + 1)
   })
 }
 
+function isPath(value: unknown): value is string {
+  return typeof value === 'string' && value.length <= maxPathCharacters
+}
+
 /** The nearest folder that exists; the path itself counts, since it may be one. */
 async function realFolder(path: string): Promise<string> {
-  for (let at = path; ; at = dirname(at)) {
-    const real = await realpath(at).catch(() => undefined)
-    if (real !== undefined) return real
-    if (dirname(at) === at) return at
+  const whole = await realpath(path).catch(() => undefined)
+  if (whole !== undefined) return whole
+  // From the top: no more steps than there are folders, however many the path names.
+  let found: string = sep
+  for (const name of path.split(sep)) {
+    const next = await realpath(join(found, name)).catch(() => undefined)
+    if (next === undefined) break
+    found = next
   }
+  return found
 }
 
 /** Folders from below the root down to this path, outermost first. None when it is outside. */

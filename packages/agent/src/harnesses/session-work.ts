@@ -1,7 +1,7 @@
 import type { Tool, ToolContext } from '../tools/tool.ts'
 import { encodeCheckpoint } from './checkpoint.ts'
 import { type Conversation, say } from './conversation.ts'
-import type { HarnessContext } from './harness.ts'
+import type { HarnessCheckpoint, HarnessContext } from './harness.ts'
 import type { ReachableModel } from './language-model.ts'
 import type { MessageInbox } from './message-inbox.ts'
 import { parametersOf } from './model-step.ts'
@@ -28,8 +28,14 @@ export interface SessionWork {
 }
 
 /** Kept on the disk: what was done until now need not be done again when this process dies. */
-export function keep({ context, conversation }: SessionWork): void {
-  context.keep(encodeCheckpoint(conversation))
+export function keep(work: SessionWork): void {
+  work.context.keep(checkpointOf(work))
+}
+
+/** The conversation as of now, with what its tools must know again. */
+export function checkpointOf({ conversation, toolContext }: SessionWork): HarnessCheckpoint {
+  const filesSeen = toolContext.state.files.toKeep()
+  return encodeCheckpoint({ ...conversation, filesSeen: filesSeen.length > 0 ? filesSeen : undefined })
 }
 
 /** Puts before the model what people have said meanwhile, and says that it did. */

@@ -1,3 +1,4 @@
+import { firstEnd } from '../child-end.ts'
 import { CutStream } from './model-failure.ts'
 
 type Fetch = typeof globalThis.fetch
@@ -6,13 +7,15 @@ interface SilenceLimit {
   limitMs: number
   /** An answer's stream broke. Told apart, since some libraries take that for its end. */
   onBroken: (error: unknown) => void
+  /** A part of an answer came; not called for refusals. */
+  onHeard: () => void
 }
 
 /**
  * A fetch whose answers count as cut when no byte of them comes for so long. Bytes are watched and not events: a model that streams one byte a
  * second is slow, not gone. Only waiting for the other side counts: nothing is measured while the reader itself takes its time.
  */
-export function withSilenceLimit(fetch: Fetch, { limitMs, onBroken }: SilenceLimit): Fetch {
+export function withSilenceLimit(fetch: Fetch, { limitMs, onBroken, onHeard }: SilenceLimit): Fetch {
   return async (target, init = {}) => {
     const stop = new AbortController()
     const signal = init.signal ? AbortSignal.any([init.signal, stop.signal]) : stop.signal
@@ -29,6 +32,7 @@ export function withSilenceLimit(fetch: Fetch, { limitMs, onBroken }: SilenceLim
         async pull(controller) {
           try {
             const { done, value } = await within(reader.read(), limitMs, onSilence)
+            if (response.ok) onHeard()
             if (done) controller.close()
             else controller.enqueue(value)
           } catch (error) {
@@ -45,14 +49,8 @@ export function withSilenceLimit(fetch: Fetch, { limitMs, onBroken }: SilenceLim
   }
 }
 
-async function within<T>(work: Promise<T>, limitMs: number, onSilence: () => CutStream): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const silence = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(onSilence()), limitMs)
-  })
-  try {
-    return await Promise.race([work, silence])
-  } finally {
-    clearTimeout(timer)
-  }
+async function within<T extends object>(work: Promise<T>, limitMs: number, onSilence: () => CutStream): Promise<T> {
+  const end = await firstEnd(work, { timeoutMs: limitMs })
+  if (typeof end === 'string') throw onSilence()
+  return end
 }

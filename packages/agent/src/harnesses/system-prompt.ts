@@ -1,19 +1,22 @@
 import { arch, platform, release } from 'node:os'
-import type { AmbientAgentConfig } from '@openoz/protocol'
+import type { AmbientAgentConfig, RunMode } from '@openoz/protocol'
 import type { Tool } from '../tools/tool.ts'
 import type { Workspace } from '../workspace/prepare.ts'
 import { rootRules } from './rules.ts'
 
 interface PromptParts {
   config: AmbientAgentConfig
+  mode: RunMode
   workspace: Workspace
   tools: readonly Tool[]
   now: Date
 }
 
-export async function systemPrompt({ config, workspace, tools, now }: PromptParts): Promise<string> {
+export async function systemPrompt({ config, mode, workspace, tools, now }: PromptParts): Promise<string> {
   const place = describePlace(workspace, now)
-  const parts = [config.base_prompt, instructions, waysOf(tools), place, ...(await rootRules(workspace))]
+  const rules = await rootRules(workspace)
+  // After all that says how to change things.
+  const parts = [config.base_prompt, instructions, waysOf(tools), place, ...rules, mode === 'plan' ? planMode : '']
   return parts.filter((part) => part !== undefined && part.trim() !== '').join('\n\n')
 }
 
@@ -34,6 +37,12 @@ results of tools, for the folders that they name) are the wishes of the people w
 
 When you are done, answer without calling a tool: a few sentences on what you did, how you checked it, and what is left open. That answer ends \
 the task, so do not announce work that you have not done yet.`
+
+const planMode = `# Plan, do not change
+
+This task asks for a plan. Change nothing: edit and make no files, commit nothing, and run only commands that look. Find out what the work needs \
+(which files, which steps in which order, what can go wrong, how to check it), and report the plan with report_artifact as a PLAN. Your answer is \
+a few sentences on it, and on what has to be decided first. This stands until the work itself is asked for.`
 
 /** What a tool's own description does not say: when to use which. Only of tools that there are. */
 const ways: [tools: string[], text: string][] = [

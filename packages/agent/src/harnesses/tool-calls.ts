@@ -1,3 +1,5 @@
+import { firstEnd } from '../child-end.ts'
+import { ask } from '../tools/ask.ts'
 import type { Tool, ToolContext } from '../tools/tool.ts'
 import { type CallResult, type RequestedCall, runToolCall } from '../tools/tool-call.ts'
 
@@ -16,7 +18,7 @@ interface CallsOptions {
   signal: AbortSignal
   /** Stops the calls, and waits for them a moment only. */
   interrupted: AbortSignal
-  /** Once per call that has ended, in the order of their ends. */
+  /** Once per call that has ended, in the order of their ends, and for those that were stopped and have something to tell. */
   onResult: (result: CallResult) => void
 }
 
@@ -30,14 +32,45 @@ export async function runToolCalls(
 ): Promise<void> {
   const { tools, context, signal, interrupted, onResult, stillStopping } = options
   const stop = AbortSignal.any([signal, interrupted])
+  let isAsking = false
   const run = async (call: RequestedCall) => {
-    const running = runToolCall(tools, call, { context, signal: stop })
-    onResult(await orInterrupted(running, { signal, interrupted, stillStopping }))
+    let stopped: CallResult | undefined
+    const onStopped = (told: CallResult) => {
+      stopped = told
+    }
+    const running = runToolCall(tools, call, { context, signal: stop, onStopped })
+    const result = await orInterrupted(running, { signal, interrupted, stillStopping }).catch((error: unknown) => {
+      // What it had said until then is worth knowing, also when its end cannot be waited for.
+      if (stopped) onResult(stopped)
+      throw error
+    })
+    onResult(result)
+    isAsking ||= result.question !== undefined
   }
   for (const group of groupsOf(calls, tools)) {
     stop.throwIfAborted()
-    await inParallel(group, run)
+    if (isAsking && group.some(({ tool }) => tool !== ask.name)) for (const call of group) onResult(notRun(call))
+    else await inParallel(group, run)
   }
+}
+
+/** What comes behind a question waits for its answer, as the model does. Further questions go to the person with the first one. */
+function notRun({ id, tool }: RequestedCall): CallResult {
+  const error =
+    'Not run: a question is open, and ends your turn here. Make this call again after its answer, if it still makes sense.'
+  return { id, tool, isError: true, result: { error } }
+}
+
+/** Of a step that was cut off: the calls that may have begun, and have not ended. Those behind them had not begun, and nobody saw them. */
+export function cutCalls(
+  calls: readonly RequestedCall[],
+  results: readonly CallResult[],
+  tools: readonly Tool[],
+): RequestedCall[] {
+  const hasEnded = ({ id }: RequestedCall) => results.some((result) => result.id === id)
+  const group = groupsOf(calls, tools).find((one) => !one.every(hasEnded)) ?? []
+  const begun = group.slice(0, group.filter(hasEnded).length + maxAtOnce)
+  return begun.filter((call) => !hasEnded(call))
 }
 
 function groupsOf(calls: readonly RequestedCall[], tools: readonly Tool[]): RequestedCall[][] {
@@ -68,7 +101,7 @@ async function inParallel(calls: readonly RequestedCall[], run: (call: Requested
   if (failed) throw failed.reason
 }
 
-async function orInterrupted<T>(
+async function orInterrupted<T extends object>(
   running: Promise<T>,
   {
     signal,
@@ -76,24 +109,15 @@ async function orInterrupted<T>(
     stillStopping,
   }: Pick<CallsOptions, 'signal' | 'interrupted'> & { stillStopping: Set<Promise<unknown>> },
 ): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  let onInterrupt: (() => void) | undefined
-  const patienceEnded = new Promise<never>((_, reject) => {
-    onInterrupt = () => {
-      timer = setTimeout(() => !signal.aborted && reject(interrupted.reason), interruptGraceMs)
-    }
-    if (interrupted.aborted) onInterrupt()
-    else interrupted.addEventListener('abort', onInterrupt, { once: true })
-  })
   const settled: Promise<unknown> = running.then(
     () => stillStopping.delete(settled),
     () => stillStopping.delete(settled),
   )
   stillStopping.add(settled)
-  try {
-    return await Promise.race([running, patienceEnded])
-  } finally {
-    clearTimeout(timer)
-    if (onInterrupt) interrupted.removeEventListener('abort', onInterrupt)
-  }
+  const end = await firstEnd(running, { signal: interrupted })
+  if (typeof end !== 'string') return end
+  const late = await firstEnd(running, { timeoutMs: interruptGraceMs })
+  if (typeof late !== 'string') return late
+  if (signal.aborted) return running
+  throw interrupted.reason
 }

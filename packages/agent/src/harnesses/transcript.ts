@@ -1,4 +1,5 @@
 import type { ModelMessage } from 'ai'
+import { shortened } from '../live-output.ts'
 import type { CompactedPart } from './conversation.ts'
 import { noteMark } from './conversation.ts'
 import { withoutMiddle } from './lighter-messages.ts'
@@ -63,7 +64,7 @@ export function callLines(messages: readonly ModelMessage[]): string {
   const lines = messages.flatMap(({ role, content }) =>
     role === 'assistant' && typeof content !== 'string'
       ? content.flatMap((part) =>
-          part.type === 'tool-call' ? [`- ${part.toolName} ${JSON.stringify(part.input).slice(0, 160)}`] : [],
+          part.type === 'tool-call' ? [`- ${part.toolName} ${shortened(JSON.stringify(part.input), 160)}`] : [],
         )
       : [],
   )

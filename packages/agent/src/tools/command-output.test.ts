@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createMasker } from '@openoz/machine'
@@ -18,8 +18,8 @@ afterEach(() => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-function open(maxBytes?: number) {
-  return createCommandOutput({ masking: createMasker([]).stream('x'), onText: () => {}, maxBytes })
+function open({ maxBytes = 10_000_000, scratchFolder }: { maxBytes?: number; scratchFolder?: string } = {}) {
+  return createCommandOutput({ masking: createMasker([]).stream('x'), onText: () => {}, maxBytes, scratchFolder })
 }
 
 test('what was read is not read again; the file has all of it', async () => {
@@ -36,13 +36,26 @@ test('what was read is not read again; the file has all of it', async () => {
   expect(readdirSync(folder)).toEqual([])
 })
 
-test('a file that reaches its limit says that it is cut', async () => {
-  const output = await open(40_000)
+test('the file lies in the task’s own folder where there is one', async () => {
+  const scratchFolder = join(folder, 'task')
+  mkdirSync(scratchFolder)
+  const output = await open({ scratchFolder })
+  output.push(Buffer.from('a'.repeat(40_000)))
+  output.end()
+  expect(output.file()).toMatch(new RegExp(`^${scratchFolder}/oz-output-`))
+  expect(readdirSync(folder)).toEqual(['task'])
+  await output.dispose()
+  expect(readdirSync(scratchFolder)).toEqual([])
+})
+
+test('a file that reaches its limit says that it is cut, and is no longer than that', async () => {
+  const output = await open({ maxBytes: 40_060 })
   for (let i = 0; i < 5; i++) output.push(Buffer.from('a'.repeat(10_000)))
   output.end()
   expect(readFileSync(output.file() ?? '', 'utf8')).toMatch(
-    /^a{40000}\n\[Cut here: the output is longer than 40000 bytes\.\]\n$/,
+    /^a{40000}\n\[Cut here: the output is longer than 40060 bytes\.\]\n$/,
   )
+  expect(statSync(output.file() ?? '').size).toBeLessThanOrEqual(40_060)
   await output.dispose()
 })
 

@@ -7,8 +7,6 @@ import { createOutputDecoder, wholeCharacters } from '../live-output.ts'
 
 /** What the model reads at once: the beginning says what was done, the end how it went. */
 const keptCharacters = 30_000
-/** The whole output is kept up to here, for people; 200 MB of a runaway command are not worth their place. */
-const maxFileBytes = 16 * 1024 * 1024
 
 export interface CommandOutput {
   push(bytes: Uint8Array): void
@@ -18,6 +16,8 @@ export interface CommandOutput {
   readonly hasNew: boolean
   /** What came since it was last called: whole, or head and tail with a line between them that says how much is missing. */
   takeNew(): string
+  /** The same without taking it. */
+  peekNew(): string
   /** Where the whole output is, when it is too long for one look. undefined also when there was no room to keep it. */
   file(): string | undefined
   /** Safe to call twice. */
@@ -30,7 +30,10 @@ export interface CommandOutputOptions {
   onText: (text: string) => void
   /** What the text goes through before it is masked. */
   filter?: { push(text: string): string; end(): string }
-  maxBytes?: number
+  /** The whole output is kept up to here, for people: `limits.output_max_bytes`. */
+  maxBytes: number
+  /** Where to keep it. Default: the system's temporary folder. */
+  scratchFolder?: string
 }
 
 /**
@@ -38,9 +41,9 @@ export interface CommandOutputOptions {
  * temporary file. Secrets are masked before it is kept anywhere.
  */
 export async function createCommandOutput(options: CommandOutputOptions): Promise<CommandOutput> {
-  const { masking, onText, filter, maxBytes = maxFileBytes } = options
+  const { masking, onText, filter, maxBytes, scratchFolder = tmpdir() } = options
   const decoder = createOutputDecoder()
-  const file = await createOutputFile(maxBytes)
+  const file = await createOutputFile(scratchFolder, maxBytes)
   const unread = createExcerpt()
   let length = 0
   let hasEnded = false
@@ -70,7 +73,12 @@ export async function createCommandOutput(options: CommandOutputOptions): Promis
     get hasNew() {
       return unread.length > 0
     },
-    takeNew: unread.take,
+    takeNew() {
+      const text = unread.text()
+      unread.clear()
+      return text
+    },
+    peekNew: unread.text,
     file: () => (length > keptCharacters ? file.path() : undefined),
     dispose: file.dispose,
   }
@@ -94,15 +102,15 @@ function createExcerpt() {
       // Cut only once it has doubled: a slice at every chunk would copy it each time.
       if (tail.length > keptCharacters) tail = lastCharacters(tail)
     },
-    /** Begins anew after that. */
-    take(): string {
+    text(): string {
       const end = lastCharacters(tail)
       const missing = length - head.length - end.length
-      const text = missing <= 0 ? head + end : `${head}\n\n[… ${missing} characters are left out here …]\n\n${end}`
+      return missing <= 0 ? head + end : `${head}\n\n[… ${missing} characters are left out here …]\n\n${end}`
+    },
+    clear(): void {
       head = ''
       tail = ''
       length = 0
-      return text
     },
   }
 }
@@ -113,14 +121,16 @@ function lastCharacters(text: string): string {
   return /^[\uDC00-\uDFFF]/.test(cut) ? cut.slice(1) : cut
 }
 
-/** A copy for people. A full disk costs the copy and nothing else: what the command itself could not write it says itself. */
-async function createOutputFile(maxBytes: number) {
+/** A copy for people, never longer than `maxBytes`, which is all that the control plane takes. A full disk costs the copy and nothing else: what the command itself could not write it says itself. */
+async function createOutputFile(scratchFolder: string, maxBytes: number) {
+  const cutNote = Buffer.from(`\n[Cut here: the output is longer than ${maxBytes} bytes.]\n`)
+  const room = maxBytes - cutNote.length
   let descriptor: number | undefined
   let folder: string | undefined
   let isWhole = true
   let size = 0
   try {
-    folder = await mkdtemp(join(tmpdir(), 'oz-output-'))
+    folder = await mkdtemp(join(scratchFolder, 'oz-output-'))
     descriptor = openSync(join(folder, 'output.txt'), 'wx', 0o600)
   } catch {
     isWhole = false
@@ -144,11 +154,11 @@ async function createOutputFile(maxBytes: number) {
       if (descriptor === undefined) return
       const bytes = Buffer.from(text)
       try {
-        if (size + bytes.length <= maxBytes) {
+        if (size + bytes.length <= room) {
           size += writeAll(descriptor, bytes)
           return
         }
-        writeAll(descriptor, Buffer.from(`\n[Cut here: the output is longer than ${maxBytes} bytes.]\n`))
+        writeAll(descriptor, cutNote)
         close()
       } catch {
         giveUp()

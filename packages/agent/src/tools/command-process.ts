@@ -1,7 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import type { Readable } from 'node:stream'
-import { identifyProcess, type ProcessIdentity } from '@openoz/machine'
+import {
+  type CommandShell,
+  commandShell,
+  identifyProcess,
+  ownTree,
+  type ProcessIdentity,
+  withOneOutput,
+} from '@openoz/machine'
 import { drainOutput } from '../child-end.ts'
 
 /** A command at work: behind pipes (here), or behind a pseudo-terminal (`pseudo-terminal.ts`). */
@@ -44,10 +50,11 @@ export async function startPipedCommand({
   input,
 }: ProcessOptions & { input: boolean }): Promise<CommandProcess> {
   // One pipe for both, so that what was printed first stands first.
-  const child = spawn(shellPath(), ['-c', shellScript(command, '2>&1')], {
+  const shell = commandShell()
+  const child = spawn(shell.program, shell.args(shellScript(shell, command)), {
     cwd: folder,
     env,
-    detached: true,
+    ...ownTree(),
     stdio: [input ? 'pipe' : 'ignore', 'pipe', 'ignore'],
   })
   if (child.pid === undefined) throw await startFailure(child)
@@ -89,10 +96,6 @@ export function requireRoom(pendingBytes: number, text: string): void {
   )
 }
 
-export function shellPath(): string {
-  return existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh'
-}
-
 /** Masters of pseudo-terminals that are open in this process. */
 const terminalDescriptors = new Set<number>()
 
@@ -102,14 +105,15 @@ export function inheritedDescriptor(descriptor: number): Disposable {
 }
 
 /**
- * The command as a shell gets it. node-pty lets everything that is started later inherit its descriptors, so each command closes those of the
- * terminals beside it. (Shells other than bash know descriptors of one digit only.)
+ * The command as the shell gets it. node-pty lets everything that is started later inherit its descriptors, so each command closes those of the
+ * terminals beside it.
  */
-export function shellScript(command: string, redirection = ''): string {
-  const isBash = shellPath().endsWith('bash')
-  const closing = [...terminalDescriptors].filter((fd) => isBash || fd < 10).map((fd) => `${fd}>&-`)
-  const redirections = [redirection, ...closing].filter((part) => part !== '')
-  return redirections.length === 0 ? command : `exec ${redirections.join(' ')}\n${command}`
+export function shellScript(
+  shell: CommandShell,
+  command: string,
+  { isMerged = true }: { isMerged?: boolean } = {},
+): string {
+  return withOneOutput(shell, command, { isMerged, closing: [...terminalDescriptors] })
 }
 
 function startFailure(child: ChildProcess): Promise<Error> {

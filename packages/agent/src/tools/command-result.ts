@@ -38,8 +38,7 @@ export async function endOf(
 ): Promise<ToolOutput> {
   const text = run.takeNewOutput()
   try {
-    const file = run.outputFile()
-    const blobId = file === undefined ? undefined : await call.keepOutput(file)
+    const blobId = await run.keepOutput()
     const known = id === undefined ? {} : { command_id: id }
     if (end.isTimedOut) {
       const error = `The command was still running after ${run.timeoutMs} ms and was ended, with everything that it had started.`
@@ -60,6 +59,12 @@ export async function endOf(
   } finally {
     await call.state.commands.forget(run)
   }
+}
+
+/** What there is of a command that was stopped together with the call that waited for it. */
+export function stoppedResult(run: CommandRun, blobId?: string): ToolOutput {
+  const error = 'This call was stopped before it ended, with everything that it had started.'
+  return { ...withText({ status: 'stopped', error }, run.peekNewOutput()), isError: true, blobId }
 }
 
 function withText(about: Record<string, unknown>, text: string): ToolOutput {

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { endProcessTree } from '@openoz/machine'
 import { firstEnd } from '../child-end.ts'
 import { createLiveOutput } from '../live-output.ts'
-import { createCommandOutput } from './command-output.ts'
+import { type CommandOutput, createCommandOutput } from './command-output.ts'
 import { type CommandExit, startPipedCommand } from './command-process.ts'
 import { openPseudoTerminal } from './pseudo-terminal.ts'
 import { createTerminalText } from './pseudo-terminal-text.ts'
@@ -43,8 +43,10 @@ export interface CommandRun {
   readonly hasNewOutput: boolean
   /** What the model has not read yet, cut in the middle when it is long. */
   takeNewOutput(): string
-  /** The whole output, where it was too long for one look. */
-  outputFile(): string | undefined
+  /** The same without taking it. */
+  peekNewOutput(): string
+  /** After its end: the id of the whole output, where it was too long for one look. Kept once, however often it is asked for. Never rejects. */
+  keepOutput(): Promise<string | undefined>
   /** Resolves with the next thing that happens, or after `ms`. Rejects with the signal's reason. */
   nextNews(ms: number, signal: AbortSignal): Promise<'output' | 'ended' | 'silence'>
   /** Throws an Error for the model when the command takes no input. */
@@ -55,7 +57,7 @@ export interface CommandRun {
   liftTimeLimit(): void
   /** Ends it with everything that it started. Never rejects; safe to call twice. */
   stop(graceMs: number): Promise<CommandEnd>
-  /** Forgets its output. Safe to call twice. */
+  /** Forgets its output, once it is kept. Safe to call twice. */
   dispose(): Promise<void>
 }
 
@@ -85,6 +87,8 @@ export async function startCommandRun(id: string, request: CommandRequest, call:
       tell('output')
     },
     filter: pty ? createTerminalText() : undefined,
+    maxBytes: call.limits.output_max_bytes,
+    scratchFolder: call.scratchFolder,
   })
   const options = {
     command,
@@ -101,6 +105,7 @@ export async function startCommandRun(id: string, request: CommandRequest, call:
   )
 
   let end: CommandEnd | undefined
+  let kept: Promise<string | undefined> | undefined
   let isTimedOut = false
   const timer =
     timeoutMs === undefined
@@ -148,7 +153,11 @@ export async function startCommandRun(id: string, request: CommandRequest, call:
       return output.hasNew
     },
     takeNewOutput: output.takeNew,
-    outputFile: output.file,
+    peekNewOutput: output.peekNew,
+    keepOutput() {
+      kept ??= keepFile(output, call)
+      return kept
+    },
     async nextNews(ms, signal) {
       signal.throwIfAborted()
       if (end) return 'ended'
@@ -166,6 +175,17 @@ export async function startCommandRun(id: string, request: CommandRequest, call:
     },
     liftTimeLimit: () => clearTimeout(timer),
     stop,
-    dispose: output.dispose,
+    async dispose() {
+      await kept
+      await output.dispose()
+    },
   }
+}
+
+/** The file is not needed after that. */
+async function keepFile(output: CommandOutput, call: ToolCall): Promise<string | undefined> {
+  const file = output.file()
+  const id = file === undefined ? undefined : await call.keepOutput(file).catch(() => undefined)
+  await output.dispose().catch(() => {})
+  return id
 }

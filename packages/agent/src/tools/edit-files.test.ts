@@ -11,6 +11,7 @@ import {
   statSync,
   symlinkSync,
   truncateSync,
+  writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -298,4 +299,85 @@ test('a full disk leaves everything as it was', async ({ skip }) => {
   } finally {
     execFileSync('umount', ['-l', inRepo('.')])
   }
+})
+
+/** A file whose name the system does not let go of. `undefined`: that cannot be had here. */
+function pinFile(name: string): Disposable | undefined {
+  const target = inRepo(name)
+  const source = join(folder, 'mounted')
+  try {
+    writeFileSync(source, readFileSync(target))
+    execFileSync('mount', ['--bind', source, target], { stdio: 'ignore' })
+  } catch {
+    return undefined
+  }
+  return { [Symbol.dispose]: () => void execFileSync('umount', ['-l', target]) }
+}
+
+test('a file that is a mount point is written where it is', async ({ skip }) => {
+  for (const name of ['a.txt', 'b.txt', 'c.txt']) write(name, 'old\n')
+  using pinned = pinFile('b.txt')
+  if (!pinned) return skip('files cannot be mounted here')
+  const { result } = await edit(
+    ...['a.txt', 'b.txt', 'c.txt'].map(
+      (path) => ({ type: 'create', path, content: 'new\n', overwrite: true }) as const,
+    ),
+  )
+  expect(['a.txt', 'b.txt', 'c.txt'].map(read)).toEqual(['new\n', 'new\n', 'new\n'])
+  expect(readFileSync(join(folder, 'mounted'), 'utf8')).toBe('new\n')
+  expect(result.diff).toContain('+++ b/b.txt')
+  expect(readdirSync(inRepo('.')).sort()).toEqual(['a.txt', 'b.txt', 'c.txt'])
+})
+
+test('when a name cannot be changed after others were, those are put back and nothing is left behind', async ({
+  skip,
+}) => {
+  for (const name of ['a.txt', 'b.txt', 'c.txt', 'd.txt']) write(name, 'old\n')
+  chmodSync(inRepo('a.txt'), 0o751)
+  const { ino } = statSync(inRepo('a.txt'))
+  using pinned = pinFile('d.txt')
+  if (!pinned) return skip('files cannot be mounted here')
+  await expect(
+    edit(
+      { type: 'create', path: 'a.txt', content: 'new\n', overwrite: true },
+      { type: 'create', path: 'fresh/file.txt', content: 'new\n' },
+      { type: 'move', path: 'b.txt', new_path: 'moved.txt' },
+      { type: 'delete', path: 'c.txt' },
+      { type: 'delete', path: 'd.txt' },
+    ),
+  ).rejects.toThrow(/d\.txt: the system uses it, for example as a mount point\. Nothing was written\.$/)
+  expect(['a.txt', 'b.txt', 'c.txt', 'd.txt'].map(read)).toEqual(['old\n', 'old\n', 'old\n', 'old\n'])
+  expect(readdirSync(inRepo('.')).sort()).toEqual(['a.txt', 'b.txt', 'c.txt', 'd.txt'])
+  expect(statSync(inRepo('a.txt'))).toMatchObject({ ino, mode: 0o100751 })
+})
+
+test('a file of 200 MB is overwritten without being read', async () => {
+  write('large.bin', '')
+  truncateSync(inRepo('large.bin'), 200 * 1024 * 1024)
+  const before = process.memoryUsage().rss
+  const { result } = await edit({ type: 'create', path: 'large.bin', content: 'small\n', overwrite: true })
+  expect(process.memoryUsage().rss - before).toBeLessThan(50_000_000)
+  expect(read('large.bin')).toBe('small\n')
+  expect(result.diff).toContain('[No text before.]')
+  expect(readdirSync(inRepo('.'))).toEqual(['large.bin'])
+})
+
+test('a text that is nowhere is said to be so in time, however long and empty the file is', async () => {
+  write('blank.txt', `x${'\n'.repeat(200_000)}x`)
+  const start = performance.now()
+  const replace = { type: 'replace', path: 'blank.txt', old_text: `${'\n'.repeat(50_000)}z`, new_text: '' } as const
+  await expect(edit(replace)).rejects.toThrow('old_text is not in blank.txt')
+  expect(performance.now() - start).toBeLessThan(1_000)
+})
+
+test('a bare repository in the workspace belongs to git, whatever its name', async () => {
+  execFileSync('git', ['init', '-q', '--bare', inRepo('mirror')])
+  execFileSync('git', ['init', '-q', '--separate-git-dir', inRepo('elsewhere'), inRepo('sub')])
+  symlinkSync('mirror/hooks', inRepo('hooks'))
+  write('mirror-notes/HEAD', 'a file of this name alone means nothing\n')
+  for (const path of ['mirror/hooks/post-receive', 'mirror/config', 'elsewhere/hooks/pre-commit', 'hooks/update']) {
+    const create = { type: 'create', path, content: '#!/bin/sh\n', overwrite: true } as const
+    await expect(edit(create), path).rejects.toThrow('belongs to git itself')
+  }
+  await edit({ type: 'create', path: 'mirror-notes/hooks/x', content: '' })
 })

@@ -1,4 +1,4 @@
-import { lstat, readlink, realpath } from 'node:fs/promises'
+import { lstat, readlink, realpath, stat } from 'node:fs/promises'
 import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 import type { Workspace } from '../workspace/prepare.ts'
 import { errorCode, fileFailure } from './file-failure.ts'
@@ -24,7 +24,12 @@ export async function resolveInside(
     if (inside === '' || inside === '..' || inside.startsWith(`..${sep}`) || resolve(root, inside) !== real) {
       throw new Error(`${name} is outside of the workspace ${folder}. Only files inside it can be taken here.`)
     }
-    if (isGitInternal(inside) || isGitInternal(relative(folder, wanted)) || isGitInternal(relative(root, entry))) {
+    const names = [inside, relative(folder, wanted), relative(root, entry)]
+    if (
+      names.some(isGitInternal) ||
+      (await isInBareRepository(root, real)) ||
+      (await isInBareRepository(root, entry))
+    ) {
       throw new Error(`${name} belongs to git itself, and is not for tools to touch. Use git commands.`)
     }
     return real
@@ -36,6 +41,18 @@ export async function resolveInside(
 /** In any case of letters: some file systems do not tell them apart. */
 function isGitInternal(path: string): boolean {
   return path.split(sep).some((part) => part.toLowerCase() === '.git')
+}
+
+/** One without a `.git`, or the folder that a `.git` file leads to: known by what git itself knows it by. */
+async function isInBareRepository(root: string, path: string): Promise<boolean> {
+  for (let at = dirname(path); at === root || at.startsWith(`${root}${sep}`); at = dirname(at)) {
+    const parts = await Promise.all(
+      ['HEAD', 'objects', 'refs'].map((name) => stat(join(at, name)).catch(() => undefined)),
+    )
+    const [head, objects, refs] = parts
+    if (head && !head.isDirectory() && objects?.isDirectory() && refs?.isDirectory()) return true
+  }
+  return false
 }
 
 async function realOf(path: string): Promise<string> {

@@ -6,6 +6,7 @@ const reasons: Record<string, string> = {
   ENAMETOOLONG: 'the name is too long',
   ENOTDIR: 'a part of this path is a file, not a folder',
   EISDIR: 'it is a folder',
+  EBUSY: 'the system uses it, for example as a mount point',
   ETXTBSY: 'it is a program that runs at the moment',
 }
 

@@ -1,55 +1,79 @@
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+import { firstEnd } from '../child-end.ts'
 import type { LineRange } from './file-lines.ts'
 
 export const maxPdfBytes = 50 * 1024 * 1024
+/** Thousands of pages of text take less. */
+const defaultTimeoutMs = 20_000
+/** A small PDF may unfold into gigabytes, which must not end the whole agent. */
+const maxMemoryMegabytes = 512
 
-interface PdfText {
+export interface PdfText {
   content: string
   pages: LineRange
   totalPages: number
   note?: string
 }
 
-/** The text of a PDF's pages, as far as it fits. Rejects, in words for the model, for what cannot be read. */
+export interface PdfRequest {
+  bytes: Uint8Array
+  range: LineRange | undefined
+  maxCharacters: number
+}
+
+/** What `pdf-worker.ts` answers. */
+type Answer = { text: PdfText } | { problem: string }
+
+/**
+ * The text of a PDF's pages, as far as it fits. Rejects, in words for the model, for what cannot be read, or with the signal's reason; the thread
+ * that reads it has ended then.
+ */
 export async function pdfText(
   bytes: Uint8Array,
   range: LineRange | undefined,
-  { maxCharacters, signal }: { maxCharacters: number; signal: AbortSignal },
+  options: { maxCharacters: number; signal: AbortSignal; timeoutMs?: number },
 ): Promise<PdfText> {
-  // Large, and most runs never meet a PDF.
-  const { getDocumentProxy } = await import('unpdf')
-  const pdf = await getDocumentProxy(new Uint8Array(bytes), { verbosity: 0 }).catch((error: unknown) => {
-    const said = error instanceof Error ? error.message : String(error)
-    throw new Error(`is a PDF that cannot be read: ${said}`)
+  const { maxCharacters, signal, timeoutMs = defaultTimeoutMs } = options
+  signal.throwIfAborted()
+  // A copy of its own, which is handed over without another one.
+  const copy = new Uint8Array(bytes)
+  const worker = new Worker(workerProgram(), {
+    workerData: { bytes: copy, range, maxCharacters } satisfies PdfRequest,
+    transferList: [copy.buffer],
+    resourceLimits: { maxOldGenerationSizeMb: maxMemoryMegabytes },
+    env: {},
+    execArgv: [],
+    // What the library has to say of a broken file is not the agent's to print.
+    stdout: true,
+    stderr: true,
   })
   try {
-    const totalPages = pdf.numPages
-    const start = range?.start ?? 1
-    if (start > totalPages) throw new Error(`begins behind the end: the PDF has ${totalPages} pages.`)
-    let content = ''
-    let page = start
-    for (; page <= Math.min(range?.end ?? totalPages, totalPages); page++) {
-      signal.throwIfAborted()
-      const text = await pageText(await pdf.getPage(page))
-      const shown = `[page ${page}]\n${text.trim() === '' ? '[no text; perhaps a picture]' : text}\n`
-      if (content !== '' && content.length + shown.length > maxCharacters) break
-      content += shown.slice(0, maxCharacters)
+    const answer = await firstEnd(answerOf(worker), { timeoutMs, signal })
+    signal.throwIfAborted()
+    if (answer === 'stopped' || answer === 'timed_out') {
+      const seconds = Math.round(timeoutMs / 1_000)
+      throw new Error(
+        `is a PDF that takes more than ${seconds} s to read. Ask for fewer pages with lines, or use a command.`,
+      )
     }
-    const end = page - 1
-    const isCut = end < Math.min(range?.end ?? totalPages, totalPages)
-    const note = isCut ? `Cut after page ${end}. Ask for what follows with lines, which are pages here.` : undefined
-    return { content, pages: { start, end }, totalPages, note }
+    if ('problem' in answer) throw new Error(answer.problem)
+    return answer.text
   } finally {
-    await pdf.loadingTask.destroy()
+    await worker.terminate()
   }
 }
 
-interface Page {
-  getTextContent(): Promise<{ items: object[] }>
+async function answerOf(worker: Worker): Promise<Answer> {
+  try {
+    const [answer] = (await once(worker, 'message')) as [Answer]
+    return answer
+  } catch (error) {
+    return { problem: `is a PDF that cannot be read: ${error instanceof Error ? error.message : String(error)}` }
+  }
 }
 
-async function pageText(page: Page): Promise<string> {
-  const { items } = await page.getTextContent()
-  return items
-    .map((item) => ('str' in item ? `${item.str}${'hasEOL' in item && item.hasEOL ? '\n' : ''}` : ''))
-    .join('')
+/** Beside this file; in a bundle, whose files end otherwise, beside the programs. */
+function workerProgram(): URL {
+  return new URL(`./pdf-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.mjs'}`, import.meta.url)
 }

@@ -2,14 +2,13 @@ import { writeSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
 import type { IPty } from '@lydell/node-pty'
-import { identifyProcess } from '@openoz/machine'
+import { commandShell, identifyProcess } from '@openoz/machine'
 import {
   type CommandExit,
   type CommandProcess,
   inheritedDescriptor,
   type ProcessOptions,
   requireRoom,
-  shellPath,
   shellScript,
 } from './command-process.ts'
 
@@ -41,7 +40,9 @@ export async function openPseudoTerminal(
   // node-pty would write `undefined` as a value.
   const known = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined))
   const options = { name: 'xterm-256color', ...size, cwd: folder, env: known }
-  const terminal = spawn(shellPath(), ['-c', shellScript(command)], options) as UnixTerminal
+  const shell = commandShell()
+  const script = shellScript(shell, command, { isMerged: false })
+  const terminal = spawn(shell.program, shell.args(script), options) as UnixTerminal
   const root = identifyProcess(terminal.pid)
   const socket = terminal._socket
   const descriptor = inheritedDescriptor(terminal.fd)

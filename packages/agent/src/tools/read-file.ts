@@ -32,12 +32,12 @@ type Options = ToolCall & { maxCharacters: number }
 export async function readAnyFile(name: string, range: LineRange | undefined, options: Options): Promise<ReadFile> {
   const path = await existing(name, resolve(options.workspace.toolsFolder, name))
   // Of this process, not of the task: and some of them never end.
-  if (path.startsWith('/proc/')) throw new Error(`${name} is a file of the kernel; read it by a command.`)
+  if (/^\/(proc|sys)\//.test(path)) throw new Error(`${name} is a file of the kernel; read it by a command.`)
   try {
     const found = await stat(path)
     if (found.isDirectory()) throw new Error(await describeFolder(name, path))
     if (!found.isFile()) throw new Error(`${name} is no regular file.`)
-    const bytes = await readSmallFile(path, name)
+    const bytes = await readSmallFile(path, name, options)
     if (bytes === 'too_large') return await readLargeFile({ name, path, size: found.size }, range, options)
     options.state.files.saw(path, fingerprintOf(bytes))
     return await readBytes(name, bytes, range, options)

@@ -1,9 +1,12 @@
+import { execFileSync } from 'node:child_process'
 import { appendFileSync, chmodSync, mkdirSync, symlinkSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import { deflateSync } from 'node:zlib'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { asNobody, makeToolWorkspace } from '../../../../test/support/tool-workspace.ts'
+import { pdfText } from './pdf-text.ts'
 import { readFiles } from './read-files.ts'
+import { readSmallFile } from './text-file.ts'
 
 let work: ReturnType<typeof makeToolWorkspace>
 beforeEach(() => {
@@ -239,3 +242,64 @@ function pdfOf(pages: string[]): string {
   const table = `xref\n0 ${objects.length + 1}\n0000000000 65535 f \n${rows}`
   return `${file}${table}trailer<</Size ${objects.length + 1}/Root 1 0 R>>\nstartxref\n${file.length}\n%%EOF\n`
 }
+
+/** A small file of which a page unfolds into so much text that reading it takes seconds, without a pause. */
+function heavyPdf(): Buffer {
+  const stream = deflateSync(Buffer.from(`BT /F1 12 Tf 10 10 Td ${'(aaaaaaaaaaaaaaaa) Tj\n'.repeat(3_000_000)}ET`))
+  const objects = [
+    '<</Type/Catalog/Pages 2 0 R>>',
+    '<</Type/Pages/Kids[3 0 R]/Count 1>>',
+    '<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 5 0 R/Resources<</Font<</F1 4 0 R>>>>>>',
+    '<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>',
+  ].map((object, i) => Buffer.from(`${i + 1} 0 obj${object}endobj\n`))
+  objects.push(
+    Buffer.concat([
+      Buffer.from(`5 0 obj<</Length ${stream.length}/Filter/FlateDecode>>stream\n`),
+      stream,
+      Buffer.from('\nendstream endobj\n'),
+    ]),
+  )
+  return Buffer.concat([Buffer.from('%PDF-1.4\n'), ...objects, Buffer.from('trailer<</Size 6/Root 1 0 R>>\n%%EOF\n')])
+}
+
+test('a PDF that keeps its reader busy neither holds up the agent nor a cancel, and is given up after a time', async () => {
+  work.write('heavy.pdf', heavyPdf())
+  let longestPause = 0
+  let last = performance.now()
+  const watch = setInterval(() => {
+    longestPause = Math.max(longestPause, performance.now() - last)
+    last = performance.now()
+  }, 20)
+  try {
+    const stop = new AbortController()
+    const reading = work.call(readFiles, { files: [{ path: 'heavy.pdf' }] }, { signal: stop.signal })
+    const begun = performance.now()
+    setTimeout(() => stop.abort(new Error('cancelled')), 700)
+    await expect(reading).rejects.toThrow('cancelled')
+    expect(performance.now() - begun).toBeLessThan(2_500)
+    expect(longestPause).toBeLessThan(1_000)
+  } finally {
+    clearInterval(watch)
+  }
+  const options = { maxCharacters: 1_000, signal: new AbortController().signal, timeoutMs: 300 }
+  await expect(pdfText(heavyPdf(), undefined, options)).rejects.toThrow('takes more than 0 s to read')
+}, 20_000)
+
+test('what only looks like a file is not waited for', async () => {
+  const pipe = join(work.toolsFolder, 'pipe')
+  execFileSync('mkfifo', [pipe])
+  expect(await failure('pipe')).toBe('pipe is no regular file.')
+  // Also when it has taken the place of a file since somebody looked.
+  await expect(readSmallFile(pipe, 'pipe')).rejects.toThrow('pipe is no regular file.')
+  expect(await failure('/sys/kernel/notes')).toContain('a file of the kernel')
+  work.write('a.txt', 'x')
+  const stopped = { signal: AbortSignal.abort(new Error('stopped')) }
+  await expect(readSmallFile(join(work.toolsFolder, 'a.txt'), 'a.txt', stopped)).rejects.toThrow('stopped')
+})
+
+test('the pointer of a file that Git LFS keeps is said to be one', async () => {
+  const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 12345\n`
+  work.write('model.bin', pointer)
+  const { files } = await read('model.bin')
+  expect(files[0]).toMatchObject({ content: pointer, note: expect.stringContaining('`git lfs pull` fetches it') })
+})

@@ -24,11 +24,27 @@ export function replaceText(text: string, { path, old_text, new_text, replace_al
 
 /** Where the text would be if spaces did not count: the commonest slip. */
 function hint(text: string, oldText: string): string {
-  const wanted = oldText.split('\n').map(squeeze)
-  const lines = text.split('\n').map(squeeze)
-  const at = lines.findIndex((_, start) => wanted.every((line, offset) => lines[start + offset] === line))
+  const at = indexOfLines(text.split('\n').map(squeeze), oldText.split('\n').map(squeeze))
   if (at >= 0) return ` Line ${at + 1} begins the same text with other whitespace; copy it exactly.`
   return ' Read the file again and copy the text exactly.'
+}
+
+/** By Knuth, Morris and Pratt: each line is looked at about twice, also where thousands of lines are the same. */
+function indexOfLines(lines: readonly string[], wanted: readonly string[]): number {
+  // Of so many wanted lines that fit: how many still do when the next one does not.
+  const fallback = [0, 0]
+  for (let known = 1, same = 0; known < wanted.length; known++) {
+    while (same > 0 && wanted[known] !== wanted[same]) same = fallback[same] ?? 0
+    if (wanted[known] === wanted[same]) same += 1
+    fallback.push(same)
+  }
+  let same = 0
+  for (const [index, line] of lines.entries()) {
+    while (same > 0 && line !== wanted[same]) same = fallback[same] ?? 0
+    if (line === wanted[same]) same += 1
+    if (same === wanted.length) return index + 1 - same
+  }
+  return -1
 }
 
 function squeeze(line: string): string {

@@ -94,7 +94,7 @@ async function upload(name: string, type: 'SCREENSHOT' | 'FILE', call: ToolCall)
     const mime_type = await mimeType(path)
     if (type === 'SCREENSHOT' && !mime_type.startsWith('image/'))
       throw new Error(`${name} is no picture; report it as FILE.`)
-    const blob_id = await call.keepOutput(path)
+    const blob_id = await call.keepOutput(path, mime_type)
     if (blob_id === undefined) throw new Error(`${name} could not be uploaded; nothing was reported. Try again later.`)
     const filepath = relative(call.workspace.toolsFolder, path)
     return { filepath, filename: basename(path), mime_type, size_bytes: found.size, blob_id }

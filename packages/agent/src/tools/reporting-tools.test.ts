@@ -85,6 +85,19 @@ test('a file is uploaded and described', async () => {
   ])
 })
 
+test('a file is kept as what it is', async () => {
+  const kept: (string | undefined)[] = []
+  const keepOutput = async (_file: string, mediaType?: string) => {
+    kept.push(mediaType)
+    return 'blob-1'
+  }
+  work.write('shot.png', gif)
+  work.write('a.pdf', '%PDF-1.4')
+  await work.call(reportArtifact, { artifact_type: 'SCREENSHOT', path: 'shot.png' }, { keepOutput })
+  await work.call(reportArtifact, { artifact_type: 'FILE', path: 'a.pdf' }, { keepOutput })
+  expect(kept).toEqual(['image/gif', 'application/pdf'])
+})
+
 test('what cannot be reported is refused with the reason, and nothing is announced', async () => {
   const outside = mkdtempSync(join(tmpdir(), 'oz-outside-'))
   try {

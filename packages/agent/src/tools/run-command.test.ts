@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { type CommandFixture, createCommandFixture } from '../../../../test/support/command-fixture.ts'
@@ -62,7 +62,7 @@ test('secrets are masked in what the model, the viewers and the kept file get', 
   expect(readFileSync(fixture.keptFile, 'utf8')).not.toContain('hunter2')
 })
 
-test('200 MB of output take little memory; model and viewers get a part, the file more of it', async () => {
+test('200 MB of output take little memory; model and viewers get a part, the file all of it', async () => {
   globalThis.gc?.()
   const before = process.memoryUsage().rss
   let peak = before
@@ -78,7 +78,7 @@ test('200 MB of output take little memory; model and viewers get a part, the fil
   expect(output).toMatch(/last\n$/)
   expect(output).toMatch(/\[… 1\d{8} characters are left out here …\]/)
   expect(fixture.sink.terminal().length).toBeLessThan(70_000)
-  expect(readFileSync(fixture.keptFile, 'utf8')).toContain('[Cut here: the output is longer than')
+  expect(statSync(fixture.keptFile).size).toBe(200_000_000 + 'first\n\nlast\n'.length)
 })
 
 test('what has left its parents is ended too when a command is', async () => {
@@ -102,7 +102,16 @@ test('10 million lines come through with their first and last ones', async () =>
   const { result } = await run('seq 10000000')
   expect(result.output).toMatch(/^1\n2\n3\n[\s\S]*\n9999999\n10000000\n$/)
   expect(String(result.output).length).toBeLessThan(31_000)
+  expect(statSync(fixture.keptFile).size).toBe(78_888_897)
 }, 30_000)
+
+test('an output beyond the limit of the control plane is kept up to there', async () => {
+  await using small = createCommandFixture({ limits: { output_max_bytes: 1_000_000 } })
+  await small.call(runCommand, { command: 'seq 1000000' })
+  const kept = readFileSync(small.keptFile, 'utf8')
+  expect(kept.length).toBeLessThanOrEqual(1_000_000)
+  expect(kept).toMatch(/^1\n2\n[\s\S]*\[Cut here: the output is longer than 1000000 bytes\.\]\n$/)
+})
 
 test('binary output is text of the same length at most', async () => {
   const { result } = await run('head -c 5000 /dev/urandom')

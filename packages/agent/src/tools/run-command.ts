@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { firstEnd } from '../child-end.ts'
-import { commandLine, endOf, runningResult } from './command-result.ts'
+import { commandLine, endOf, runningResult, stoppedResult } from './command-result.ts'
 import { type CommandRun, hastyGraceMs } from './command-run.ts'
 import type { Tool, ToolCall, ToolOutput } from './tool.ts'
 
@@ -26,7 +26,8 @@ export const runCommand: Tool<Input> = {
   name: 'run_command',
   kind: 'execute',
   describe: (limits) =>
-    'Runs a shell command and returns its exit code and output (stdout and stderr together; the middle of a long output is left out). ' +
+    'Runs a shell command and returns its exit code and output (stdout and stderr together; the middle of a long output is left out; people ' +
+    `can see its first ${Math.floor(limits.output_max_bytes / 1024 / 1024)} MB). ` +
     'Every command starts in the same folder, in a shell of its own: use `cd sub && …` within one command. Nothing is on stdin and there is ' +
     `no terminal, so use flags that ask no questions. Ended after timeout_ms (default ${limits.command_timeout_ms}). ` +
     'background: for servers, watchers and long builds; returns within a second with {status: "running", command_id}, and runs until it ends, ' +
@@ -48,6 +49,9 @@ async function execute(
   const timeoutMs = timeout_ms ?? (background ? undefined : limits.command_timeout_ms)
   const mayBeKept = background || pty
   const run = await call.state.commands.start({ command, pty, input: background, timeoutMs, mayBeKept }, call)
+  const tell = (blobId?: string) => call.answerIfStopped?.(stoppedResult(run, blobId))
+  const tellAtOnce = () => tell()
+  signal.addEventListener('abort', tellAtOnce, { once: true })
   try {
     const end = background
       ? await firstEnd(run.ended, { timeoutMs: earlyLookMs, signal })
@@ -63,8 +67,12 @@ async function execute(
   } catch (error) {
     // Nobody knows its id, so nobody could end it.
     await run.stop(hastyGraceMs)
+    tell()
+    tell(await run.keepOutput())
     await call.state.commands.forget(run)
     throw error
+  } finally {
+    signal.removeEventListener('abort', tellAtOnce)
   }
 }
 

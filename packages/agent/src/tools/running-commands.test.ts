@@ -196,3 +196,22 @@ test('long output between two reads is cut in the middle, and all of it kept at 
   expect(fixture.sink.terminal()).not.toContain('hun')
   expect(fixture.sink.terminal().length).toBeLessThan(70_000)
 }, 20_000)
+
+test('what a command had said that nobody read is kept when it ends with the session, and where is said', async () => {
+  await start('seq 20000; sleep 1000')
+  await expect.poll(() => fixture.sink.terminal()).toContain('\n10000\n')
+  await expect.poll(() => fixture.sink.terminal().length).toBeGreaterThan(65_536)
+  await fixture.commands.endAll()
+  expect(readFileSync(fixture.keptFile, 'utf8')).toMatch(/^1\n2\n[\s\S]*\n20000\n$/)
+  expect(fixture.sink.terminal()).toMatch(
+    /\[cmd-\w+: ended by SIGTERM\.\]\n\n\[cmd-\w+: all of its output is kept as blob blob-1\.\]\n$/,
+  )
+})
+
+test('commands that are ended before the agent leaves can still be read, should it go on after all', async () => {
+  const id = await start('echo begun; sleep 1000')
+  await fixture.commands.endKept()
+  expect(await fixture.processes()).toEqual([])
+  expect((await read(id)).result).toMatchObject({ status: 'complete', signal: 'SIGTERM' })
+  expect(await start('sleep 1000')).toMatch(/^cmd-/)
+})

@@ -22,6 +22,8 @@ export interface RunningCommands {
   find(commandId: string): CommandRun
   /** Its end is known, and its output not needed any more. */
   forget(run: CommandRun): Promise<void>
+  /** Ends those that are kept, and resolves when what they said is kept, too; their ends can still be read. Never rejects. */
+  endKept(): Promise<void>
   /** Ends all of them, with everything that they started; none can be started after that. Never rejects; safe to call twice. */
   endAll(): Promise<void>
 }
@@ -30,6 +32,8 @@ export function createRunningCommands(): RunningCommands {
   const all = new Set<CommandRun>()
   const kept = new Map<string, CommandRun>()
   const pastEnds = new Map<string, string>()
+  /** Ends of kept commands whose output is on its way to the control plane. */
+  const settling = new Set<Promise<void>>()
   let starting = 0
   let hasEnded = false
 
@@ -80,19 +84,32 @@ export function createRunningCommands(): RunningCommands {
     }
   }
 
+  /** Also what the model never reads is kept, for people. */
+  async function settle(run: CommandRun, call: ToolCall): Promise<void> {
+    const end = await run.ended
+    // Viewers would not hear of it otherwise: the call that it belongs to is over.
+    const say = (text: string) =>
+      call.sink.emit({ type: 'terminal_output', data: { toolCallId: call.id, text: `\n[${run.id}: ${text}.]\n` } })
+    say(endInWords(end))
+    // In the order of their ends.
+    if (kept.delete(run.id)) kept.set(run.id, run)
+    const unread = [...kept.values()].filter((other) => other.end !== undefined)
+    for (const old of unread.slice(0, -maxUnread)) void forget(old)
+    const blobId = await run.keepOutput()
+    if (blobId !== undefined) say(`all of its output is kept as blob ${blobId}`)
+  }
+
+  async function endKept(): Promise<void> {
+    await Promise.allSettled([...kept.values()].map((run) => run.stop(hastyGraceMs)))
+    await Promise.allSettled(settling)
+  }
+
   return {
     start,
     keep(run, call) {
       kept.set(run.id, run)
-      void run.ended.then((end) => {
-        // Viewers would not hear of it otherwise: the call that it belongs to is over.
-        const text = `\n[${run.id}: ${endInWords(end)}.]\n`
-        call.sink.emit({ type: 'terminal_output', data: { toolCallId: call.id, text } })
-        // In the order of their ends.
-        if (kept.delete(run.id)) kept.set(run.id, run)
-        const unread = [...kept.values()].filter((other) => other.end !== undefined)
-        for (const old of unread.slice(0, -maxUnread)) void forget(old)
-      })
+      const settled = settle(run, call).finally(() => settling.delete(settled))
+      settling.add(settled)
     },
     find(commandId) {
       const run = kept.get(commandId)
@@ -102,14 +119,12 @@ export function createRunningCommands(): RunningCommands {
       throw new Error(`${what} ${list()}`)
     },
     forget,
+    endKept,
     async endAll() {
       hasEnded = true
-      await Promise.all(
-        [...all].map(async (run) => {
-          await run.stop(hastyGraceMs)
-          await forget(run)
-        }),
-      ).catch(() => {})
+      const runs = [...all]
+      await Promise.allSettled([endKept(), ...runs.map((run) => run.stop(hastyGraceMs))])
+      await Promise.allSettled(runs.map(forget))
     },
   }
 }

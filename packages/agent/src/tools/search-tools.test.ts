@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { asNobody, makeToolWorkspace } from '../../../../test/support/tool-workspace.ts'
@@ -128,4 +129,23 @@ test('a long list is cut and counted', async () => {
 test('patterns that would take for ever are refused', () => {
   expect(() => fileGlob.input.parse({ patterns: ['{a,b}'.repeat(20)] })).toThrow('pairs of braces')
   expect(() => fileGlob.input.parse({ patterns: ['{1..10000000}'] })).toThrow('ranges in braces')
+})
+
+test('a hundred thousand files are searched and listed in seconds', { timeout: 120_000 }, async () => {
+  const big = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'oz-many-'))
+  try {
+    for (let folder = 0; folder < 100; folder++) {
+      mkdirSync(join(big, `d${folder}`))
+      for (let i = 0; i < 1_000; i++)
+        writeFileSync(join(big, `d${folder}`, `f${i}.txt`), i === 999 ? 'needle\n' : 'hay\n')
+    }
+    const start = performance.now()
+    const found = await search({ queries: ['needle'], path: big })
+    expect((found.files as unknown[]).length).toBe(100)
+    expect(await list({ patterns: ['*.txt'], path: big })).toMatchObject({ total: 100_000 })
+    expect(await list({ patterns: ['f7.txt'], path: big })).toMatchObject({ total: 100, cut: undefined })
+    expect(performance.now() - start).toBeLessThan(45_000)
+  } finally {
+    rmSync(big, { recursive: true, force: true })
+  }
 })

@@ -29,12 +29,17 @@ const shownBrokenCharacters = 120
 
 /**
  * Runs one tool call with its events. Nothing that a tool does wrong gets out of here: unknown names, arguments that do not fit and thrown errors
- * become results that the model can act on. Rejects only with the signal's reason.
+ * become results that the model can act on. Rejects only with the signal's reason; what a stopped tool has to tell goes to `onStopped`, perhaps
+ * more than once, before that.
  */
 export async function runToolCall(
   tools: readonly Tool[],
   requested: RequestedCall,
-  { context, signal }: { context: ToolContext; signal: AbortSignal },
+  {
+    context,
+    signal,
+    onStopped = () => {},
+  }: { context: ToolContext; signal: AbortSignal; onStopped?: (result: CallResult) => void },
 ): Promise<CallResult> {
   signal.throwIfAborted()
   const { id, tool: name } = requested
@@ -54,12 +59,17 @@ export async function runToolCall(
       locations: tool && parsed?.success ? tool.locations?.(parsed.data, context) : undefined,
     },
   })
-  const update = (status: 'completed' | 'failed', { result, content, shown, blobId }: ToolOutput) =>
+  const update = (
+    status: 'completed' | 'failed',
+    { result, content, shown, blobId }: ToolOutput,
+    { cancelled }: { cancelled?: true } = {},
+  ) =>
     sink.emit({
       type: 'tool_call_update',
       data: {
         toolCallId: id,
         status,
+        cancelled,
         content: content ?? [{ type: 'content', content: { type: 'text', text: textOf(result) } }],
         rawOutput: shown ?? result,
         duration_ms: Math.round(performance.now() - start),
@@ -79,13 +89,18 @@ export async function runToolCall(
     const issues = parsed?.error.issues.map((issue) => `${issue.path.join('.') || 'arguments'}: ${issue.message}`)
     return failed(`The arguments do not fit. ${issues?.slice(0, 5).join('; ')}`)
   }
+  let stopped: ToolOutput = { result: { error: 'Stopped.' } }
+  const answerIfStopped = (output: ToolOutput) => {
+    stopped = output
+    onStopped(asResult(requested, output))
+  }
   try {
-    const output = await tool.run(parsed.data, { ...context, id, signal })
+    const output = await tool.run(parsed.data, { ...context, id, signal, answerIfStopped })
     update(output.isError ? 'failed' : 'completed', output)
     return asResult(requested, output)
   } catch (error) {
     if (signal.aborted) {
-      update('failed', { result: { error: 'Stopped.' } })
+      update('failed', stopped, { cancelled: true })
       throw signal.reason
     }
     return failed(error instanceof Error ? error.message : String(error))

@@ -28,8 +28,10 @@ export interface ToolContext {
   limits: AgentLimits
   sink: EventSink
   masker: Masker
-  /** Keeps the whole of a large output and returns its id; undefined when that fails. */
-  keepOutput: (file: string) => Promise<string | undefined>
+  /** Keeps a file and returns its id; undefined when that fails. Without a media type it is text in UTF-8. */
+  keepOutput: (file: string, mediaType?: string) => Promise<string | undefined>
+  /** For large files that go with this process, or with its task when it is killed. Default: the system's temporary folder. */
+  scratchFolder?: string
   /** What outlives one call: running commands, which files were read. */
   state: ToolState
 }
@@ -37,6 +39,11 @@ export interface ToolContext {
 export interface ToolCall extends ToolContext {
   id: string
   signal: AbortSignal
+  /**
+   * What the model and the viewers get if this call is stopped, in place of the mere fact; the last one counts. To be called when the signal is
+   * aborted, since nobody may wait for more, and again once more is known, before the call rejects.
+   */
+  answerIfStopped?: (output: ToolOutput) => void
 }
 
 export interface ToolOutput {

@@ -1,11 +1,24 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { mirrorName, repositoryAddress } from '@openoz/machine'
 import type { SourceRepo } from '@openoz/protocol'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { git, makeRepository } from '../../../../test/support/agent-fixture.ts'
+import { startGitHttpServer } from '../../../../test/support/git-http-server.ts'
+import { until } from '../../../../test/support/poll.ts'
 import { createRecordingSink } from '../../../../test/support/recording-sink.ts'
 import { prepareRepositories } from './prepare.ts'
 
@@ -16,13 +29,13 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
-function prepare(sources: SourceRepo[], options: { timeoutMs?: number; path?: string } = {}) {
+function prepare(sources: SourceRepo[], options: { timeoutMs?: number; path?: string; mirrors?: string } = {}) {
   const sink = createRecordingSink()
   const prepared = prepareRepositories({
     sources,
     folder: join(folder, 'workspace'),
     runId: 'run-1',
-    env: { PATH: options.path ?? process.env.PATH, HOME: join(folder, 'home') },
+    env: { PATH: options.path ?? process.env.PATH, HOME: join(folder, 'home'), OZ_MIRRORS_DIR: options.mirrors },
     timeoutMs: options.timeoutMs ?? 20_000,
     signal: new AbortController().signal,
     sink,
@@ -64,6 +77,104 @@ test('several repositories leave the tools in the workspace', async () => {
   const prepared = await prepare([{ url: `file://${first}` }, { url: `file://${second}`, dir: 'sub/other' }])
   expect(prepared.toolsFolder).toBe(join(folder, 'workspace'))
   expect(prepared.repositories.map(({ dir }) => dir)).toEqual(['first', 'sub/other'])
+})
+
+test('several repositories are cloned at once, and their lines are told apart', async () => {
+  await using host = await startGitHttpServer(folder)
+  const names = ['one', 'two', 'three', 'four', 'five', 'six']
+  for (const name of names) makeRepository(join(folder, name), { 'a.txt': name })
+  const release = Promise.withResolvers<void>()
+  host.hold = release.promise
+  const prepared = prepare(names.map((name) => ({ url: host.url(name) })))
+  const begun = () => prepared.sink.events.filter(({ data }) => (data as { status?: string }).status === 'started')
+  await until(() => begun().length === 4)
+  host.hold = undefined
+  release.resolve()
+  expect((await prepared).repositories.map(({ dir }) => dir)).toEqual(names)
+  for (const name of names) expect(readFileSync(join(folder, 'workspace', name, 'a.txt'), 'utf8')).toBe(name)
+  const lines = prepared.sink.events.flatMap(({ type, data }) =>
+    type === 'terminal_output' ? [(data as { text: string }).text] : [],
+  )
+  for (const name of names) expect(lines).toContainEqual(expect.stringContaining(`[${name}] Cloning into`))
+})
+
+test('the first clone that fails ends the others, and nothing is left of them', async () => {
+  makeRepository(join(folder, 'slow'), {})
+  await using host = await startGitHttpServer(folder)
+  host.hold = new Promise(() => {})
+  const from = performance.now()
+  const failed = prepare([{ url: host.url('slow') }, { url: `file://${folder}/absent` }])
+  await expect(failed).rejects.toThrow(/it does not exist there/)
+  expect(performance.now() - from).toBeLessThan(15_000)
+  expect(readdirSync(join(folder, 'workspace'))).toEqual([])
+})
+
+describe('with mirrors of the worker', () => {
+  // Nobody is there: what comes, comes from the mirror.
+  const url = 'http://127.0.0.1:9/team/private.git'
+  const at = (kind: string) => join(folder, 'mirrors', `${mirrorName(repositoryAddress(url))}.${kind}`)
+  let origin: string
+  beforeEach(() => {
+    origin = makeRepository(join(folder, 'origin'), { 'a.txt': 'a' })
+    mkdirSync(join(folder, 'mirrors'))
+  })
+  const makeMirror = (from = origin) => void git(folder, 'clone', '-q', '--mirror', '--no-hardlinks', from, at('git'))
+  const mirrors = () => join(folder, 'mirrors')
+
+  test('a repository comes from its mirror, and is as one from its host', async () => {
+    writeFileSync(at('pending'), '')
+    const prepared = prepare([{ url }], { mirrors: mirrors() })
+    await until(() => prepared.sink.events.length > 0)
+    makeMirror()
+    const { repositories } = await prepared
+    expect(repositories).toMatchObject([{ dir: 'private', url, base: git(origin, 'rev-parse', 'HEAD'), isKept: false }])
+    const clone = join(folder, 'workspace', 'private')
+    expect(git(clone, 'remote', 'get-url', 'origin')).toBe(url)
+    expect(git(clone, 'branch', '--show-current')).toBe('oz/run-1')
+    rmSync(mirrors(), { recursive: true })
+    expect(git(clone, 'fsck', '--connectivity-only')).toBe('')
+    expect(prepared.sink.notices()).toEqual([])
+  })
+
+  test('a ref of the host, or a commit that no branch holds, comes from the mirror too', async () => {
+    git(origin, 'checkout', '-q', '--detach')
+    git(origin, 'commit', '-q', '--allow-empty', '-m', 'Pull')
+    const pull = git(origin, 'rev-parse', 'HEAD')
+    git(origin, 'update-ref', 'refs/pull/7/head', pull)
+    git(origin, 'checkout', '-q', 'main')
+    makeMirror()
+    const refs = ['refs/pull/7/head', pull].map((ref, i) => ({ url, ref, dir: `clone-${i}` }))
+    const { repositories } = await prepare(refs, { mirrors: mirrors() })
+    expect(repositories.map(({ base }) => base)).toEqual([pull, pull])
+  })
+
+  test.each([
+    ['failed', () => writeFileSync(at('failed'), 'it asks for a login.'), /it asks for a login/],
+    ['gone', () => [writeFileSync(at('pending'), ''), utimesSync(at('pending'), 1, 1)], /its worker is gone/],
+    [
+      'broken',
+      () => [makeMirror(), rmSync(join(at('git'), 'objects'), { recursive: true })],
+      /not a git repository|exist/,
+    ],
+  ])('where the mirror is %s, the clone is made from the host, with a notice', async (_, make, problem) => {
+    await using host = await startGitHttpServer(folder)
+    const real = host.url('origin')
+    make()
+    for (const kind of ['failed', 'pending', 'git']) {
+      const name = join(mirrors(), `${mirrorName(repositoryAddress(real))}.${kind}`)
+      if (existsSync(at(kind))) renameSync(at(kind), name)
+    }
+    const prepared = prepare([{ url: real }], { mirrors: mirrors() })
+    expect((await prepared).repositories).toMatchObject([{ url: real }])
+    expect(host.requests).not.toEqual([])
+    expect(prepared.sink.notices()).toEqual([expect.stringMatching(problem)])
+  })
+
+  test('a repository without a mirror is cloned from its host without a word', async () => {
+    const prepared = prepare([{ url: `file://${origin}` }], { mirrors: mirrors() })
+    expect((await prepared).repositories).toHaveLength(1)
+    expect(prepared.sink.notices()).toEqual([])
+  })
 })
 
 test('a ref is a branch, a tag, a commit, or a ref of the host', async () => {

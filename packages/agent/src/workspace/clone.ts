@@ -1,12 +1,14 @@
 import { existsSync } from 'node:fs'
 import { mkdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { cloneProblem, type RepositoryAddress, repositoryAddress } from '@openoz/machine'
 import { AppError, type SourceRepo } from '@openoz/protocol'
 import { diskFull } from '../disk-full.ts'
-import { cloneProblem } from './clone-failure.ts'
 import { GitFailure, type GitOptions, git, gitAnswer, gitQuestion } from './git.ts'
+import { findMirror } from './mirror.ts'
+import type { CheckoutStart } from './own-changes.ts'
 import { createProgressLines } from './progress-lines.ts'
-import { type RepositoryAddress, repositoryAddress } from './repository-address.ts'
+import { isNoSpace } from './save-request.ts'
 
 /** A repository of the workspace, as the run found it. */
 export interface Repository {
@@ -18,8 +20,10 @@ export interface Repository {
   url?: string
   /** Commit that the run started from; null for a repository without commits. */
   base: string | null
-  /** It was in its folder already, as somebody (or an earlier attempt at this run) had left it. */
+  /** It was in its folder already, as somebody (or an earlier attempt at this run) had left it; nothing is put back into it. */
   isKept: boolean
+  /** Of a person's own checkout: how the run found it. */
+  start?: CheckoutStart
 }
 
 interface CloneRequest {
@@ -30,13 +34,22 @@ interface CloneRequest {
   runId: string
   git: Omit<GitOptions, 'cwd' | 'onMessage' | 'timeoutMs'>
   timeoutMs: number
+  /** Where the worker puts mirrors for this run, if it does. */
+  mirrors?: string
+  /** An earlier execution's work is to be put into it afterwards. */
+  restores: boolean
   onOutput: (text: string) => void
+  onNotice: (text: string) => void
   mask: (text: string) => string
 }
 
+/** In the clone's config, until what an earlier execution saved of it is back: without it, work in the clone would be saved in its place. */
+export const unrestoredSetting = 'openoz.unrestored'
+
 /**
- * Clones one repository, whole, and puts its work on the run's own branch. Whole because agents look into history, and because a filtered
- * clone needs its host (and a login) for every file that it touches later. Rejects with `repository_clone_failed`; then the folder is gone.
+ * Clones one repository, whole, and puts its work on the run's own branch: from the worker's mirror where there is one, which reaches what
+ * only the worker has a login for, else from its host. Whole because agents look into history, and because a filtered clone needs its host
+ * (and a login) for every file that it touches later. Rejects with `repository_clone_failed`; then the folder is gone.
  */
 export async function cloneRepository(request: CloneRequest): Promise<Repository> {
   const { source, dir, workspace, runId, mask } = request
@@ -47,8 +60,9 @@ export async function cloneRepository(request: CloneRequest): Promise<Repository
   // Also what only works on the clone: a checkout runs the repository's filters, and Git LFS downloads in it.
   const inside = { ...request.git, cwd: folder, timeoutMs: request.timeoutMs }
   try {
-    await transfer(request, address, folder)
-    const base = await startingCommit(request, folder)
+    const mirror = await transferFromMirror(request, address, folder)
+    if (mirror === undefined) await transfer(request, { address, folder, from: address.url })
+    const base = await startingCommit(request, folder, mirror)
     if (base === null) await gitAnswer(['symbolic-ref', 'HEAD', `refs/heads/${branch}`], inside)
     else await gitAnswer(['checkout', '--quiet', '-B', branch, base], inside)
     await setAuthor(inside)
@@ -59,34 +73,87 @@ export async function cloneRepository(request: CloneRequest): Promise<Repository
     await rm(folder, { recursive: true, force: true }).catch(() => {})
     request.git.signal?.throwIfAborted()
     if (error instanceof AppError) throw error
+    if (error instanceof GitFailure && isNoSpace(error.stderr)) {
+      throw await diskFull(`the clone of ${address.shown}`, workspace)
+    }
     const said = mask(error instanceof Error ? error.message : String(error))
     const hasTimedOut = error instanceof GitFailure && error.hasTimedOut
     throw cloneFailed(address, cloneProblem(said, { hasTimedOut }))
   }
 }
 
-async function transfer(request: CloneRequest, address: RepositoryAddress, folder: string): Promise<void> {
-  const { workspace, timeoutMs, onOutput, mask } = request
+/** Answers the mirror that it was cloned from. What is wrong with a mirror is a notice, since the host is there as well. */
+async function transferFromMirror(
+  request: CloneRequest,
+  address: RepositoryAddress,
+  folder: string,
+): Promise<string | undefined> {
+  const { mirrors, timeoutMs, onNotice } = request
+  const { signal } = request.git
+  if (mirrors === undefined) return undefined
+  const mirror = await findMirror({ folder: mirrors, address, timeoutMs, signal })
+  const fallBack = (problem: string) =>
+    onNotice(`The worker’s mirror of ${address.shown} cannot be used, so it is cloned from its host: ${problem}`)
+  if (mirror.kind === 'none') return undefined
+  if (mirror.kind === 'failed') return void fallBack(mirror.problem)
+  try {
+    await transfer(request, { address, folder, from: mirror.folder })
+    await gitAnswer(['remote', 'set-url', 'origin', address.shown], { ...request.git, cwd: folder, timeoutMs })
+    return mirror.folder
+  } catch (error) {
+    signal?.throwIfAborted()
+    if (error instanceof AppError && error.code !== 'repository_clone_failed') throw error
+    await rm(folder, { recursive: true, force: true })
+    fallBack(request.mask(error instanceof Error ? error.message : String(error)))
+    return undefined
+  }
+}
+
+/** A clone from a folder copies its packs as they are, also what no branch holds. */
+async function transfer(
+  request: CloneRequest,
+  { address, folder, from }: { address: RepositoryAddress; folder: string; from: string },
+): Promise<void> {
+  const { workspace, timeoutMs, onOutput, mask, restores } = request
   const lines = createProgressLines(onOutput)
+  const settings = restores ? ['--config', `${unrestoredSetting}=true`] : []
+  const isLocal = address.isLocal || from !== address.url
   const { exitCode, stderr, hasTimedOut } = await git(
-    ['clone', '--no-checkout', '--progress', ...uploadPack(address), '--', address.url, folder],
+    [
+      ...trustFolders(isLocal),
+      'clone',
+      '--no-checkout',
+      '--progress',
+      ...settings,
+      ...uploadPack(isLocal),
+      '--',
+      from,
+      folder,
+    ],
     { ...request.git, cwd: workspace, timeoutMs, onMessage: (text) => lines.push(text) },
   )
   lines.end()
   if (exitCode === 0 && !hasTimedOut) return
-  if (/No space left on device|Disk quota exceeded/i.test(stderr)) {
-    throw await diskFull(`the clone of ${address.shown}`, workspace)
-  }
+  if (isNoSpace(stderr)) throw await diskFull(`the clone of ${address.shown}`, workspace)
   throw cloneFailed(address, cloneProblem(mask(stderr), { hasTimedOut }))
 }
 
-/** upload-pack refuses repositories of another user, and a task often is another user than the one whose repository it was given. */
-function uploadPack(address: RepositoryAddress): string[] {
-  return address.isLocal ? ['--upload-pack', 'git -c safe.directory=* upload-pack'] : []
+/** git refuses repositories of another user, and a task often is another user than the one whose repository it was given. */
+function trustFolders(isLocal: boolean): string[] {
+  return isLocal ? ['-c', 'safe.directory=*'] : []
+}
+
+/** The same for the other end, which git does not pass its settings to. */
+function uploadPack(isLocal: boolean): string[] {
+  return isLocal ? ['--upload-pack', 'git -c safe.directory=* upload-pack'] : []
 }
 
 /** The commit that `ref` means, or the remote's HEAD; null for an empty repository. */
-async function startingCommit({ source, ...request }: CloneRequest, folder: string): Promise<string | null> {
+async function startingCommit(
+  { source, ...request }: CloneRequest,
+  folder: string,
+  mirror: string | undefined,
+): Promise<string | null> {
   const inside = { ...request.git, cwd: folder, timeoutMs: request.timeoutMs }
   const commitOf = (name: string) =>
     gitQuestion(['rev-parse', '--verify', '--quiet', '--end-of-options', `${name}^{commit}`], inside)
@@ -103,9 +170,13 @@ async function startingCommit({ source, ...request }: CloneRequest, folder: stri
   }
   // What a clone does not bring: `refs/pull/7/head`, or a commit that no branch holds any more.
   const address = repositoryAddress(source.url)
-  const { exitCode } = await git(['fetch', '--quiet', ...uploadPack(address), '--', 'origin', ref], inside)
-  const fetched = exitCode === 0 ? await commitOf('FETCH_HEAD') : undefined
-  if (fetched !== undefined) return fetched
+  for (const from of mirror === undefined ? ['origin'] : [mirror, 'origin']) {
+    const isLocal = address.isLocal || from === mirror
+    const fetch = [...trustFolders(isLocal), 'fetch', '--quiet', ...uploadPack(isLocal), '--', from, ref]
+    const { exitCode } = await git(fetch, inside)
+    const fetched = exitCode === 0 ? await commitOf('FETCH_HEAD') : undefined
+    if (fetched !== undefined) return fetched
+  }
   const what = isCommit ? 'commit' : 'branch or tag'
   throw cloneFailed(address, `it has no ${what} \`${ref}\`.`)
 }
@@ -139,7 +210,8 @@ export async function existingRepository(
   const head = await gitQuestion(['rev-parse', '--verify', '--quiet', 'HEAD^{commit}'], inside)
   const remote = await setting('remote.origin.url')
   const url = remote === undefined ? undefined : shownRemote(remote)
-  return { dir, folder, url, base: (known ?? head) || null, isKept: true }
+  const isKept = (await setting(unrestoredSetting)) !== 'true'
+  return { dir, folder, url, base: (known ?? head) || null, isKept }
 }
 
 export function shownRemote(remote: string): string | undefined {

@@ -127,3 +127,52 @@ test('a path that leads out of the workspace is not followed when work is put ba
   expect(notes).toHaveLength(4)
   expect(existsSync(join(trip.folder, 'outside'))).toBe(false)
 })
+
+test('a bare repository in the workspace comes back with its commits, as files', async () => {
+  const workspace = await trip.begin([])
+  const mirror = join(workspace.folder, 'mirror')
+  git(workspace.folder, 'clone', '-q', '--bare', trip.origin, 'mirror')
+  git(workspace.folder, 'init', '-q', '--bare', 'empty.git')
+  const saved = await trip.save(workspace)
+  expect(saved.leftOut).toEqual([])
+  const tip = git(mirror, 'rev-parse', 'HEAD')
+  const { at } = await trip.restore(saved, [])
+  expect(git(at('mirror'), 'rev-parse', '--is-bare-repository')).toBe('true')
+  expect(git(at('mirror'), 'rev-parse', 'HEAD')).toBe(tip)
+  expect(git(at('mirror'), 'fsck', '--connectivity-only')).toBe('')
+  expect(git(at('empty.git'), 'rev-parse', '--is-bare-repository')).toBe('true')
+
+  const { after } = await trip.roundTrip((work) => void git(work, 'clone', '-q', '--bare', trip.origin, 'inside.git'))
+  expect(git(join(after, 'inside.git'), 'rev-parse', 'HEAD')).toBe(tip)
+})
+
+test('a workspace that is a bare repository is left as it is, and what the run puts beside it is saved', async () => {
+  const folder = join(trip.folder, 'bare')
+  git(trip.folder, 'clone', '-q', '--bare', trip.origin, 'bare')
+  const workspace: Workspace = { folder, toolsFolder: folder, repositories: [], found: readdirSync(folder) }
+  expect(await trip.save(workspace)).toEqual({ repositories: [], leftOut: [] })
+  write(join(folder, 'report.md'), '# Report')
+  const before = git(folder, 'rev-parse', 'HEAD')
+  expect((await trip.save(workspace)).repositories).toMatchObject([{ dir: '.', base: null, files_changed: 1 }])
+  expect(git(folder, 'rev-parse', 'HEAD')).toBe(before)
+})
+
+test('in a folder that outlives its executions, what the run made stays its work', async () => {
+  const at = join(trip.folder, 'fixed')
+  write(join(at, 'private.txt'), 'not the run’s')
+  const workspace = await trip.begin([], { at })
+  write(join(at, 'report.md'), '# Report')
+  write(join(at, 'data/numbers.csv'), '1,2')
+  makeRepository(join(at, 'tools/one'), { 'tool.txt': 'tool' })
+  const saved = await trip.save(workspace)
+  const dirs = ['.', 'tools/one']
+  expect(saved.repositories.map(({ dir }) => dir).sort()).toEqual(dirs)
+
+  for (let execution = 2; execution <= 3; execution++) {
+    const { workspace: next } = await trip.restore(saved, [], { at })
+    expect(next.found).toEqual(['private.txt'])
+    const again = await trip.save(next)
+    expect(again.repositories.map(({ dir }) => dir).sort()).toEqual(dirs)
+    expect(again.repositories.find(({ dir }) => dir === '.')).toMatchObject({ files_changed: 2 })
+  }
+})

@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process'
 import { hostname } from 'node:os'
-import { endProcessTree, identifyProcess } from '@openoz/machine'
+import { endProcessTree, gitEnvironment, identifyProcess } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 import { drainOutput, firstEnd, killedEnd } from '../child-end.ts'
 
 /**
- * git as the agent itself uses it: it can never wait for a person. Prompts of git, of its credential helpers and of ssh are off, there is no
- * terminal to open (a session of its own) and nothing on stdin; a transfer that has stalled for a minute is given up.
+ * git as the agent itself uses it: with the variables of `gitEnvironment`, no terminal to open (a session of its own) and nothing on stdin, so
+ * that it can never wait for a person.
  */
 export interface GitOptions {
   cwd: string
@@ -34,27 +34,7 @@ const stopGraceMs = 2_000
 /** What git itself answers when it dies. */
 const killedCode = 128
 
-/** Variables for git run by us. `env` is what the task's processes inherit. */
-export function gitEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const ssh = env.GIT_SSH_COMMAND ?? 'ssh'
-  return {
-    ...env,
-    GIT_TERMINAL_PROMPT: '0',
-    GIT_ASKPASS: 'false',
-    SSH_ASKPASS: 'false',
-    SSH_ASKPASS_REQUIRE: 'never',
-    GCM_INTERACTIVE: 'never',
-    GIT_SSH_COMMAND: `${ssh} -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4`,
-    GIT_HTTP_LOW_SPEED_LIMIT: '1',
-    GIT_HTTP_LOW_SPEED_TIME: '60',
-    GIT_OPTIONAL_LOCKS: '0',
-    GIT_PAGER: 'cat',
-    GIT_EDITOR: 'false',
-    // Failures are told apart by their words.
-    LC_ALL: 'C',
-    LANGUAGE: '',
-  }
-}
+export { gitEnvironment }
 
 /** Hooks are for people at work: what we do beside them (a ref that comes and goes, a checkout of what was saved) is not their business. */
 export function withoutHooks(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {

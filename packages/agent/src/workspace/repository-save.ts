@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs'
-import { copyFile, lstat, stat } from 'node:fs/promises'
+import { copyFile, lstat, stat, utimes } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { ApiError, type SavedRepository } from '@openoz/protocol'
 import type { Repository } from './clone.ts'
 import { type GitOptions, git, gitAnswer, gitEnvironment, gitFailure, gitQuestion, withoutHooks } from './git.ts'
+import { listRefs, ownRefs, withChangesOnly } from './own-changes.ts'
 import { isNoSpace, type SaveRequest } from './save-request.ts'
 import { chooseLeftOut, type LeftOut } from './size-limit.ts'
 import { readStatus } from './status.ts'
@@ -41,6 +42,8 @@ const author = {
 }
 /** Each of them costs a git process to look at. */
 const maxBranches = 100
+/** All of them are arguments of one command. */
+const maxUsersTips = 500
 
 export class RepositorySave {
   storedBytes = 0
@@ -75,8 +78,9 @@ export class RepositorySave {
     // Of a repository that was made anew in the place of the one that was cloned, everything is new.
     if (this.#base !== null && !(await this.#hasCommit(this.#base))) this.#base = null
     const base = this.#base
-    const worktree = await this.#commitWorktree(head)
-    const { dir, url } = this.#repository
+    const { dir, url, start } = this.#repository
+    const tree = await this.tree()
+    const worktree = await this.#commit(start ? await this.#ownTree(start.tree, tree, head) : tree, head)
     const saved: SavedRepository = {
       dir,
       url,
@@ -93,26 +97,45 @@ export class RepositorySave {
     }
     await this.#nameOperation()
     const others = asFolder ? [] : await this.#otherRefs(branch)
-    if (others.length === 0 && (worktree === null || (worktree === base && head === base))) return saved
+    const isAsFound = start ? tree === start.tree && head === base : worktree === base && head === base
+    if (others.length === 0 && (worktree === null || isAsFound)) return saved
     const tip = worktree ?? base
     if (tip === null) return saved
-    const from = base ?? (await this.#emptyTree())
-    Object.assign(saved, await this.#statistics(from, tip))
+    const [from, to] = start ? [start.tree, tree] : [base ?? (await this.#emptyTree()), tip]
+    Object.assign(saved, await this.#statistics(from, to))
     saved.bundle_blob_id = await this.#storeBundle({ head, worktree, others })
     // Of a cloned repository that is none any more it would say that every file is new.
-    if (tip !== base && !(asFolder && this.#repository.base !== null)) {
-      saved.diff_blob_id = await this.#storeDiff(from, tip)
-    }
+    const hasDiff = start ? from !== to : tip !== base
+    if (hasDiff && !(asFolder && this.#repository.base !== null)) saved.diff_blob_id = await this.#storeDiff(from, to)
     return saved
   }
 
-  /** A commit on top of `head` with everything that no commit holds; `head` itself when there is nothing. */
-  async #commitWorktree(head: string | null): Promise<string | null> {
+  /** On top of `head`, what the run changed of a person's checkout: what was uncommitted there before stays out. */
+  async #ownTree(from: string, to: string, head: string | null): Promise<string> {
+    const onto = head === null ? await this.#emptyTree() : `${head}^{tree}`
+    const index = join(this.#place.temporary, 'own-index')
+    return withChangesOnly({ from, to, onto, index }, this.#options)
+  }
+
+  /** A commit on top of `head`; `head` itself when it holds the tree. */
+  async #commit(tree: string, head: string | null): Promise<string | null> {
+    const headTree = head === null ? await this.#emptyTree() : await this.#ask('rev-parse', `${head}^{tree}`)
+    if (tree === headTree) return head
+    const parent = head === null ? [] : ['-p', head]
+    const message = 'Work that was not committed when the run ended'
+    return gitAnswer(['-c', 'commit.gpgSign=false', 'commit-tree', tree, ...parent, '-m', message], {
+      ...this.#options,
+      env: { ...this.#options.env, ...author },
+    })
+  }
+
+  /** Everything that is there now, as a tree. */
+  async tree(): Promise<string> {
     const { asFolder } = this.#place
     const index = join(this.#place.temporary, 'index')
     const own = await this.#ask('rev-parse', '--git-path', 'index')
     // With the file times that git noted in it, so that only what changed is read.
-    await copyFile(resolve(this.#repository.folder, own), index).catch(() => {})
+    await copyIndex(resolve(this.#repository.folder, own), index).catch(() => {})
     const options = { ...this.#options, env: { ...this.#options.env, GIT_INDEX_FILE: index } }
     const { excluded, tracked } = asFolder ? await this.#sizeFolder(asFolder) : await this.#sizeRepository()
     if (tracked.length > 0) await this.#unstage(tracked, options)
@@ -126,16 +149,10 @@ export class RepositorySave {
     const added = await git(args, { ...options, input: pathspec })
     const { exitCode, stderr, hasTimedOut } = added
     if (isNoSpace(stderr) || hasTimedOut) throw gitFailure(args, added, options)
-    if (exitCode !== 0) this.#leave(`some files could not be read (${stderr.trim().split('\n').at(-1)})`)
-    const tree = await gitAnswer(['write-tree'], options)
-    const headTree = head === null ? await this.#emptyTree() : await this.#ask('rev-parse', `${head}^{tree}`)
-    if (tree === headTree) return head
-    const parent = head === null ? [] : ['-p', head]
-    const message = 'Work that was not committed when the run ended'
-    return gitAnswer(['-c', 'commit.gpgSign=false', 'commit-tree', tree, ...parent, '-m', message], {
-      ...options,
-      env: { ...options.env, ...author },
-    })
+    // Past the files that it cannot read git goes on; what is fatal leaves all of them out.
+    const what = exitCode === 1 ? 'some files could not be read' : 'what was not committed could not be saved'
+    if (exitCode !== 0) this.#leave(`${what} (${stderr.trim().split('\n').at(-1)})`)
+    return gitAnswer(['write-tree'], options)
   }
 
   /** Back to what the last commit says, in our own index. */
@@ -200,19 +217,24 @@ export class RepositorySave {
     return [...found]
   }
 
-  /** Branches and tags with commits that neither the base nor a remote has, and what was stashed last. */
+  /** Branches and tags with commits that neither the base nor a remote has, and what was stashed last. Of a person's, only what is new. */
   async #otherRefs(current: string | null): Promise<string[]> {
-    const notMerged = this.#base === null ? [] : [`--no-merged=${this.#base}`]
-    const listing = ['for-each-ref', '--format=%(refname)', ...notMerged]
-    const refs = (await this.#question(...listing, 'refs/heads', 'refs/tags', 'refs/stash'))?.split('\n') ?? []
-    const others = refs.filter((ref) => ref !== '' && ref !== `refs/heads/${current}`)
+    const { start } = this.#repository
+    const refs = Object.entries(await listRefs(this.#options, { notMergedInto: this.#base }))
+    const isOther = ([ref, id]: [string, string]) => ref !== `refs/heads/${current}` && start?.refs[ref] !== id
+    const others = refs.filter(isOther)
     const found: string[] = []
-    for (const ref of others.slice(0, maxBranches)) {
-      const own = await this.#question('rev-list', '--max-count=1', ref, '--not', '--remotes')
+    for (const [ref] of others.slice(0, maxBranches)) {
+      const own = await this.#question('rev-list', '--max-count=1', ref, '--not', '--remotes', ...this.#usersTips())
       if (own !== undefined && own !== '') found.push(ref)
     }
     if (others.length > maxBranches) this.#leave(`${others.length - maxBranches} more branches and tags`)
     return found
+  }
+
+  /** A person's own commits do not leave the machine with the run's. */
+  #usersTips(): string[] {
+    return [...new Set(Object.values(this.#repository.start?.refs ?? {}))].slice(0, maxUsersTips)
   }
 
   /** What git notes of a rebase or merge under way is not saved; the commits and files are. */
@@ -269,6 +291,7 @@ export class RepositorySave {
     const stash = others.includes('refs/stash') ? await this.#question('rev-parse', 'refs/stash') : undefined
     const own = Object.entries({ [headRef]: head, [worktreeRef]: worktree, [stashRef]: stash }).filter(([, id]) => id)
     const refs = [...own.map(([ref]) => ref), ...others.filter((ref) => ref !== 'refs/stash')]
+    if (this.#repository.start) return this.#bundleApart(file, own, others)
     for (const [ref, id] of own) await this.#ask('update-ref', ref, String(id))
     try {
       const range = this.#base === null ? refs : [...refs, `^${this.#base}`]
@@ -278,6 +301,19 @@ export class RepositorySave {
     } finally {
       for (const [ref] of own) await this.#question('update-ref', '-d', ref)
     }
+    return { file, size: (await stat(file)).size }
+  }
+
+  /** Of a person's repository: with names that it never sees, and without commits that were there before. */
+  async #bundleApart(file: string, own: [string, string | null | undefined][], others: string[]) {
+    const apart = await ownRefs(`${file}-refs`, this.#options)
+    const named = [...own]
+    for (const ref of others) if (ref !== 'refs/stash') named.push([ref, await this.#question('rev-parse', ref)])
+    for (const [ref, id] of named) await gitAnswer(['update-ref', ref, String(id)], apart)
+    const without = [...(this.#base === null ? [] : [this.#base]), ...this.#usersTips()].map((id) => `^${id}`)
+    const range = [...named.map(([ref]) => ref), ...without]
+    if ((await gitQuestion(['rev-list', '--max-count=1', ...range], apart)) === '') return undefined
+    await gitAnswer(['bundle', 'create', '--quiet', file, ...range], apart)
     return { file, size: (await stat(file)).size }
   }
 
@@ -335,4 +371,11 @@ export class RepositorySave {
 
 export function megabytes(bytes: number): string {
   return bytes < 100_000 ? `${bytes} bytes` : `${(bytes / 1_000_000).toFixed(1)} MB`
+}
+
+/** With its time: git reads files again that may have changed in the second in which the index was written. */
+async function copyIndex(from: string, to: string): Promise<void> {
+  await copyFile(from, to)
+  const { atime, mtime } = await stat(from)
+  await utimes(to, atime, mtime)
 }

@@ -1,16 +1,20 @@
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { isAbsolute, join, normalize } from 'node:path'
-import type { SavedRepository } from '@openoz/protocol'
-import type { Repository } from './clone.ts'
-import { type GitOptions, gitAnswer, gitEnvironment, gitQuestion, withoutHooks } from './git.ts'
+import { basename, dirname, isAbsolute, join, normalize } from 'node:path'
+import { AppError, type SavedRepository } from '@openoz/protocol'
+import { diskFull, isDiskFull } from '../disk-full.ts'
+import { type Repository, unrestoredSetting } from './clone.ts'
+import { GitFailure, type GitOptions, gitAnswer, gitEnvironment, gitQuestion, withoutHooks } from './git.ts'
+import { isNoSpace } from './save-request.ts'
 
 interface RestoreRequest {
   saved: SavedRepository[]
   repositories: Repository[]
   /** The workspace. Without it only the given repositories are restored. */
   folder?: string
+  /** Names that were in it before; see `Workspace`. */
+  found?: string[]
   env: NodeJS.ProcessEnv
   /** For each git command: filters of the repository run in them, and Git LFS downloads. */
   timeoutMs: number
@@ -21,25 +25,34 @@ interface RestoreRequest {
 interface Restored {
   /** With the base that the run itself began from, so that the next save holds everything again. */
   repositories: Repository[]
+  /** Without what the run had made itself, which lies there again or, in a folder that outlives its executions, still. */
+  found: string[]
   /** One sentence per repository, for the model and for people. */
   notes: string[]
 }
 
+/** There is nothing to put back: at its time it was too large. */
+class NothingSaved extends Error {}
+
 /**
  * Puts the work of an earlier execution back: into fresh clones, and what the run had made itself (repositories, files outside of any) into
- * the workspace. Says in `notes` what came back and what did not; rejects only when stopped.
+ * the workspace. Says in `notes` what came back and what was never saved.
+ *
+ * What is saved and cannot be put back ends the attempt, because whoever worked on without it would save less in its place. Rejects with
+ * `workspace_download_failed`, `workspace_restore_failed`, `disk_full`, or the signal's reason. It can be called again on what it left.
  */
 export async function restoreWorkspace(request: RestoreRequest): Promise<Restored> {
   const notes: string[] = []
   const repositories: Repository[] = []
+  const own = new Set<string>()
   const attempt = async (name: string, otherwise: string, work: () => Promise<string>) => {
     try {
       notes.push(`${name}: ${await work()}.`)
       return true
     } catch (error) {
       request.signal.throwIfAborted()
-      const problem = error instanceof Error ? error.message : String(error)
-      notes.push(`${name}: its saved work could not be put back (${problem}); ${otherwise}.`)
+      if (!(error instanceof NothingSaved)) throw await restoreFailure(error, { what: name, folder: request.folder })
+      notes.push(`${name}: its saved work could not be put back (${error.message}); ${otherwise}.`)
       return false
     }
   }
@@ -52,10 +65,13 @@ export async function restoreWorkspace(request: RestoreRequest): Promise<Restore
       notes.push(`${dir}: its folder is still there, as it was left.`)
     } else if (!saved) {
       notes.push(`${dir}: nothing was saved of it; it is as freshly cloned.`)
+      await markRestored(request, repository)
     } else {
       const work = () => restoreClone(request, repository, saved)
       const isBack = await attempt(dir, 'it is as freshly cloned', work)
-      if (isBack && !isFolder(saved)) repositories.splice(-1, 1, { ...repository, base: saved.base })
+      const restored = isBack && !isFolder(saved) ? { ...repository, base: saved.base } : repository
+      repositories.splice(-1, 1, restored)
+      await markRestored(request, restored)
     }
   }
   for (const saved of request.saved) {
@@ -67,9 +83,25 @@ export async function restoreWorkspace(request: RestoreRequest): Promise<Restore
     }
     const folder = join(request.folder, dir)
     const name = dir === '.' && isFolder(saved) ? 'Files outside of repositories' : dir
-    await attempt(name, 'it is missing', () => restoreFound(request, folder, saved))
+    await attempt(name, 'it is missing', () => restoreFound(request, { folder, saved, own }))
   }
-  return { repositories, notes }
+  return { repositories, found: (request.found ?? []).filter((name) => !own.has(name)), notes }
+}
+
+/** A later look at the folder finds what the run has there, and where it began. */
+async function markRestored(request: RestoreRequest, { folder, base }: Repository): Promise<void> {
+  const options = optionsFor(request, folder)
+  await gitAnswer(['config', 'openoz.base', base ?? ''], options)
+  await gitQuestion(['config', '--unset-all', unrestoredSetting], options)
+}
+
+async function restoreFailure(error: unknown, { what, folder = '.' }: { what: string; folder?: string }) {
+  if (isDiskFull(error) || (error instanceof GitFailure && isNoSpace(error.stderr))) {
+    return diskFull('putting the workspace back', folder, error)
+  }
+  if (error instanceof AppError) return error
+  const problem = error instanceof Error ? error.message : String(error)
+  return new AppError('workspace_restore_failed', { what, problem }, { cause: error })
 }
 
 /** Saved from a folder without history; see `RepositorySaveOptions`. */
@@ -93,12 +125,19 @@ async function restoreClone(request: RestoreRequest, repository: Repository, sav
   return 'its files are as they were, without the commits that were made of them'
 }
 
-async function restoreFound(request: RestoreRequest, folder: string, saved: SavedRepository): Promise<string> {
+async function restoreFound(
+  request: RestoreRequest,
+  { folder, saved, own }: { folder: string; saved: SavedRepository; own: Set<string> },
+): Promise<string> {
   await mkdir(folder, { recursive: true })
+  const [top = ''] = saved.dir.split('/')
+  if (saved.dir !== '.') own.add(top)
   if (isFolder(saved)) {
-    await restoreFiles(request, folder, saved)
+    const names = await restoreFiles(request, folder, saved)
+    if (saved.dir === '.') for (const name of names) own.add(name)
     return 'they are back'
   }
+  if (saved.dir === '.') own.add('.git')
   if (existsSync(join(folder, '.git'))) return 'its folder is still there, as it was left'
   const options = optionsFor(request, folder)
   await gitAnswer(['init', '--quiet', ...(saved.branch === null ? [] : [`--initial-branch=${saved.branch}`])], options)
@@ -111,8 +150,8 @@ async function restoreFound(request: RestoreRequest, folder: string, saved: Save
   }
 }
 
-/** Into a folder that is no repository, and does not become one. */
-async function restoreFiles(request: RestoreRequest, folder: string, saved: SavedRepository): Promise<void> {
+/** Into a folder that is no repository, and does not become one. Answers the names that it put there. */
+async function restoreFiles(request: RestoreRequest, folder: string, saved: SavedRepository): Promise<string[]> {
   const temporary = await mkdtemp(join(tmpdir(), 'oz-restore-'))
   try {
     const options = optionsFor(request, folder)
@@ -121,6 +160,12 @@ async function restoreFiles(request: RestoreRequest, folder: string, saved: Save
     await fetchSaved(request, { ...options, env }, saved)
     await gitAnswer(['read-tree', '--reset', 'refs/oz/saved/worktree'], { ...options, env })
     await gitAnswer(['checkout-index', '--all', '--force'], { ...options, env })
+    await completeBareRepositories('refs/oz/saved/worktree', { ...options, env, cwd: folder })
+    const names = await gitAnswer(['ls-tree', '-z', '--name-only', '--full-tree', 'refs/oz/saved/worktree'], {
+      ...options,
+      env,
+    })
+    return names.split('\0').filter((name) => name !== '')
   } finally {
     await rm(temporary, { recursive: true, force: true })
   }
@@ -140,12 +185,13 @@ async function restoreRepository(
   if (base !== null && !(await hasCommit(base, options))) await gitAnswer(['fetch', '--quiet', 'origin', base], options)
 
   if (saved.bundle_blob_id === null && (saved.uncommitted || (head !== null && !(await hasCommit(head, options))))) {
-    throw new Error('it was too large to be saved')
+    throw new NothingSaved('it was too large to be saved')
   }
   if (saved.bundle_blob_id !== null) await fetchSaved(request, options, saved)
   const worktree = (await commitOf('refs/oz/saved/worktree', options)) ?? head
   try {
     if (worktree !== null) await checkOut(options, { head, branch, worktree })
+    if (worktree !== null && worktree !== head) await completeBareRepositories(worktree, options)
     await restoreOtherRefs(options, branch)
   } finally {
     await forgetSaved(options)
@@ -156,17 +202,32 @@ async function restoreRepository(
 }
 
 async function fetchSaved(request: RestoreRequest, options: GitOptions, saved: SavedRepository): Promise<void> {
-  if (saved.bundle_blob_id === null) throw new Error('it was too large to be saved')
+  if (saved.bundle_blob_id === null) throw new NothingSaved('it was too large to be saved')
   const temporary = await mkdtemp(join(tmpdir(), 'oz-restore-'))
   try {
     const file = join(temporary, 'bundle')
-    await request.download(saved.bundle_blob_id, file)
+    await download(request, saved, file)
     const refs = ['oz', 'heads', 'tags'].map(
       (kind) => `+refs/${kind}/*:refs/oz/saved/${kind === 'oz' ? '' : `${kind}/`}*`,
     )
     await gitAnswer(['fetch', '--quiet', '--no-tags', '--no-recurse-submodules', file, ...refs], options)
   } finally {
     await rm(temporary, { recursive: true, force: true })
+  }
+}
+
+async function download(
+  request: RestoreRequest,
+  { dir, bundle_blob_id: id }: SavedRepository,
+  file: string,
+): Promise<void> {
+  try {
+    await request.download(id ?? '', file)
+  } catch (error) {
+    request.signal.throwIfAborted()
+    if (isDiskFull(error)) throw error
+    const problem = error instanceof Error ? error.message : String(error)
+    throw new AppError('workspace_download_failed', { what: dir, problem }, { cause: error })
   }
 }
 
@@ -182,6 +243,18 @@ async function checkOut(
   } else if (head !== null && head !== worktree) {
     // Leaves the files as they are, so that what was uncommitted is so again.
     await gitAnswer(['reset', '--quiet', '--mixed', head], options)
+  }
+}
+
+/** Bare repositories are saved as files, and without empty folders: but without these two, also empty ones, git does not know them again. */
+async function completeBareRepositories(tree: string, options: GitOptions): Promise<void> {
+  const names = await gitAnswer(['ls-tree', '-r', '-z', '--name-only', '--full-tree', tree], options)
+  for (const name of names.split('\0')) {
+    if (basename(name) !== 'HEAD') continue
+    const folder = join(options.cwd, dirname(name))
+    const config = await readFile(join(folder, 'config'), 'utf8').catch(() => '')
+    if (!/^\s*bare = true$/m.test(config)) continue
+    for (const part of ['objects', 'refs']) await mkdir(join(folder, part), { recursive: true })
   }
 }
 

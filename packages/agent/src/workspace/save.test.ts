@@ -6,6 +6,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -161,6 +162,18 @@ test('an empty repository that the run filled comes back whole', async () => {
   expect(git(join(folder, 'empty2'), 'status', '--porcelain')).toBe('?? first.txt')
 })
 
+test('a change of the same size in the second of the checkout is seen', async () => {
+  const file = join(repository.folder, 'a.txt')
+  const second = 1_700_000_000
+  work('config', 'core.trustctime', 'false')
+  utimesSync(file, second, second)
+  work('update-index', '--refresh')
+  utimesSync(join(repository.folder, '.git', 'index'), second, second)
+  write('a.txt', 'two\n')
+  utimesSync(file, second, second)
+  expect((await save()).repositories[0]).toMatchObject({ uncommitted: true, files_changed: 1 })
+})
+
 test('hooks and locks of the repository do not matter', async () => {
   writeFileSync(join(repository.folder, '.git', 'hooks', 'pre-commit'), '#!/bin/sh\nexit 1\n', { mode: 0o755 })
   writeFileSync(join(repository.folder, '.git', 'index.lock'), '')
@@ -190,9 +203,25 @@ test('a filter that hangs while work is put back is ended and named', async () =
   const fresh = clone('fresh')
   git(fresh.folder, 'config', 'filter.stuck.smudge', 'sleep 30')
 
-  const { notes } = await restore(saved, fresh, 1_000)
-  expect(notes).toEqual([expect.stringMatching(/could not be put back \(git checkout was still running after 1000 ms/)])
+  await expect(restore(saved, fresh, 1_000)).rejects.toMatchObject({
+    code: 'workspace_restore_failed',
+    message: expect.stringMatching(/\(work\).* git checkout was still running after 1000 ms/),
+  })
 }, 15_000)
+
+test('a bundle that cannot be read, and one that cannot be downloaded, end the attempt in words of their own', async () => {
+  write('a.txt', 'changed\n')
+  const saved = await save()
+  const file = join(folder, 'blobs', String(saved.repositories[0]?.bundle_blob_id))
+  const bundle = readFileSync(file)
+  writeFileSync(file, 'no bundle')
+  await expect(restore(saved, clone('second'))).rejects.toMatchObject({ code: 'workspace_restore_failed' })
+  rmSync(file)
+  const third = clone('third')
+  await expect(restore(saved, third)).rejects.toMatchObject({ code: 'workspace_download_failed' })
+  writeFileSync(file, bundle)
+  expect((await restore(saved, third)).notes).toEqual([expect.stringContaining('back at branch oz/run')])
+})
 
 test('a file system monitor of the repository is not started', async () => {
   const monitor = join(folder, 'monitor')

@@ -102,7 +102,8 @@ class WorkspaceSave {
     const temporary = await mkdtemp(join(tmpdir(), 'oz-save-'))
     const nested: string[] = []
     try {
-      const leave = (what: string) => this.#leave(what)
+      // What a person's checkout held before is not the run's work: no news that it is not saved.
+      const leave = (what: string) => repository.start?.leftOut.includes(what) || this.#leave(what)
       const save = new RepositorySave(this.#request, repository, { temporary, room: this.#room, leave, asFolder })
       const saved = await save.run()
       this.#room -= save.storedBytes
@@ -120,6 +121,8 @@ class WorkspaceSave {
       await rm(temporary, { recursive: true, force: true })
     }
     for (const path of nested) {
+      // A person's own, which was there before.
+      if (repository.start?.nested.includes(path)) continue
       await this.#saveFound(dir === '.' ? path : `${dir}/${path}`, join(folder, path))
     }
   }

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import type { Readable, Writable } from 'node:stream'
-import { endProcessTree } from '@openoz/machine'
+import { commandShell, endProcessTree, ownTree } from '@openoz/machine'
+import { AppError } from '@openoz/protocol'
 
 /**
  * The one shell that all setup commands run in, so that what a command exports, or puts on the PATH, is there for the next.
@@ -42,11 +42,13 @@ interface SetupShellOptions {
 }
 
 export function startSetupShell({ folder, env, onOutput }: SetupShellOptions): SetupShell {
-  const shell = existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh'
-  const child = spawn(shell, ['-c', driver], {
+  const shell = commandShell()
+  // One line count and one loop in the shell's own language: PowerShell has another one.
+  if (shell.kind === 'powershell') throw new AppError('setup_shell_missing')
+  const child = spawn(shell.program, shell.args(driver), {
     cwd: folder,
     env: { ...env, CI: 'true', OZ_SETUP_FOLDER: folder },
-    detached: true,
+    ...ownTree(),
     stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
   })
   const ended = new Promise<void>((resolve) => {

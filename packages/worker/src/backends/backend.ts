@@ -52,7 +52,7 @@ export interface Task {
 }
 
 export interface TaskRemains {
-  /** The end of what the agent wrote. */
+  /** The end of what the agent wrote, in words for people and without secrets; empty when it says nothing. */
   lastWords: string
   /** What it had changed could not be saved. */
   isLost: boolean
@@ -79,7 +79,7 @@ export interface StepReporter {
   completed(step: TaskStep, detail?: string): void
   failed(step: TaskStep, detail: string): void
 }
-export type TaskStep = 'worker_setup' | 'start' | 'teardown'
+export type TaskStep = 'worker_setup' | 'mirror' | 'start' | 'teardown'
 
 /** Why a task could not be started, in the words of the wire. `message` is fit for the run's owner. */
 export class TaskFailure extends Error {

@@ -58,7 +58,7 @@ export async function runAsTask(
 
 /** What of the control folder is the task's. */
 export function exposedOf(paths: TaskFolder): string[] {
-  return [paths.agent.folder, paths.spool]
+  return [paths.agent.folder, paths.spool, paths.given]
 }
 
 export async function writeVariables(context: DirectTaskContext, variables: Record<string, string>): Promise<void> {

@@ -3,11 +3,12 @@ import { createMasker, endProcessTree, type ProcessIdentity, type ProcessSelecti
 import { removeTree } from '../folder-removal.ts'
 import { askToEnd, waitForExit } from '../shim-process.ts'
 import { deliverSpool } from '../spool-delivery.ts'
-import { readTail, removeTaskFolder, type TaskRecord, writeRecord } from '../task-folder.ts'
+import { removeTaskFolder, type TaskRecord, writeRecord } from '../task-folder.ts'
 import { returnTaskUser } from '../task-users.ts'
 import type { Task, TaskExit, TaskRemains } from './backend.ts'
 import { type DirectTaskContext, runTaskHook } from './direct-context.ts'
 import { saveLeftWork } from './direct-save.ts'
+import { readLastWords } from './last-words.ts'
 
 /** A started agent of the direct backend: `shim` and below. See `Task` for what may be called when. */
 export class DirectTask implements Task {
@@ -46,7 +47,7 @@ export class DirectTask implements Task {
     const { paths, log, token, dialer, secrets, deliveryTimeoutMs } = this.#context
     try {
       await endEverything(this.#context, this.#shim)
-      const lastWords = createMasker(secrets).mask(lastLines(await readTail(paths.log, 8 * 1024)))
+      const lastWords = await readLastWords(paths.log, createMasker(secrets).mask)
       // Of an execution that is over nothing would be taken.
       const isLost = !isAbandoned && (await saveLeftWork(this.#context, signal)) === 'lost'
       const timeoutMs = isAbandoned ? Math.min(deliveryTimeoutMs, 10_000) : deliveryTimeoutMs
@@ -107,6 +108,7 @@ export async function cleanUp(
   // Its user may be a later task's: nobody but us goes in from now on.
   if (!removes_workspace && uid !== undefined) await lchown(workspace, 0, 0).catch(() => {})
   await attempt(() => removeTree(paths.agent.folder))
+  await attempt(() => removeTree(paths.given))
   if (keepsSpool) {
     const ended_at = record.ended_at ?? new Date().toISOString()
     const left: TaskRecord = { ...record, removes_workspace: false, process: null, ended_at }
@@ -115,10 +117,6 @@ export async function cleanUp(
   }
   if (isClean) await attempt(() => removeTaskFolder(paths))
   if (uid !== undefined && isClean) await attempt(() => returnTaskUser(stateDir, uid))
-}
-
-function lastLines(text: string): string {
-  return text.trim().split('\n').slice(-12).join('\n').slice(-2_000)
 }
 
 async function endsWithin(exited: Promise<TaskExit>, ms: number): Promise<boolean> {

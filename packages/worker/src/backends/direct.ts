@@ -1,13 +1,12 @@
-import { randomUUID } from 'node:crypto'
-import { access, chown, constants, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createMasker, type Dialer, identifyProcess, type ProcessIdentity } from '@openoz/machine'
 import { AppError, describeError, type TaskAssignment } from '@openoz/protocol'
 import type { Logger } from 'pino'
-import { removeTree } from '../folder-removal.ts'
 import { chooseIsolation, type Isolation, type TaskUser } from '../isolation.ts'
 import { launchArguments } from '../launch-command.ts'
+import type { Mirrors } from '../mirrors.ts'
 import { starter } from '../shell-text.ts'
 import { startShim } from '../shim-process.ts'
 import {
@@ -27,14 +26,17 @@ import {
   tasksFolder,
   writeRecord,
 } from '../task-folder.ts'
+import { readTaskNetwork, type TaskNetwork } from '../task-network.ts'
 import { takeTaskUser } from '../task-users.ts'
 import type { WorkerOptions } from '../worker-options.ts'
 import { type AdoptedTask, type Backend, type StepReporter, type Task, TaskFailure, type TaskRefs } from './backend.ts'
 import { type DirectTaskContext, exposedOf, runTaskHook, writeVariables } from './direct-context.ts'
 import { directLayout } from './direct-layout.ts'
+import { type Mirroring, mirrorForTask, openMirrors } from './direct-mirrors.ts'
 import { saveLeftWork } from './direct-save.ts'
 import { clearEnded, clearFormerExecutions, deliverLeft, listOutlivers, type SweepScope } from './direct-sweep.ts'
 import { cleanUp, DirectTask, endEverything } from './direct-task.ts'
+import { isFolder, makeWorkspace, makeWritable, workspaceFailure } from './direct-workspace.ts'
 
 /**
  * Tasks as processes of this machine: a process tree and a folder each. It owns `<state>/tasks` and the workspaces; `task-folder.ts` says
@@ -70,6 +72,9 @@ class DirectBackend implements Backend {
   #queue: Promise<unknown> = Promise.resolve()
   #oz = ''
   #isolation: Isolation | undefined
+  #network: TaskNetwork = { proxies: {}, secrets: [] }
+  /** undefined: the operator wants none. */
+  #mirrors: Mirrors | undefined
 
   constructor(options: Required<DirectBackendOptions>) {
     this.#options = options
@@ -91,6 +96,9 @@ class DirectBackend implements Backend {
     }
     await makeWritable(this.#workspaceRoot)
     await makeWritable(tasksFolder(this.#stateDir))
+
+    this.#network = readTaskNetwork(worker.env)
+    this.#mirrors = await openMirrors({ worker, stateDir: this.#stateDir, network: this.#network, log })
 
     const node = findOnPath('node', path)
     this.#isolation = await chooseIsolation({
@@ -114,16 +122,19 @@ class DirectBackend implements Backend {
     }
     this.#active.add(executionId)
     let context: DirectTaskContext | undefined
+    let mirroring: Mirroring | undefined
     try {
       reporter.started('worker_setup')
       context = await this.#alone(() => this.#prepare(assignment, reporter))
+      mirroring = await mirrorForTask(this.#mirrors, assignment, context)
       const fromSetup = await this.#setUp(context, signal)
       reporter.completed('worker_setup', this.#describeSetup(assignment))
       reporter.started('start')
       const task = await this.#launch(assignment, context, fromSetup)
       reporter.completed('start')
-      return this.#forgetWhenFinished(executionId, task)
+      return this.#forgetWhenFinished(executionId, task, mirroring)
     } catch (error) {
+      await mirroring?.stop()
       if (context) await undo(context)
       this.#active.delete(executionId)
       if (signal.aborted && !(error instanceof TaskFailure)) throw signal.reason
@@ -166,7 +177,7 @@ class DirectBackend implements Backend {
     const user = uid === undefined ? this.#chosenIsolation().sharedUser : { uid, gid: uid }
     const paths = taskFolder(this.#stateDir, executionId)
     const token = await readFile(paths.token, 'utf8').catch(() => undefined)
-    const secrets = [this.#options.worker.apiKey, ...(token === undefined ? [] : [token])]
+    const secrets = [this.#options.worker.apiKey, ...(token === undefined ? [] : [token]), ...this.#network.secrets]
     return this.#contextOf({ record, paths, user, token, secrets, reporter })
   }
 
@@ -195,6 +206,7 @@ class DirectBackend implements Backend {
     const { dialer, deliveryTimeoutMs } = this.#options
     const left = await this.#alone(() => clearEnded(this.#sweepScope(), signal))
     await deliverLeft(left, { ...this.#sweepScope(), dialer, deliveryTimeoutMs, signal })
+    await this.#mirrors?.sweep()
   }
 
   #sweepScope(): SweepScope {
@@ -236,12 +248,13 @@ class DirectBackend implements Backend {
       process: null,
       started_at: new Date().toISOString(),
     }
-    const secrets = secretsOf(assignment, worker.apiKey)
+    const secrets = [...secretsOf(assignment, worker.apiKey), ...this.#network.secrets]
     const context = this.#contextOf({ record, paths, user, token, secrets, reporter })
     try {
       await clearFormerExecutions(taskId, this.#sweepScope())
       const mcpServers = assignment.task.agent_config_snapshot?.mcp_servers
-      await createTaskFolder(paths, { record, token, mcpServers, owner: user })
+      const { authorities } = this.#network
+      await createTaskFolder(paths, { record, token, mcpServers, authorities, owner: user })
       if (targetDir === undefined) await makeWorkspace(record, user)
       return context
     } catch (error) {
@@ -281,6 +294,7 @@ class DirectBackend implements Backend {
       paths,
       workspace: record.workspace,
       base,
+      network: this.#network,
       serverRootUrl: worker.serverRootUrl,
       configured: worker.taskEnvironment,
       fromSetup,
@@ -307,13 +321,14 @@ class DirectBackend implements Backend {
     return task
   }
 
-  #forgetWhenFinished(executionId: string, task: DirectTask): Task {
+  #forgetWhenFinished(executionId: string, task: DirectTask, mirroring?: Mirroring): Task {
     return {
       pid: task.pid,
       workspace: task.workspace,
       exited: task.exited,
       stop: (graceMs) => task.stop(graceMs),
       finish: async (options) => {
+        await mirroring?.stop()
         const words = await task.finish(options)
         this.#active.delete(executionId)
         return words
@@ -352,42 +367,8 @@ async function undo(context: DirectTaskContext): Promise<void> {
   await cleanUp(context)
 }
 
-async function makeWorkspace({ workspace, removes_workspace }: TaskRecord, user: TaskUser | undefined): Promise<void> {
-  if (await isFolder(workspace)) {
-    // Left by an earlier execution of the run: kept for the operator, or not cleaned up.
-    if (removes_workspace) await removeTree(workspace)
-    else await rename(workspace, `${workspace}.${new Date().toISOString().replaceAll(':', '-')}`)
-  }
-  await mkdir(workspace, { mode: 0o700 })
-  if (user) await chown(workspace, user.uid, user.gid)
-}
-
-async function makeWritable(folder: string): Promise<void> {
-  try {
-    // Others may pass, not look: tasks of root's worker have users of their own.
-    await mkdir(folder, { recursive: true, mode: process.getuid?.() === 0 ? 0o711 : 0o700 })
-    await access(folder, constants.W_OK | constants.X_OK)
-    // Read-only and full file systems look writable until one writes.
-    const probe = join(folder, `.write-${randomUUID()}`)
-    await writeFile(probe, 'probe')
-    await rm(probe)
-  } catch (error) {
-    const problem = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error'
-    throw new AppError('workspace_root_not_writable', { folder, problem })
-  }
-}
-
-function workspaceFailure(error: unknown): TaskFailure {
-  const words = error instanceof Error ? error.message : 'unknown error'
-  return new TaskFailure('workspace_setup', `The workspace could not be made: ${words}`, { cause: error })
-}
-
 /** Values that must not be quoted from a log: the token, and what is named like a secret. */
 function secretsOf({ execution_token: token, env_vars = {} }: TaskAssignment, apiKey: string): string[] {
   const named = Object.entries(env_vars).filter(([name]) => /KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL/i.test(name))
   return [apiKey, ...(token === undefined ? [] : [token]), ...named.map(([, value]) => value)]
-}
-
-async function isFolder(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined))?.isDirectory() ?? false
 }

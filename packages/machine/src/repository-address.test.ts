@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { repositoryAddress, repositoryFolder } from './repository-address.ts'
+import { mirrorName, repositoryAddress } from './repository-address.ts'
 
 test.each([
   ['owner/repo', 'https://github.com/owner/repo.git'],
@@ -31,14 +31,9 @@ test.each(['ext::sh -c id', 'fd::17', '../up', '--upload-pack=id', 'C:\\repo', '
   },
 )
 
-test.each([
-  ['owner/repo', 'repo'],
-  ['https://example.com/a/b.git/', 'b'],
-  ['git@example.com:b.git', 'b'],
-  ['file:///srv/my%20repo', 'my repo'],
-  ['https://example.com/', 'repository'],
-  ['https://example.com/a/%zz.git', '%zz'],
-  ['https://example.com/a%2f..', 'repository'],
-])('%s is cloned into %s', (url, folder) => {
-  expect(repositoryFolder({ url })).toBe(folder)
+test('a mirror is named by the address without credentials', () => {
+  const name = mirrorName(repositoryAddress('owner/repo'))
+  expect(name).toMatch(/^[0-9a-f]{32}$/)
+  expect(mirrorName(repositoryAddress('https://me:secret@github.com/owner/repo.git'))).toBe(name)
+  expect(mirrorName(repositoryAddress('owner/other'))).not.toBe(name)
 })

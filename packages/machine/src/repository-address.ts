@@ -1,6 +1,7 @@
-import { AppError, type SourceRepo } from '@openoz/protocol'
+import { createHash } from 'node:crypto'
+import { AppError } from '@openoz/protocol'
 
-/** Where a repository is fetched from, and how it is spoken of. */
+/** Where a repository is fetched from, and how it is spoken of. The same to the agent that clones it and to the worker that mirrors it. */
 export interface RepositoryAddress {
   /** What git is given; may hold a password. */
   url: string
@@ -36,13 +37,9 @@ export function repositoryAddress(source: string): RepositoryAddress {
   throw new AppError('repository_clone_failed', { repository: source.slice(0, 200), problem })
 }
 
-/** The folder of the workspace that a repository is cloned into. */
-export function repositoryFolder({ url, dir }: SourceRepo): string {
-  if (dir !== undefined) return dir.replace(/\/+$/, '')
-  const path = URL.canParse(url) ? safeDecode(new URL(url).pathname) : url
-  const last = path.replace(/\/+$/, '').split(/[/:]/).at(-1) ?? ''
-  const name = last.replace(/\.git$/, '')
-  return name === '' || name === '.' || name === '..' ? 'repository' : name
+/** The name of a repository's mirror; see `mirrors.ts` of the worker. */
+export function mirrorName({ shown }: RepositoryAddress): string {
+  return createHash('sha256').update(shown).digest('hex').slice(0, 32)
 }
 
 function withoutCredentials(url: URL): string {
@@ -59,7 +56,7 @@ function secretsOf(url: URL): string[] {
   return parts.filter((part) => part !== '').flatMap((part) => [part, safeDecode(part)])
 }
 
-function safeDecode(text: string): string {
+export function safeDecode(text: string): string {
   try {
     return decodeURIComponent(text)
   } catch {
