@@ -15,3 +15,12 @@ export const agentChannelPaths = {
 /** 100 events and 4 MiB a batch: an acknowledgement stays quick, and one large tool result still fits. */
 export const maxBatchEvents = 100
 export const maxBatchBytes = 4 * 1024 * 1024
+
+/** Messages that are said to one turn; its checkpoints and its outcome name those that it took up. */
+export const maxTurnMessages = 1000
+
+/** Of one repository; what is more is left out. */
+export const maxSkills = 100
+/** Of one skill, and of all of a repository together. */
+export const maxSkillBytes = 64 * 1024
+export const maxSkillsBytes = 256 * 1024

@@ -1,8 +1,10 @@
 import { z } from 'zod'
-import { maxBatchEvents } from './agent-channel-paths.ts'
+import { maxBatchEvents, maxSkillBytes, maxSkills, maxTurnMessages } from './agent-channel-paths.ts'
 import type { AmbientAgentConfig } from './agent-config.ts'
+import type { RunAttachment } from './attachments.ts'
 import type { SavedRepository, SessionEventData } from './events.ts'
 import { turnOutcomes } from './run-state.ts'
+import type { RunMode } from './runs.ts'
 
 /**
  * The agent channel: plain HTTP from the agent (or from a worker that drains a dead agent's spool) to the control plane, authenticated by
@@ -83,6 +85,11 @@ export interface HelloResponse {
   /** What this execution goes on from; null: it is the first one of its conversation. */
   continues: Continuation | null
   title: string
+  mode: RunMode
+  /** `LOCAL`: in a folder that belongs to a person, by hand. */
+  execution_location: 'LOCAL' | 'REMOTE'
+  /** Files that the run was given, so far. */
+  attachments: RunAttachment[]
   config: AmbientAgentConfig
   /** null: no provider is configured; `model_problem` says what to tell the user. */
   model: ModelAccess | null
@@ -113,6 +120,8 @@ export const nextTurnRequest = z.strictObject({
 export type NextTurnRequest = z.infer<typeof nextTurnRequest>
 export interface NextTurnResponse {
   turn: TurnInput | null
+  /** With a turn: all files that the run was given so far. */
+  attachments?: RunAttachment[]
 }
 
 /** Decided by the server's configuration; `docs/configuration.md` names the variables. Times are milliseconds. */
@@ -133,6 +142,8 @@ export interface AgentLimits {
   command_timeout_ms: number
   workspace_max_bytes: number
   spool_max_bytes: number
+  /** Of one command's output, for people; the model reads less. */
+  output_max_bytes: number
   /** Whether tools may fetch pages from the network. */
   web_fetch: boolean
 }
@@ -146,7 +157,7 @@ export interface AgentControlData {
     message: string
     /** Code of the error registry, or a platform code. */
     error_code?: string
-    /** Every message that the turn took up: what is missing here becomes a turn of its own. */
+    /** Every message of the turn that is in a checkpoint which was sent: what is missing here becomes a turn of its own. */
     taken_message_ids?: string[]
   }
   /** Stored in the same transaction as the events of its step. */
@@ -157,14 +168,34 @@ export interface AgentControlData {
     blob_id: string
     /** Messages that are in it: a later execution is not given them again. */
     taken_message_ids?: string[]
+    /** Nothing was done since the workspace was saved (only said): it is no older than this. */
+    is_work_saved?: boolean
   }
   workspace_saved: { repositories: SavedRepository[]; left_out: string[] }
+  /** Skills of a repository that the run has cloned: what the server had of the repository before is replaced. */
+  skills_found: {
+    /** Without credentials. */
+    repository_url: string
+    skills: FoundSkill[]
+  }
   /** Shown as the run's `status_message` until the next step is finished. */
   model_wait: SessionEventData['model_wait']
 }
 
+/** A `SKILL.md`. */
+export interface FoundSkill {
+  /** Inside the repository. */
+  path: string
+  name: string
+  description: string
+  /** The text behind its head. */
+  base_prompt: string
+  /** What is wrong with it. */
+  error?: string
+}
+
 const turnOutcome = z.enum(turnOutcomes)
-const messageIds = z.array(z.uuid()).max(1000)
+const messageIds = z.array(z.uuid()).max(maxTurnMessages)
 
 const savedRepository = z.object({
   dir: z.string().max(4096),
@@ -197,10 +228,25 @@ export const agentControlData = {
     step: z.int().min(0).max(2_147_483_647),
     blob_id: z.uuid(),
     taken_message_ids: messageIds.optional(),
+    is_work_saved: z.boolean().optional(),
   }),
   workspace_saved: z.object({
     repositories: z.array(savedRepository).max(50),
     left_out: z.array(z.string()).max(1000),
+  }),
+  skills_found: z.object({
+    repository_url: z.string().max(2048),
+    skills: z
+      .array(
+        z.object({
+          path: z.string().max(512),
+          name: z.string().max(255),
+          description: z.string().max(4096),
+          base_prompt: z.string().max(maxSkillBytes),
+          error: z.string().max(1024).optional(),
+        }),
+      )
+      .max(maxSkills),
   }),
   model_wait: z.object({
     reason: z.string().max(2048),
@@ -215,6 +261,7 @@ export const agentSessionEventTypes = [
   'user_message',
   'agent_message_chunk',
   'agent_thought_chunk',
+  'answer_withdrawn',
   'tool_call',
   'tool_call_update',
   'plan',

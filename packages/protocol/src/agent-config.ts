@@ -22,16 +22,42 @@ export type SourceRepo = z.infer<typeof sourceRepo>
 export const cloudEnvironmentConfig = z
   .strictObject({
     name: z.string().max(255).optional(),
-    description: z.string().max(240).nullish(),
+    description: z.string().max(240, 'may have at most 240 characters').nullish(),
     /** Image of the task's container. Does not apply on the direct backend, which says so in the run's log. */
     docker_image: z.string().min(1).max(512).optional(),
     github_repos: z.array(gitHubRepo).max(50).optional(),
     source_repos: z.array(sourceRepo).max(50).optional(),
     /** Shell commands, run in order in the workspace before the agent starts. The first that fails ends the run. */
     setup_commands: z.array(z.string().min(1).max(65_536)).max(100).optional(),
+    /** Environment variables of setup commands and tools. No place for secrets: whoever sees the run sees them. */
+    variables: z
+      .record(
+        z
+          .string()
+          .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'is no name of a variable')
+          .max(128),
+        z.string().max(32_768),
+      )
+      .refine((variables) => Object.keys(variables).length <= 100, 'takes at most 100 variables')
+      .optional(),
   })
   .meta({ id: 'CloudEnvironmentConfig' })
 export type CloudEnvironmentConfig = z.infer<typeof cloudEnvironmentConfig>
+
+/** Keys of the reference's config that its SDKs know and nothing here could act on: refused by name (422). */
+export const unsupportedConfigKeys = [
+  'skill_spec',
+  'mcp_servers',
+  'harness_auth_secrets',
+  'runner_id',
+  'credential_strategy',
+  'inference_providers',
+  'memory_stores',
+  'session_sharing',
+  'skills',
+  'computer_use_model_id',
+] as const
+const notSupported = z.unknown().optional().describe('Not supported by this server: answered with 422.')
 
 /** How a run is to be done. Unknown keys are refused by name. */
 export const ambientAgentConfig = z
@@ -52,8 +78,21 @@ export const ambientAgentConfig = z
     computer_use_enabled: z.boolean().optional(),
     skill_spec: z.string().min(1).max(1024).optional(),
     mcp_servers: z.record(z.string(), z.unknown()).optional(),
-    harness: z.strictObject({ type: z.string().min(1).max(64).optional() }).optional(),
+    harness: z
+      .strictObject({
+        type: z.string().min(1).max(64).optional(),
+        model_id: z.string().max(255).optional(),
+        reasoning_level: z.string().max(64).optional(),
+      })
+      .optional(),
     harness_auth_secrets: z.record(z.string(), z.string()).optional(),
+    runner_id: notSupported,
+    credential_strategy: notSupported,
+    inference_providers: notSupported,
+    memory_stores: notSupported,
+    session_sharing: notSupported,
+    skills: notSupported,
+    computer_use_model_id: notSupported,
   })
   .meta({ id: 'AmbientAgentConfig' })
 export type AmbientAgentConfig = z.infer<typeof ambientAgentConfig>

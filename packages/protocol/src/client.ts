@@ -1,9 +1,13 @@
+import type { CloudEnvironmentConfig } from './agent-config.ts'
 import type { ApiKey, CreateApiKeyRequest, CreateApiKeyResponse, Whoami } from './api-keys.ts'
-import type { Conversation } from './conversations.ts'
+import type { ArtifactResponse, UploadArtifactQuery, UploadArtifactResponse } from './artifacts.ts'
+import type { Conversation, ConversationTitle, ForkedConversation } from './conversations.ts'
+import type { CloudEnvironment, CreateEnvironmentRequest, ListEnvironmentsQuery } from './environments.ts'
 import { AppError, type ErrorCode, errorSpecs } from './errors.ts'
 import type { ListEventsResponse } from './events.ts'
 import type { ListModelsResponse } from './models.ts'
 import type { Problem } from './problem.ts'
+import type { FullMessage, MessageHeader, SendMessageRequest, SendMessageResponse } from './run-messages.ts'
 import type {
   CreateRunRequest,
   CreateRunResponse,
@@ -14,6 +18,8 @@ import type {
   ListRunsResponse,
   Run,
   SavedWorkspace,
+  StartLocalRunRequest,
+  StartLocalRunResponse,
   Why,
 } from './runs.ts'
 import type { Worker } from './workers.ts'
@@ -30,6 +36,9 @@ export class ApiError extends Error {
     this.problem = body
   }
 }
+
+/** By which the reference's client says which run it acts inside of. */
+export const runScopeHeader = 'x-warp-cloud-agent-id'
 
 export type ListRunsParams = Record<string, string | number | string[] | undefined>
 export type ApiClient = ReturnType<typeof createApiClient>
@@ -65,6 +74,14 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
           request,
           idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
         ),
+      /** A run that this machine performs itself. */
+      startLocal: (request: StartLocalRunRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
+        call<StartLocalRunResponse>(
+          'POST',
+          'agent/local-runs',
+          request,
+          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
+        ),
       get: (runId: string) => call<Run>('GET', `agent/runs/${encodeURIComponent(runId)}`),
       list: (params: ListRunsParams = {}) => call<ListRunsResponse>('GET', `agent/runs${queryString(params)}`),
       /** Says something to the run's agent, or begins its next turn. */
@@ -97,6 +114,79 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
       /** Over all its runs that one may see. */
       get: (conversationId: string) =>
         call<Conversation>('GET', `agent/conversations/${encodeURIComponent(conversationId)}`),
+      /** A copy as it is now, for runs of its own. */
+      fork: (
+        conversationId: string,
+        request: { title?: string } = {},
+        { idempotencyKey }: { idempotencyKey?: string } = {},
+      ) =>
+        call<ForkedConversation>(
+          'POST',
+          `agent/conversations/${encodeURIComponent(conversationId)}/fork`,
+          request,
+          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
+        ),
+      rename: (conversationId: string, title: string) =>
+        call<ConversationTitle>('POST', `agent/conversations/${encodeURIComponent(conversationId)}/rename`, { title }),
+    },
+    environments: {
+      list: (query: Partial<ListEnvironmentsQuery> = {}) =>
+        call<{ environments: CloudEnvironment[] }>('GET', `agent/environments${queryString(query)}`),
+      get: (uid: string) => call<CloudEnvironment>('GET', `agent/environments/${encodeURIComponent(uid)}`),
+      create: (request: CreateEnvironmentRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
+        call<CloudEnvironment>(
+          'POST',
+          'agent/environments',
+          request,
+          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
+        ),
+      /** Replaces the whole config. */
+      update: (uid: string, config: CloudEnvironmentConfig) =>
+        call<CloudEnvironment>('PUT', `agent/environments/${encodeURIComponent(uid)}`, config),
+      delete: (uid: string) =>
+        call<{ uid: string; deleted: true }>('DELETE', `agent/environments/${encodeURIComponent(uid)}`),
+    },
+    artifacts: {
+      get: (uid: string) => call<ArtifactResponse>('GET', `agent/artifacts/${encodeURIComponent(uid)}`),
+      /** `bytes` are sent as they are. */
+      upload: async (query: UploadArtifactQuery, bytes: Blob, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
+        readAnswer<UploadArtifactResponse>(
+          await options.fetch(`/api/v1/agent/artifacts${queryString(query)}`, {
+            method: 'POST',
+            headers: {
+              authorization: `Bearer ${options.apiKey}`,
+              'content-type': bytes.type === '' ? 'application/octet-stream' : bytes.type,
+              ...(idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey }),
+            },
+            body: bytes,
+          }),
+        ),
+    },
+    messages: {
+      send: (request: SendMessageRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
+        call<SendMessageResponse>(
+          'POST',
+          'agent/messages',
+          request,
+          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
+        ),
+      list: (runId: string, query: { unread?: string; since?: string; limit?: number } = {}) =>
+        call<MessageHeader[]>('GET', `agent/messages/${encodeURIComponent(runId)}${queryString(query)}`),
+      /** `forRun`: only where it came for that run. */
+      read: (messageId: string, { forRun }: { forRun?: string } = {}) =>
+        call<FullMessage>(
+          'POST',
+          `agent/messages/${encodeURIComponent(messageId)}/read`,
+          undefined,
+          forRun === undefined ? {} : { [runScopeHeader]: forRun },
+        ),
+      markDelivered: (messageId: string, { forRun }: { forRun?: string } = {}) =>
+        call<undefined>(
+          'POST',
+          `agent/messages/${encodeURIComponent(messageId)}/delivered`,
+          undefined,
+          forRun === undefined ? {} : { [runScopeHeader]: forRun },
+        ),
     },
     models: { list: () => call<ListModelsResponse>('GET', 'agent/models') },
     workers: { list: () => call<{ workers: Worker[] }>('GET', 'workers') },

@@ -58,6 +58,32 @@ const conversationStep = z
 export type ConversationStep = z.infer<typeof conversationStep>
 
 export const conversationResponse = z
-  .object({ conversation_id: z.uuid(), steps: z.array(conversationStep) })
+  .object({
+    conversation_id: z.uuid(),
+    title: z.string().optional().describe('A person’s own.'),
+    steps: z.array(conversationStep),
+  })
   .meta({ id: 'ConversationResponse' })
 export type Conversation = z.infer<typeof conversationResponse>
+
+const title = z.string().trim().min(1).max(255)
+
+export const forkConversationRequest = z
+  .strictObject({ title: title.optional() })
+  .meta({ id: 'ForkConversationRequest' })
+
+export const forkConversationResponse = z
+  .object({ forked_conversation_id: z.uuid() })
+  .meta({ id: 'ForkConversationResponse' })
+export type ForkedConversation = z.infer<typeof forkConversationResponse>
+
+export const renameConversationRequest = z.strictObject({ title }).meta({ id: 'RenameConversationRequest' })
+
+export const conversationTitle = z.object({ conversation_id: z.uuid(), title }).meta({ id: 'ConversationTitle' })
+export type ConversationTitle = z.infer<typeof conversationTitle>
+
+/** Where a session that has ended is read now; empty while it lives, and for what there is not. */
+export const sessionRedirect = z.object({ conversation_id: z.uuid().optional() }).meta({ id: 'SessionRedirect' })
+
+/** The session at work in a conversation; empty when there is none. */
+export const conversationRedirect = z.object({ session_id: z.uuid().optional() }).meta({ id: 'ConversationRedirect' })

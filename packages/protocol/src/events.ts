@@ -40,6 +40,7 @@ export const setupSteps = [
   'claim',
   'start',
   'worker_setup',
+  'mirror',
   'hello',
   'workspace',
   'clone',
@@ -73,6 +74,8 @@ export interface SessionEventData {
   message_delivered: { message_id: string }
   agent_message_chunk: { messageId: string; content: { type: 'text'; text: string } }
   agent_thought_chunk: { messageId: string; content: { type: 'text'; text: string } }
+  /** The answer that these chunks (by their `messageId`) are of was cut off, and the model is asked again: they do not count. */
+  answer_withdrawn: { message_ids: string[] }
   tool_call: {
     toolCallId: string
     title: string
@@ -86,6 +89,8 @@ export interface SessionEventData {
   tool_call_update: {
     toolCallId: string
     status: 'in_progress' | 'completed' | 'failed'
+    /** With `failed`: it did not fail, it was stopped (an interruption, a cancel, the end of the turn's time). */
+    cancelled?: true
     content?: (
       | { type: 'content'; content: { type: 'text'; text: string } }
       | { type: 'diff'; path: string; oldText: string | null; newText: string }
@@ -172,6 +177,7 @@ export const sessionEventTypes = [
   'user_message',
   'agent_message_chunk',
   'agent_thought_chunk',
+  'answer_withdrawn',
   'tool_call',
   'tool_call_update',
   'plan',

@@ -9,6 +9,7 @@ export type {
   Continuation,
   EventBatch,
   EventBatchResponse,
+  FoundSkill,
   HelloRequest,
   HelloResponse,
   ModelAccess,
@@ -19,9 +20,40 @@ export type {
   TurnInput,
   TurnMessage,
 } from './agent-channel.ts'
-export { agentChannelPaths, agentProtocolVersion, maxBatchBytes, maxBatchEvents } from './agent-channel-paths.ts'
+export {
+  agentChannelPaths,
+  agentProtocolVersion,
+  maxBatchBytes,
+  maxBatchEvents,
+  maxSkillBytes,
+  maxSkills,
+  maxSkillsBytes,
+  maxTurnMessages,
+} from './agent-channel-paths.ts'
 export type { AmbientAgentConfig, CloudEnvironmentConfig, SourceRepo } from './agent-config.ts'
+export type { ListAgentsQuery, ListAgentsResponse } from './agents.ts'
 export type { ApiKey, ApiKeyScope, CreateApiKeyRequest, CreateApiKeyResponse, Whoami } from './api-keys.ts'
+export type {
+  ArtifactItem,
+  ArtifactResponse,
+  ArtifactType,
+  UploadArtifactQuery,
+  UploadArtifactResponse,
+} from './artifacts.ts'
+export {
+  maxArtifactBytes,
+  maxAttachmentBytes,
+  maxAttachments,
+  maxAttachmentsOfRun,
+  maxInlineAttachmentsBytes,
+} from './attachment-limits.ts'
+export type {
+  AttachmentInput,
+  PrepareAttachmentsRequest,
+  PrepareAttachmentsResponse,
+  RunAttachment,
+  UploadAttachmentResponse,
+} from './attachments.ts'
 export {
   type ApiClient,
   ApiError,
@@ -30,13 +62,18 @@ export {
   isApiError,
   type ListRunsParams,
   readAnswer,
+  runScopeHeader,
 } from './client.ts'
 export type {
   Conversation,
   ConversationContentBlock,
   ConversationMessage,
   ConversationStep,
+  ConversationTitle,
+  ForkedConversation,
 } from './conversations.ts'
+export { parseDuration } from './duration.ts'
+export type { CloudEnvironment, CreateEnvironmentRequest, ListEnvironmentsQuery } from './environments.ts'
 export { type ErrorSpec, type PlatformErrorCode, platformErrorCodes } from './error-spec.ts'
 export { AppError, describeError, type ErrorCode, type ErrorDetails, errorSpecs } from './errors.ts'
 export type {
@@ -54,6 +91,14 @@ export type { Problem } from './problem.ts'
 export { repositoriesOf } from './repositories.ts'
 export { requestErrors } from './request-errors.ts'
 export { runErrors } from './run-errors.ts'
+export type { ReportEventRequest, RunEvent, RunEventType } from './run-events.ts'
+export type {
+  FullMessage,
+  ListMessagesQuery,
+  MessageHeader,
+  SendMessageRequest,
+  SendMessageResponse,
+} from './run-messages.ts'
 export {
   type ExecutionState,
   executionStates,
@@ -77,10 +122,15 @@ export type {
   ListRunsQuery,
   ListRunsResponse,
   Run,
+  RunMode,
   RunSource,
   SavedWorkspace,
+  StartLocalRunRequest,
+  StartLocalRunResponse,
   WaterfallStep,
   Why,
 } from './runs.ts'
+export { parseShare, uniteShares } from './share-text.ts'
+export type { Share } from './shares.ts'
 export type { ServerMessage, TaskAssignment, WorkerMessage } from './worker-socket.ts'
 export type { Worker } from './workers.ts'

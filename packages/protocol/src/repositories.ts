@@ -1,7 +1,46 @@
 import type { CloudEnvironmentConfig, SourceRepo } from './agent-config.ts'
 
-/** One repository as the agent clones it: the two spellings of an environment in one list, in order. */
+/**
+ * The repositories of an environment as the agent clones them: its two spellings in one list, in order. The same repository in the same folder
+ * at the same ref is one, however it is written; with another `dir` or `ref` it is another.
+ */
 export function repositoriesOf(environment: CloudEnvironmentConfig | undefined): SourceRepo[] {
   const fromGitHub = (environment?.github_repos ?? []).map(({ owner, repo }) => ({ url: `${owner}/${repo}` }))
-  return [...fromGitHub, ...(environment?.source_repos ?? [])]
+  const byName = new Map<string, SourceRepo>()
+  for (const source of [...fromGitHub, ...(environment?.source_repos ?? [])]) {
+    const name = nameOf(source)
+    if (!byName.has(name)) byName.set(name, source)
+  }
+  return [...byName.values()]
+}
+
+function nameOf({ url, ref, dir }: SourceRepo): string {
+  const repository = canonical(url)
+  const folder = dir?.replace(/\/+$/, '') ?? repository.split('/').at(-1)
+  return JSON.stringify([repository, ref ?? null, folder])
+}
+
+/** `owner/repo` on GitHub, `user@host:path`, and everything with a scheme; the last two name the same repository when host and path agree. */
+const gitHubForm = /^[\w.-]+\/[\w.-]+$/
+const scpForm = /^(?:[\w.-]+@)?([\w.-]{2,}):(?!\/\/)(\S+)$/
+
+function canonical(url: string): string {
+  const [, host, path] = scpForm.exec(url) ?? []
+  if (gitHubForm.test(url)) return named('github.com', url)
+  if (host !== undefined && path !== undefined) return named(host, path)
+  if (!URL.canParse(url)) return url
+  const parsed = new URL(url)
+  // Folders of this machine may differ in case alone; hosts that serve repositories do not tell their names apart by it.
+  return parsed.protocol === 'file:' ? withoutEnds(url) : named(parsed.host, parsed.pathname)
+}
+
+function named(host: string, path: string): string {
+  return `${host}/${withoutEnds(path)}`.toLowerCase()
+}
+
+function withoutEnds(path: string): string {
+  return path
+    .replace(/^\/+/, '')
+    .replace(/\/+$/, '')
+    .replace(/\.git$/i, '')
 }

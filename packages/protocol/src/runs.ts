@@ -1,7 +1,12 @@
 import { z } from 'zod'
 import { ambientAgentConfig } from './agent-config.ts'
+import { artifactItem, artifactTypes } from './artifacts.ts'
+import { maxAttachments } from './attachment-limits.ts'
+import { attachmentInput } from './attachments.ts'
 import { platformErrorCodes } from './error-spec.ts'
 import { executionStates, runStates } from './run-state.ts'
+import { share } from './shares.ts'
+import { instant, timestamp } from './timestamps.ts'
 
 /** 1 MiB: far above what a person writes and what a context window takes; larger material belongs into the repository. */
 export const maxPromptBytes = 1_048_576
@@ -16,19 +21,41 @@ export const runSources = [
   'GITHUB_ACTION',
   'CLOUD_MODE',
   'CLI',
+  // Of the reference; filters take them, nothing here makes such runs yet.
+  'JIRA',
+  'SELF_IMPROVEMENT',
+  'GITHUB_WEBHOOK',
+  'GITLAB_WEBHOOK',
+  'AUTOFIX',
+  'RUN_SCORER',
+  'ORCHESTRATION',
 ] as const
 export type RunSource = (typeof runSources)[number]
 
 export const executionLocations = ['LOCAL', 'REMOTE'] as const
 
-const timestamp = z.iso.datetime({ offset: true }).describe('RFC 3339, UTC')
+export const runModes = ['normal', 'plan', 'orchestrate'] as const
+export type RunMode = (typeof runModes)[number]
+
 const runState = z.enum(runStates).meta({ id: 'RunState' })
+
+/** Labels of the caller's own: at most 20, found again by `metadata[key]=value`. */
+const metadata = z
+  .record(z.string().min(1).max(64), z.string().max(512))
+  .refine((labels) => Object.keys(labels).length <= 20, 'takes at most 20 keys')
+
+/** Of the reference; refused by name (422), since nothing here could act on them. */
+const notSupported = z.unknown().optional().describe('Not supported by this server: answered with 422.')
+
+const imageTypes = ['image/jpeg', 'image/png', 'image/gif', 'image/webp'] as const
 
 export const createRunRequest = z
   .strictObject({
     /** What the agent shall do. Not empty, at most 1 MiB of UTF-8. */
-    prompt: z.string(),
+    prompt: z.string().optional(),
     title: z.string().max(255).optional(),
+    /** `plan`: the agent makes a plan and changes nothing. Default `normal`, which `orchestrate` is taken for as well. */
+    mode: z.enum(runModes).optional(),
     config: ambientAgentConfig.optional(),
     /** `false` makes a personal run. A team's key always makes team runs. Default: true. */
     team: z.boolean().optional(),
@@ -37,9 +64,32 @@ export const createRunRequest = z
     /** Continues this conversation, with its workspace. Environment, model and base prompt are those of its last run where `config` names none. */
     conversation_id: z.uuid().optional(),
     interactive: z.boolean().optional(),
+    metadata: metadata.optional(),
+    attachments: z.array(attachmentInput).max(maxAttachments).optional(),
+    /** The older SDK's attachments. */
+    images: z
+      .array(z.strictObject({ data: z.string(), mime_type: z.enum(imageTypes) }))
+      .max(maxAttachments)
+      .optional(),
+    /** Who may look at it or steer it, beside its team or creator. */
+    share: z.array(share).max(100).optional(),
+    skill: notSupported,
+    agent_identity_uid: notSupported,
+    on_behalf_of: notSupported,
   })
   .meta({ id: 'RunAgentRequest' })
 export type CreateRunRequest = z.infer<typeof createRunRequest>
+
+/** A run that the caller's own machine performs (`oz agent run`): no worker is asked. `config.worker_host` has no meaning for it. */
+export const startLocalRunRequest = createRunRequest
+  .extend({
+    /** Name of the machine, shown to people. */
+    host: z.string().min(1).max(255),
+    /** The agent will save what it made of the folder at the end of its turns. Default: true. */
+    saves_workspace: z.boolean().optional(),
+  })
+  .meta({ id: 'StartLocalRunRequest' })
+export type StartLocalRunRequest = z.infer<typeof startLocalRunRequest>
 
 export const createRunResponse = z
   .object({
@@ -50,6 +100,16 @@ export const createRunResponse = z
   })
   .meta({ id: 'RunAgentResponse' })
 export type CreateRunResponse = z.infer<typeof createRunResponse>
+
+export const startLocalRunResponse = createRunResponse
+  .extend({
+    conversation_id: z.uuid(),
+    execution_id: z.uuid(),
+    execution_token: z.string().describe('The agent’s key: for this execution only, dead with it.'),
+    run_url: z.string(),
+  })
+  .meta({ id: 'StartLocalRunResponse' })
+export type StartLocalRunResponse = z.infer<typeof startLocalRunResponse>
 
 export const followUpModes = ['queue', 'steer', 'interrupt'] as const
 export type FollowUpMode = (typeof followUpModes)[number]
@@ -98,6 +158,15 @@ export const runUsage = z
   })
   .meta({ id: 'RunUsage' })
 
+const runCreator = z
+  .object({
+    type: z.enum(['user', 'service_account']),
+    uid: z.string(),
+    display_name: z.string(),
+    email: z.string().optional(),
+  })
+  .meta({ id: 'RunCreatorInfo' })
+
 export const runItem = z
   .object({
     run_id: z.uuid(),
@@ -120,14 +189,9 @@ export const runItem = z
       .meta({ id: 'RunStatusMessage' })
       .optional(),
     source: z.enum(runSources),
-    creator: z
-      .object({
-        type: z.enum(['user', 'service_account']),
-        uid: z.string(),
-        display_name: z.string(),
-        email: z.string().optional(),
-      })
-      .meta({ id: 'RunCreatorInfo' }),
+    creator: runCreator,
+    /** Whose authority it runs with: the creator’s. */
+    executor: runCreator,
     scope: z.object({ type: z.enum(['User', 'Team']), uid: z.string() }).meta({ id: 'Scope' }),
     request_usage: z
       .object({
@@ -136,15 +200,24 @@ export const runItem = z
         output_tokens: z.int(),
         requests: z.int(),
         inference_cost: z.number().optional(),
+        inference_cost_usd: z.number().optional(),
       })
       .meta({ id: 'RequestUsage' }),
     usage: runUsage,
     agent_config: ambientAgentConfig,
     conversation_id: z.uuid(),
+    forked_from_conversation_id: z.uuid().optional().describe('The conversation that this run’s began as a copy of.'),
     parent_run_id: z.uuid().optional(),
     is_sandbox_running: z.boolean(),
     is_run_type_cancellable: z.boolean(),
-    artifacts: z.array(z.unknown()),
+    artifacts: z.array(artifactItem),
+    metadata: z.record(z.string(), z.string()),
+    mode: z.enum(runModes),
+    shares: z.array(share),
+    host: z.string().optional().describe('Of a local run: the machine that it was started on.'),
+    session_id: z.uuid().optional().describe('The newest execution.'),
+    session_link: z.string().optional(),
+    run_time: z.string().optional().describe('From the start to the end or to now, as an ISO 8601 duration.'),
     /** The last `seq` of the run's session log. */
     last_event_sequence: z.int(),
   })
@@ -166,11 +239,26 @@ export const listRunsQuery = z.strictObject({
   creator: z.string().optional(),
   source: z.enum(runSources).optional(),
   execution_location: z.enum(executionLocations).optional(),
-  created_after: z.iso.datetime({ offset: true }).optional(),
-  created_before: z.iso.datetime({ offset: true }).optional(),
-  updated_after: z.iso.datetime({ offset: true }).optional(),
+  created_after: instant.optional(),
+  created_before: instant.optional(),
+  updated_after: instant.optional(),
+  /** `empty-environment` finds those without one. */
   environment_id: z.string().optional(),
   ancestor_run_id: z.uuid().optional(),
+  artifact_type: z.enum(artifactTypes).optional(),
+  executor: z.string().optional(),
+  /** Runs have none of these yet: a value finds nothing. */
+  skill: z.string().optional(),
+  skill_spec: z.string().optional(),
+  schedule_id: z.string().optional(),
+  automation_id: z.string().optional(),
+  factory_uid: z.string().optional(),
+  /** `metadata[key]=value`, at most 5: all of them. */
+  metadata: z
+    .record(z.string(), z.string())
+    .refine((labels) => Object.keys(labels).length <= 5, 'takes at most 5 keys')
+    .optional()
+    .meta({ param: { style: 'deepObject', explode: true } }),
   /** Every word must occur in title or prompt, in any case. */
   q: z.string().optional(),
 })
@@ -193,6 +281,7 @@ export type WaterfallStep = z.infer<typeof waterfallStep>
 export const executionItem = z
   .object({
     execution_id: z.uuid(),
+    /** Of a local run: its host. */
     worker: z.string(),
     state: z.enum(executionStates),
     /** No renewal of the lease was acknowledged for `OZ_LEASE_UNREACHABLE`; nothing is decided by that. */

@@ -12,7 +12,8 @@ export {
   modelWires,
   nextTurnRequest,
 } from './agent-channel.ts'
-export { ambientAgentConfig, cloudEnvironmentConfig } from './agent-config.ts'
+export { ambientAgentConfig, cloudEnvironmentConfig, unsupportedConfigKeys } from './agent-config.ts'
+export { listAgentsQuery, listAgentsResponse } from './agents.ts'
 export {
   apiKeyItem,
   apiKeyScopes,
@@ -21,10 +22,49 @@ export {
   listApiKeysResponse,
   whoami,
 } from './api-keys.ts'
-export { conversationResponse } from './conversations.ts'
+export { artifactItem, artifactResponse, uploadArtifactQuery, uploadArtifactResponse } from './artifacts.ts'
+export {
+  downloadAttachmentsRequest,
+  downloadAttachmentsResponse,
+  handoffAttachmentsResponse,
+  prepareAttachmentsRequest,
+  prepareAttachmentsResponse,
+  uploadAttachmentResponse,
+} from './attachments.ts'
+export {
+  conversationRedirect,
+  conversationResponse,
+  conversationTitle,
+  forkConversationRequest,
+  forkConversationResponse,
+  renameConversationRequest,
+  sessionRedirect,
+} from './conversations.ts'
+export {
+  cloudEnvironment,
+  createEnvironmentRequest,
+  deleteEnvironmentResponse,
+  listEnvironmentsQuery,
+  listEnvironmentsResponse,
+} from './environments.ts'
 export { listEventsQuery, listEventsResponse, sessionEvent, sessionEventTypes, setupSteps } from './events.ts'
 export { listModelsResponse, modelInfo } from './models.ts'
 export { problem } from './problem.ts'
+export {
+  pollRunEventsQuery,
+  pollRunEventsResponse,
+  reportEventRequest,
+  reportEventResponse,
+  runEvent,
+  streamRunEventsQuery,
+} from './run-events.ts'
+export {
+  fullMessage,
+  listMessagesQuery,
+  messageHeader,
+  sendMessageRequest,
+  sendMessageResponse,
+} from './run-messages.ts'
 export {
   createRunRequest,
   createRunResponse,
@@ -40,6 +80,8 @@ export {
   maxPromptBytes,
   runItem,
   runSources,
+  startLocalRunRequest,
+  startLocalRunResponse,
   whyResponse,
   workspaceResponse,
 } from './runs.ts'

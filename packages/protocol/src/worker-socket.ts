@@ -61,7 +61,7 @@ export const workerMessage = z.discriminatedUnion('type', [
     z.strictObject({
       task_id: z.uuid(),
       execution_id: z.uuid(),
-      step: z.enum(['worker_setup', 'start', 'teardown']),
+      step: z.enum(['worker_setup', 'mirror', 'start', 'teardown']),
       status: z.enum(['started', 'completed', 'failed']),
       duration_ms: z.number().optional(),
       detail: z.string().max(65_536).optional(),

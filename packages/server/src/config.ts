@@ -1,6 +1,6 @@
 import { homedir, userInfo } from 'node:os'
 import { join, resolve } from 'node:path'
-import { AppError } from '@openoz/protocol'
+import { AppError, parseDuration } from '@openoz/protocol'
 import { type ClientAddress, readClientAddress } from './http/client-address.ts'
 
 /**
@@ -186,6 +186,13 @@ export const serverFlags = {
     default: 'off',
     description: 'Whether the agent has a tool that fetches web pages.',
   },
+  agentOutputMaxBytes: {
+    flag: null,
+    env: 'OZ_AGENT_OUTPUT_MAX_BYTES',
+    value: 'BYTES',
+    default: '268435456',
+    description: 'How much of one command’s output is kept whole, in the database.',
+  },
   setupCommandTimeout: {
     flag: null,
     env: 'OZ_SETUP_COMMAND_TIMEOUT',
@@ -246,6 +253,7 @@ export interface ServerOptions {
     commandTimeoutMs: number
     workspaceMaxBytes: number
     spoolMaxBytes: number
+    outputMaxBytes: number
   }
   /** Where model providers are found (`ANTHROPIC_API_KEY`, …). Never copied anywhere else. */
   env: Record<string, string | undefined>
@@ -285,9 +293,9 @@ export function readServerOptions(
     })
 
   const lease = {
-    unreachableMs: read('leaseUnreachable', parseDuration),
-    stopMs: read('leaseStop', parseDuration),
-    lostMs: read('leaseLost', parseDuration),
+    unreachableMs: read('leaseUnreachable', requireDuration),
+    stopMs: read('leaseStop', requireDuration),
+    lostMs: read('leaseLost', requireDuration),
   }
   // An agent must have stopped itself before another one is started: else both work at the same time.
   if (!(lease.unreachableMs < lease.stopMs && lease.stopMs < lease.lostMs))
@@ -317,17 +325,18 @@ export function readServerOptions(
     gatewayUrl: text('gatewayUrl') === null ? null : read('gatewayUrl', parsePublicUrl),
     lease,
     agent: {
-      llmRetryForMs: read('llmRetryFor', parseDuration),
-      llmIdleTimeoutMs: read('llmIdleTimeout', parseDuration),
+      llmRetryForMs: read('llmRetryFor', requireDuration),
+      llmIdleTimeoutMs: read('llmIdleTimeout', requireDuration),
       maxSteps: read('agentMaxSteps', parseCount),
       maxOutputTokens: read('agentMaxOutputTokens', parseCount),
       maxTurnOutputTokens: read('agentMaxTurnOutputTokens', parseCount),
-      maxTurnMs: read('agentMaxTime', parseDuration),
+      maxTurnMs: read('agentMaxTime', requireDuration),
       webFetch: read('agentWebFetch', parseSwitch),
-      setupCommandTimeoutMs: read('setupCommandTimeout', parseDuration),
-      commandTimeoutMs: read('commandTimeout', parseDuration),
+      setupCommandTimeoutMs: read('setupCommandTimeout', requireDuration),
+      commandTimeoutMs: read('commandTimeout', requireDuration),
       workspaceMaxBytes: read('workspaceMaxBytes', parseCount),
       spoolMaxBytes: read('spoolMaxBytes', parseCount),
+      outputMaxBytes: read('agentOutputMaxBytes', parseCount),
     },
     env,
   }
@@ -351,14 +360,10 @@ function parsePublicUrl(value: string): string {
   return value.replace(/\/+$/, '')
 }
 
-const unitMs: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
-
-/** `45m`, `10s`, `1h 30m`, `500ms`. */
-export function parseDuration(value: string): number {
-  const parts = [...value.matchAll(/(\d+)\s*(ms|s|m|h|d)\s*/g)]
-  if (parts.length === 0 || parts.map((part) => part[0]).join('') !== value.trimStart())
-    throw new Error(`"${value}" is not a duration such as 45m, 10s or 1h 30m`)
-  return parts.reduce((sum, [, count, unit]) => sum + Number(count) * (unitMs[unit ?? ''] ?? 0), 0)
+function requireDuration(value: string): number {
+  const ms = parseDuration(value)
+  if (ms === undefined) throw new Error(`"${value}" is not a duration such as 45m, 10s or 1h 30m`)
+  return ms
 }
 
 function parseSwitch(value: string): boolean {

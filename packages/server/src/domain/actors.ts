@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { AppError } from '@openoz/protocol'
 import { findApiKeyByHash, updateApiKeyUsed } from '../store/api-keys.ts'
 import { findExecutionByToken } from '../store/executions.ts'
@@ -24,6 +24,11 @@ export interface ExecutionActor {
 
 /** Prefix of execution tokens. They begin like keys, since the reference client adds `wk-` to anything that does not. */
 export const executionTokenPrefix = 'wk-exec-'
+
+/** 256 random bits; the database gets the hash only. */
+export function newExecutionToken(): string {
+  return executionTokenPrefix + randomBytes(32).toString('base64url')
+}
 
 /** After this, an execution that is over may not even add evidence. */
 const lateEvidenceSeconds = 15 * 60

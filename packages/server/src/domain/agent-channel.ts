@@ -10,17 +10,19 @@ import {
   type TurnInput,
 } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
+import { listUploadedAttachments } from '../store/attachments.ts'
 import { findLastCheckpoint, findWorkspaceOfConversation, type SavedWorkspaceRecord } from '../store/checkpoints.ts'
 import { insertCommand } from '../store/commands.ts'
 import type { Tx } from '../store/database.ts'
 import {
   type ExecutionRecord,
+  updateExecutionAtWork,
   updateExecutionEnded,
   updateExecutionHello,
-  updateExecutionState,
+  updateExecutionIdle,
 } from '../store/executions.ts'
 import { listOpenMessages } from '../store/messages.ts'
-import { findRun } from '../store/runs.ts'
+import { findRun, updateStatusMessage } from '../store/runs.ts'
 import { findOpenTurn, type TurnRecord, updateTurnStarted } from '../store/turns.ts'
 import type { ExecutionActor } from './actors.ts'
 import { type Ctx, change } from './context.ts'
@@ -87,6 +89,9 @@ export async function hello(ctx: Ctx, actor: ExecutionActor, request: HelloReque
       turn: await turnInput(tx, turn),
       continues: continuation({ execution, turn, checkpoint, workspace }),
       title: run.title,
+      mode: run.mode,
+      execution_location: run.executionLocation,
+      attachments: await listUploadedAttachments(tx, run.id),
       config: run.config,
       ...model,
       checkpoint: checkpoint
@@ -124,20 +129,17 @@ export async function nextTurn(
     const turn = run.cancelRequestedAt ? undefined : await findOpenTurn(tx, run.id)
     if (turn) {
       await updateTurnStarted(tx, turn.id, execution.id)
-      await updateExecutionState(tx, execution.id, 'running')
+      await updateExecutionAtWork(tx, execution.id)
       const input = await turnInput(tx, turn)
-      if (run.state !== 'INPROGRESS')
-        await moveRun(tx, hint, run, {
-          state: 'INPROGRESS',
-          message: 'The agent goes on with the next message.',
-          executionId: execution.id,
-        })
-      return { turn: input }
+      const message = 'The agent goes on with the next message.'
+      if (run.state === 'INPROGRESS') await updateStatusMessage(tx, run.id, message)
+      else await moveRun(tx, hint, run, { state: 'INPROGRESS', message, executionId: execution.id })
+      return { turn: input, attachments: await listUploadedAttachments(tx, run.id) }
     }
     if (isLast) {
       await updateExecutionEnded(tx, execution.id, { state: 'ended', message: goodbye })
       if (run.cancelRequestedAt) await endCancelled(tx, hint, run, execution)
-    } else await updateExecutionState(tx, execution.id, 'idle')
+    } else await updateExecutionIdle(tx, execution.id)
     hint(`run ${run.id}`)
     return { turn: null }
   })
@@ -156,15 +158,16 @@ async function turnInput(tx: Tx, turn: TurnRecord): Promise<TurnInput> {
 }
 
 interface Past {
+  /** Both as they were before this hello. */
   execution: ExecutionRecord
-  /** As it was before this hello. */
   turn: TurnRecord
   checkpoint: Awaited<ReturnType<typeof findLastCheckpoint>>
   workspace: SavedWorkspaceRecord | undefined
 }
 
 function continuation({ execution, turn, checkpoint, workspace }: Past): HelloResponse['continues'] {
-  const isRetry = turn.executionId !== null && turn.executionId !== execution.id
+  // Begun before this execution was first heard of. Not by whom: a hello whose answer was lost has written itself down already.
+  const isRetry = turn.startedAt !== null && (execution.helloAt === null || turn.startedAt < execution.helloAt)
   if (!checkpoint && !workspace && !isRetry) return null
   const reason = isRetry ? 'retry' : turn.number > 1 ? 'follow_up' : 'conversation'
   const savedAt = workspace?.createdAt.getTime() ?? 0
@@ -199,6 +202,7 @@ function limits(ctx: Ctx): HelloResponse['limits'] {
     command_timeout_ms: agent.commandTimeoutMs,
     workspace_max_bytes: agent.workspaceMaxBytes,
     spool_max_bytes: agent.spoolMaxBytes,
+    output_max_bytes: agent.outputMaxBytes,
     web_fetch: agent.webFetch,
   }
 }

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { type FailureReason, failureReasonOf, isLive, type TaskAssignment, type WorkerMessage } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
 import { insertCommand } from '../store/commands.ts'
@@ -13,7 +12,7 @@ import {
 } from '../store/executions.ts'
 import { claimNextRun, listIdleExecutionsInTheWay } from '../store/queue.ts'
 import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
-import { executionTokenPrefix, hashSecret } from './actors.ts'
+import { hashSecret, newExecutionToken } from './actors.ts'
 import { type Ctx, change } from './context.ts'
 import { appendServerEvents, storableText } from './session-log.ts'
 import { endCancelled, endTurn, endWithoutOutcome, moveRun, requeueUnbegunTurn } from './turns.ts'
@@ -41,7 +40,7 @@ export interface Offer {
 /** Gives this connection the next run it may take; the token exists in the assignment only, the database has its hash. */
 export async function offerNextRun(ctx: Ctx, connection: WorkerConnection): Promise<Offer | undefined> {
   const executionId = uuidv7()
-  const token = executionTokenPrefix + randomBytes(32).toString('base64url')
+  const token = newExecutionToken()
   const run = await claimNextRun(ctx.db, {
     teamId: connection.teamId,
     workerId: connection.workerId,

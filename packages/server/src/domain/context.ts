@@ -34,6 +34,8 @@ export type Topic =
   | `queue ${string} ${string}`
   /** The inbox of an execution has something. */
   | `commands ${string}`
+  /** Something happened to some run that others are told of. */
+  | 'run-events'
   /** A cancel may have to be sent to a worker. */
   | 'cancellations'
 

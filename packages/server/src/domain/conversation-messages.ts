@@ -25,8 +25,15 @@ interface OpenCall {
   category: string
 }
 
-/** `isTurn`: whether this message began a turn of its own, and is shown there. */
-export function createMessageCollector(isTurn: (messageId: string) => boolean): MessageCollector {
+/** What only the whole log tells of a message. */
+export interface KnownMessages {
+  /** This message of a person began a turn of its own, and is shown there. */
+  isTurn(messageId: string): boolean
+  /** This message of the agent belongs to an answer that was cut off and asked for again. */
+  isWithdrawn(messageId: string): boolean
+}
+
+export function createMessageCollector({ isTurn, isWithdrawn }: KnownMessages): MessageCollector {
   const calls = new Map<string, OpenCall>()
   let open: OpenMessage | undefined
 
@@ -60,7 +67,8 @@ export function createMessageCollector(isTurn: (messageId: string) => boolean): 
         if (!isSteering || (messageId !== undefined && isTurn(messageId))) return []
       }
       const entry = toEntry(event, calls)
-      if (!entry) return []
+      if (!entry || (entry.role === 'assistant' && entry.messageId !== undefined && isWithdrawn(entry.messageId)))
+        return []
       // Two people's messages are two messages.
       return event.type === 'user_message' ? [...close(), ...put(entry, event.at)] : put(entry, event.at)
     },

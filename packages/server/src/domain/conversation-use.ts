@@ -1,4 +1,4 @@
-import { AppError, type SavedRepository } from '@openoz/protocol'
+import { AppError, isLive, isTerminal, type SavedRepository } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
 import { copyBlob } from '../store/blobs.ts'
 import {
@@ -8,36 +8,50 @@ import {
   insertSavedWorkspace,
 } from '../store/checkpoints.ts'
 import type { Tx } from '../store/database.ts'
-import { findCurrentExecutionForUpdate, updateExecutionEnded } from '../store/executions.ts'
-import { findConversationForUpdate, findRunForUpdate, listRunsOfConversation } from '../store/runs.ts'
+import { type ExecutionRecord, findCurrentExecutionForUpdate, updateExecutionEnded } from '../store/executions.ts'
+import {
+  findConversationForUpdate,
+  findRunForUpdate,
+  listRunsBehindConversation,
+  listRunsOfConversation,
+  listRunsOfConversationForShare,
+  type RunRecord,
+} from '../store/runs.ts'
+import type { Actor } from './actors.ts'
+import { maySee } from './permissions.ts'
 import { storableJson } from './session-log.ts'
 import type { Hint } from './turns.ts'
 
 /**
  * Who works in a conversation. It may be continued by several runs, one at a time: two at once would each go on without what the other one did. An
  * agent that only waits for follow-ups of an earlier run is not at work; it is ended, since it remembers the conversation as it was.
+ *
+ * Whoever goes on with a conversation or copies it is given what all of its runs know. So one has to be allowed to see them all; else the
+ * conversation is as good as unknown.
  */
 
 interface Use {
   conversationId: string
-  teamId: string
+  actor: Actor
   /** The run that goes on, when it exists already. Its row is locked. */
   forRunId: string | null
 }
 
 /** Takes the conversation for a run that is about to begin or to go on. Throws `conversation_not_found` or `conversation_busy`. */
 export async function claimConversation(tx: Tx, hint: Hint, use: Use): Promise<void> {
-  const { conversationId, teamId, forRunId } = use
+  const { conversationId, actor, forRunId } = use
   const listOthers = async () => (await listRunsOfConversation(tx, conversationId)).filter(({ id }) => id !== forRunId)
   // Its only run: whoever wants to continue it has to lock that one, as our caller did.
   if (forRunId !== null && (await listOthers()).length === 0) return
-  if (!(await findConversationForUpdate(tx, conversationId, teamId)))
+  if (!(await findConversationForUpdate(tx, conversationId, actor.teamId)))
     throw new AppError('conversation_not_found', { conversationId })
-  for (const { id } of await listOthers()) {
+  const others = await listOthers()
+  requireSeen(others.length > 0 ? others : await listRunsBehindConversation(tx, conversationId), use)
+  for (const { id } of others) {
     const run = await findRunForUpdate(tx, id)
     const execution = await findCurrentExecutionForUpdate(tx, id)
     const isAtRest = !execution || ['idle', 'ended', 'lost'].includes(execution.state)
-    const isOver = run !== undefined && ['SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED'].includes(run.state)
+    const isOver = run !== undefined && (isTerminal(run.state) || isLocalQuestion(run, execution))
     if (!isAtRest || !isOver)
       throw new AppError('conversation_busy', { conversationId, otherRunId: id, state: run?.state })
     if (execution?.state !== 'idle') continue
@@ -47,11 +61,28 @@ export async function claimConversation(tx: Tx, hint: Hint, use: Use): Promise<v
   }
 }
 
-/** Gives a new conversation copies of what another one holds: the last checkpoint and the last saved workspace. */
+/** Of a local run whose agent has left: nobody can answer it there, so another run takes it up. */
+function isLocalQuestion(run: RunRecord, execution: ExecutionRecord | undefined): boolean {
+  return run.state === 'BLOCKED' && run.executionLocation === 'LOCAL' && !(execution && isLive(execution.state))
+}
+
+export function requireSeen(
+  runs: RunRecord[],
+  { conversationId, actor }: { conversationId: string; actor: Actor },
+): void {
+  if (!runs.every((run) => maySee(run, actor))) throw new AppError('conversation_not_found', { conversationId })
+}
+
+/**
+ * Gives a new conversation copies of what another one holds: the last checkpoint and the last saved workspace. Runs are locked before these are
+ * looked for: the newest row may be replaced while one waits for its lock, and then there would seem to be none.
+ */
 export async function copyConversation(
   tx: Tx,
-  { from, to }: { from: string; to: { conversationId: string; runId: string } },
+  { from, to, actor }: { from: string; to: { conversationId: string; runId: string }; actor: Actor },
 ): Promise<{ hasCheckpoint: boolean; hasWorkspace: boolean }> {
+  const runs = await listRunsOfConversationForShare(tx, from)
+  requireSeen(runs.length > 0 ? runs : await listRunsBehindConversation(tx, from), { conversationId: from, actor })
   const copyOf = async (blobId: string | null) => {
     if (blobId === null) return null
     const id = uuidv7()

@@ -1,11 +1,18 @@
 import { AppError, type ConversationStep, isTerminal, type RunState, type SessionEvent } from '@openoz/protocol'
-import { type ConversationTurn, findTurnMessage, listConversationTurns } from '../store/conversations.ts'
-import { listRunsOfConversation, type RunRecord } from '../store/runs.ts'
-import { findLastSeq, listEvents } from '../store/session-log.ts'
+import {
+  type ConversationTurn,
+  findConversationTitle,
+  findTurnMessage,
+  listConversationTurns,
+} from '../store/conversations.ts'
+import { listRunsBehindConversation, type RunRecord } from '../store/runs.ts'
+import { findLastSeq, listEvents, listWithdrawnMessages } from '../store/session-log.ts'
 import type { Actor } from './actors.ts'
 import type { Ctx } from './context.ts'
-import { createMessageCollector, type MessageCollector } from './conversation-messages.ts'
-import { isUuid, maySee, requireRun } from './runs.ts'
+import { createMessageCollector, type KnownMessages, type MessageCollector } from './conversation-messages.ts'
+import { maySee } from './permissions.ts'
+import { requireRun } from './runs.ts'
+import { isUuid } from './uuid.ts'
 
 /**
  * A conversation, read from the session logs of its runs: one step per turn. It is written while it is read, a page of the log at a time, so
@@ -33,14 +40,18 @@ export async function readConversation(
   conversationId: string,
   actor: Actor,
 ): Promise<AsyncGenerator<string>> {
-  const all = isUuid(conversationId) ? await listRunsOfConversation(ctx.db, conversationId) : []
-  const runs = all.filter((run) => maySee(run, actor))
-  if (runs.length === 0) throw new AppError('conversation_not_found', { conversationId })
+  const all = isUuid(conversationId) ? await listRunsBehindConversation(ctx.db, conversationId) : []
+  const seen = all.filter((run) => maySee(run, actor))
+  // A copy that nobody has gone on with yet has no steps of its own, and is seen by those who see all that it knows.
+  const runs = seen.filter((run) => run.conversationId === conversationId.toLowerCase())
+  if (runs.length === 0 && (seen.length === 0 || seen.length < all.length))
+    throw new AppError('conversation_not_found', { conversationId })
   return conversationJson(ctx, conversationId, runs)
 }
 
 async function* conversationJson(ctx: Ctx, conversationId: string, runs: RunRecord[]): AsyncGenerator<string> {
-  yield `{"conversation_id":${JSON.stringify(conversationId)},"steps":[`
+  const title = await findConversationTitle(ctx.db, conversationId)
+  yield `${JSON.stringify({ conversation_id: conversationId, ...(title !== null && { title }) }).slice(0, -1)},"steps":[`
   let hasSteps = false
   for (const run of runs) {
     for await (const piece of stepsJson(ctx, run.id)) {
@@ -63,7 +74,11 @@ async function* stepsJson(ctx: Ctx, runId: string): AsyncGenerator<Piece> {
   const lastSeq = await findLastSeq(ctx.db, runId)
   const turns = await listConversationTurns(ctx.db, runId)
   const turnIds = new Set(turns.map((turn) => turn.id))
-  const step = createStepWriter(ctx, (messageId) => turnIds.has(messageId))
+  const withdrawn = await listWithdrawnMessages(ctx.db, runId)
+  const step = createStepWriter(ctx, {
+    isTurn: (messageId) => turnIds.has(messageId),
+    isWithdrawn: (messageId) => withdrawn.has(messageId),
+  })
   const waiting = [...turns]
   let isResting = false
 
@@ -96,7 +111,7 @@ async function* stepsJson(ctx: Ctx, runId: string): AsyncGenerator<Piece> {
   while (waiting.length > 0 || step.isOpen())
 }
 
-function createStepWriter(ctx: Ctx, isTurn: (messageId: string) => boolean) {
+function createStepWriter(ctx: Ctx, known: KnownMessages) {
   let open: { turn: ConversationTurn; messages: MessageCollector; count: number } | undefined
 
   const write = (made: ReturnType<MessageCollector['add']>): Piece[] =>
@@ -109,7 +124,7 @@ function createStepWriter(ctx: Ctx, isTurn: (messageId: string) => boolean) {
     isOpen: () => open !== undefined,
 
     async *begin(turn: ConversationTurn): AsyncGenerator<Piece> {
-      open = { turn, messages: createMessageCollector(isTurn), count: 0 }
+      open = { turn, messages: createMessageCollector(known), count: 0 }
       const text = await findTurnMessage(ctx.db, turn.id)
       yield { isBegin: true, text: `${JSON.stringify(headOf(turn, text)).slice(0, -1)},"messages":[` }
       const content = [{ type: 'text' as const, text }]

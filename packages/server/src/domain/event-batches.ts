@@ -12,10 +12,12 @@ import { findBlob } from '../store/blobs.ts'
 import {
   deleteOlderCheckpoints,
   deleteOlderWorkspaces,
+  findWorkspaceOfConversation,
   insertCheckpoint,
   insertSavedWorkspace,
 } from '../store/checkpoints.ts'
-import type { Tx } from '../store/database.ts'
+import { isDataRefused, type Tx, withSavepoint } from '../store/database.ts'
+import { updateSetupFailed } from '../store/environments.ts'
 import type { ExecutionRecord } from '../store/executions.ts'
 import { updateMessagesTaken } from '../store/messages.ts'
 import { type RunRecord, updateStatusMessage } from '../store/runs.ts'
@@ -24,13 +26,16 @@ import { findOpenTurn } from '../store/turns.ts'
 import type { ExecutionActor } from './actors.ts'
 import { type Ctx, change } from './context.ts'
 import { lockExecution } from './executions.ts'
+import { keepSkills } from './repository-skills.ts'
 import { isTooDeep, storableJson, storableText, storableTime } from './session-log.ts'
+import { spanText } from './span-text.ts'
 import { endTurn, type Hint, platformCode } from './turns.ts'
 
 /**
  * What an agent says. Everything comes as one numbered stream; a batch is one transaction that takes the contiguous prefix after what is
  * acknowledged already, so a batch that is sent twice changes nothing. Events that change state (outcome, checkpoint, saved workspace) are acted
- * on in that same transaction. An execution that is over changes nothing any more; what it says is kept, marked late.
+ * on in that same transaction; one that the database refuses is kept as `event_invalid`, since the agent would send it again for ever. An execution
+ * that is over changes nothing any more; what it says is kept, marked late.
  */
 
 const controlTypes = Object.keys(agentControlData)
@@ -50,7 +55,7 @@ export async function appendBatch(
   })
 
   // Most batches move no state: they need neither the run's lock nor a transaction of several statements.
-  if (!events.some((event) => controlTypes.includes(event.type))) {
+  if (!events.some((event) => controlTypes.includes(event.type) || isSetupDone(event))) {
     const stored = events.map((event) => ({ ...toStored(event, actor.executionId, false), n: event.n }))
     const result = await appendFreshEvents(ctx.db, actor.executionId, stored)
     if (!result) throw new AppError('run_not_found', { runId: actor.runId })
@@ -72,9 +77,11 @@ export async function appendBatch(
       if (effect) {
         // What came before it in the stream comes before it in the log.
         await flush()
-        stored.push(...(await applyEffect({ tx, hint, run, execution, event, effect })))
+        stored.push(...(await tryEffect(ctx, { tx, hint, run, execution, event, effect })))
       } else {
         stored.push(toStored(event, execution.id, isOver))
+        if (!isOver && run.environmentId !== null && isSetupDone(event))
+          await updateSetupFailed(tx, run.environmentId, false)
       }
     }
     await flush()
@@ -84,6 +91,11 @@ export async function appendBatch(
 
     return answer(ackedN, isOver)
   })
+}
+
+/** The harness is opened in what the environment has been made into: the preparation is over, and nothing of it failed. */
+function isSetupDone({ type, data }: NumberedEvent): boolean {
+  return type === 'setup_step' && data.step === 'harness' && data.status === 'completed'
 }
 
 /** What follows the acknowledged events without a hole; duplicates are skipped. */
@@ -117,8 +129,21 @@ interface Application {
   effect: Effect
 }
 
+async function tryEffect(ctx: Ctx, application: Application): Promise<NewEvent[]> {
+  const { tx, event, execution } = application
+  try {
+    return await withSavepoint(tx, () => applyEffect(application))
+  } catch (error) {
+    if (!isDataRefused(error)) throw error
+    ctx.log.warn({ error, executionId: execution.id, type: event.type, n: event.n }, 'an event could not be stored')
+    return [invalid(event, execution.id, 'the database does not take its data')]
+  }
+}
+
 /** Acts on a control event and answers what the log keeps of it. Every event keeps one row, so that `n` stays traceable. */
 async function applyEffect({ tx, hint, run, execution, event, effect }: Application): Promise<NewEvent[]> {
+  // Only a hello makes a process the one that speaks for its execution; before it there is no turn to end and nothing to save.
+  if (!execution.helloAt) return [invalid(event, execution.id, 'its agent has not said hello')]
   switch (effect.type) {
     case 'turn_outcome': {
       const { outcome, message, error_code, taken_message_ids = [] } = effect.data
@@ -131,9 +156,10 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
       return ended ? [] : [toStored(event, execution.id, true)]
     }
     case 'checkpoint': {
-      const { harness, format, step, blob_id, taken_message_ids = [] } = effect.data
+      const { harness, format, step, blob_id, taken_message_ids = [], is_work_saved } = effect.data
       if (!(await isOwnBlob(tx, run.id, blob_id))) return [invalid(event, execution.id, 'its blob is not of this run')]
       const id = uuidv7()
+      const workspace = is_work_saved && (await findWorkspaceOfConversation(tx, run.conversationId))
       await insertCheckpoint(tx, {
         id,
         conversationId: run.conversationId,
@@ -143,6 +169,8 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
         format: storableText(format),
         step,
         blobId: blob_id,
+        // A conversation is newer than the workspace where it knows of work that is not in it.
+        ...(is_work_saved ? { createdAt: workspace ? workspace.createdAt : new Date(0) } : {}),
       })
       await deleteOlderCheckpoints(tx, run.id, id)
       if (run.statusMessage?.startsWith(waitsForModel)) await updateStatusMessage(tx, run.id, 'The agent is at work.')
@@ -167,10 +195,15 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
       await deleteOlderWorkspaces(tx, run.id, id)
       return [toStored(event, execution.id, false)]
     }
+    case 'skills_found':
+      await keepSkills(tx, { run, execution }, effect.data)
+      return [toStored(event, execution.id, false)]
     case 'model_wait': {
       const { reason, until } = effect.data
+      // Both times are the agent's: its clock may be wrong, the span between them is not.
+      const wait = spanText(Date.parse(until) - (Date.parse(event.at) || Date.now()))
       if (run.state === 'INPROGRESS' && run.cancelRequestedAt === null)
-        await updateStatusMessage(tx, run.id, storableText(`${waitsForModel}: ${reason}. Next try at ${until}.`))
+        await updateStatusMessage(tx, run.id, storableText(`${waitsForModel}: ${reason}. Next try in ${wait}.`))
       return [toStored(event, execution.id, false)]
     }
     default:
@@ -199,6 +232,8 @@ function toStored(event: NumberedEvent, executionId: string, isLate: boolean): N
     return invalid(event, executionId, 'its type is not in the protocol')
   const isUnfit = controlTypes.includes(event.type) && effectOf(event) === undefined
   if (isUnfit) return invalid(event, executionId, 'its data does not fit its type')
+  if (event.type === 'skills_found')
+    return { type: 'notice', data: skillsNotice(event.data), at: storableTime(event.at), n: event.n, executionId }
   return {
     type: event.type,
     data,
@@ -206,6 +241,13 @@ function toStored(event: NumberedEvent, executionId: string, isLate: boolean): N
     n: event.n,
     executionId,
   }
+}
+
+/** The texts of skills are kept in their own place; the log has a sentence. */
+function skillsNotice(data: Record<string, unknown>): string {
+  const { skills, repository_url } = data as unknown as AgentControlData['skills_found']
+  const count = skills.length === 1 ? '1 skill' : `${skills.length} skills`
+  return storableJson({ level: 'info', text: `Found ${count} in ${repository_url}.` })
 }
 
 /** An event that the agent's spool could not keep, and says so itself. */

@@ -12,15 +12,15 @@ import type { ExecutionActor } from './actors.ts'
 import type { Ctx } from './context.ts'
 
 /** Every attempt at a run, with the waterfall of each. */
-export async function listExecutions(ctx: Ctx, runId: string): Promise<Execution[]> {
+export async function listExecutions(ctx: Ctx, run: RunRecord): Promise<Execution[]> {
   const [executions, steps, now] = await Promise.all([
-    listExecutionRecords(ctx.db, runId),
-    listSetupSteps(ctx.db, runId),
+    listExecutionRecords(ctx.db, run.id),
+    listSetupSteps(ctx.db, run.id),
     findDatabaseTime(ctx.db),
   ])
   return executions.map((execution) => ({
     execution_id: execution.id,
-    worker: execution.workerId,
+    worker: run.host ?? execution.workerId,
     state: execution.state,
     unreachable:
       isLive(execution.state) && now.getTime() - execution.leaseRenewedAt.getTime() > ctx.config.lease.unreachableMs,
@@ -33,14 +33,14 @@ export async function listExecutions(ctx: Ctx, runId: string): Promise<Execution
     exit_code: execution.exitCode,
     message: execution.message,
     waterfall: [
-      ...serverSteps(execution),
+      ...serverSteps(run, execution),
       ...agentSteps(steps.filter((step) => step.executionId === execution.id)),
     ].sort((a, b) => a.started_at.localeCompare(b.started_at)),
   }))
 }
 
 /** What the server itself saw: the offer until it was claimed, and the start of the process until its hello. */
-function serverSteps(execution: ExecutionRecord): WaterfallStep[] {
+function serverSteps(run: RunRecord, execution: ExecutionRecord): WaterfallStep[] {
   const step = (name: string, from: Date | null, to: Date | null): WaterfallStep[] =>
     from
       ? [
@@ -53,7 +53,8 @@ function serverSteps(execution: ExecutionRecord): WaterfallStep[] {
         ]
       : []
   return [
-    ...step('offer', execution.createdAt, execution.claimedAt),
+    // Nobody is offered a local run.
+    ...(run.executionLocation === 'LOCAL' ? [] : step('offer', execution.createdAt, execution.claimedAt)),
     ...step('hello', execution.claimedAt, execution.helloAt),
   ]
 }

@@ -3,6 +3,7 @@ import {
   type FollowUpMode,
   type FollowUpResponse,
   isLive,
+  maxTurnMessages,
   type RunState,
   type TurnMessage,
 } from '@openoz/protocol'
@@ -11,7 +12,7 @@ import { insertAuditEvent } from '../store/audit-events.ts'
 import { insertCommand } from '../store/commands.ts'
 import type { Tx } from '../store/database.ts'
 import { findCurrentExecutionForUpdate } from '../store/executions.ts'
-import { insertMessage } from '../store/messages.ts'
+import { countMessages, insertMessage } from '../store/messages.ts'
 import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
 import { findNextTurnNumber, insertTurn, listOpenTurns } from '../store/turns.ts'
 import { type Actor, actorLabel, actorName } from './actors.ts'
@@ -23,13 +24,13 @@ import { goOnWithNextTurn, type Hint } from './turns.ts'
  * What people say to a run after its prompt. Everything is written down before it is answered, in the order of its `user_message` events:
  *
  *   queue               a turn of its own, after those that were asked before it
- *   steer, interrupt    said to the turn at work; without one, a turn like the others
+ *   steer, interrupt    said to the turn at work; without one, or when it was told too much already, a turn like the others
  *
  * A run at rest begins again with it, in the agent that still waits or in a new execution.
  */
 
-/** Nobody reads a hundred answers; a script that has run wild is stopped here. */
-const maxOpenTurns = 100
+/** Nobody reads a hundred answers; a script that has run wild is stopped here. Turns, and messages that the one at work has not taken up. */
+const maxWaiting = 100
 
 interface FollowUp {
   runId: string
@@ -44,7 +45,9 @@ export async function followUp(tx: Tx, hint: Hint, wish: FollowUp, actor: Actor)
   const open = await listOpenTurns(tx, runId)
   const current = open[0]
   if (run.cancelRequestedAt && current) throw new AppError('run_being_cancelled', { runId })
-  if (open.length >= maxOpenTurns) throw new AppError('follow_up_queue_full', { runId, count: open.length })
+  const said = current ? await countMessages(tx, current.id) : { open: 0, all: 0 }
+  const count = open.length + said.open
+  if (count >= maxWaiting) throw new AppError('follow_up_queue_full', { runId, count })
   await insertAuditEvent(tx, {
     teamId: run.teamId,
     actor: actorLabel(actor),
@@ -55,13 +58,41 @@ export async function followUp(tx: Tx, hint: Hint, wish: FollowUp, actor: Actor)
 
   const id = uuidv7()
   const text = storableText(wish.message)
-  if (current && mode !== 'queue') {
-    const said: TurnMessage = { message_id: id, mode, text }
-    await sayToTurn(tx, hint, { run, turn: current, said, author: actorName(actor) })
+  // Its outcome names every message that the turn took up, and can name no more.
+  if (current && mode !== 'queue' && said.all < maxTurnMessages) {
+    const saying = { run, turn: current, said: { message_id: id, mode, text }, author: actorName(actor) }
+    await sayToTurn(tx, hint, saying)
     return { run_id: runId, message_id: id, mode, turn: current.number, state: run.state }
   }
-  const { turn, state } = await askTurn(tx, hint, { run, id, text, author: actorName(actor), isAtRest: !current })
+  const { turn, state } = await askTurn(tx, hint, { run, id, text, actor, isAtRest: !current })
   return { run_id: runId, message_id: id, mode: 'queue', turn, state }
+}
+
+/**
+ * The same for what another run says, which waits elsewhere until then: said to the turn at work where a live agent has begun it and has room for
+ * it. Answers whether it was. The caller has locked the run.
+ */
+export async function steerLiveAgent(
+  tx: Tx,
+  hint: Hint,
+  run: RunRecord,
+  said: { id: string; text: string; author: string },
+): Promise<boolean> {
+  const open = await listOpenTurns(tx, run.id)
+  const current = open[0]
+  if (!current || run.cancelRequestedAt) return false
+  const execution = await findCurrentExecutionForUpdate(tx, run.id)
+  if (!execution?.helloAt || !isLive(execution.state) || current.executionId !== execution.id) return false
+  const before = await countMessages(tx, current.id)
+  if (before.all >= maxTurnMessages || open.length + before.open >= maxWaiting) return false
+  await sayToTurn(tx, hint, {
+    run,
+    turn: current,
+    said: { message_id: said.id, mode: 'steer', text: said.text },
+    author: said.author,
+  })
+  hint(`run ${run.id}`)
+  return true
 }
 
 interface Saying {
@@ -96,17 +127,18 @@ interface Asking {
   run: RunRecord
   id: string
   text: string
-  author: string
+  actor: Actor
   isAtRest: boolean
 }
 
 async function askTurn(
   tx: Tx,
   hint: Hint,
-  { run, id, text, author, isAtRest }: Asking,
+  { run, id, text, actor, isAtRest }: Asking,
 ): Promise<{ turn: number; state: RunState }> {
   const number = await findNextTurnNumber(tx, run.id)
-  if (isAtRest) await requireResumable(tx, hint, run)
+  const author = actorName(actor)
+  if (isAtRest) await requireResumable(tx, hint, run, actor)
   const askedSeq = await appendServerEvents(tx, run.id, [
     { type: 'user_message', data: { text, turn: number, message_id: id, author, mode: 'queue' } },
   ])
@@ -115,9 +147,9 @@ async function askTurn(
   return { turn: number, state: (await goOnWithNextTurn(tx, hint, run)).state }
 }
 
-async function requireResumable(tx: Tx, hint: Hint, run: RunRecord): Promise<void> {
-  await claimConversation(tx, hint, { conversationId: run.conversationId, teamId: run.teamId, forRunId: run.id })
+async function requireResumable(tx: Tx, hint: Hint, run: RunRecord, actor: Actor): Promise<void> {
+  await claimConversation(tx, hint, { conversationId: run.conversationId, actor, forRunId: run.id })
   if (run.executionLocation === 'REMOTE') return
   const execution = await findCurrentExecutionForUpdate(tx, run.id)
-  if (!execution || !isLive(execution.state)) throw new AppError('run_not_resumable', { runId: run.id })
+  if (!execution?.helloAt || !isLive(execution.state)) throw new AppError('run_not_resumable', { runId: run.id })
 }

@@ -51,10 +51,11 @@ export async function doOnce<Plan>(
   request: RequestIdentity & { owner: string; route: string },
   { plan, act }: Work<Plan>,
 ): Promise<Answer & { isRepeated: boolean }> {
-  const bodyHash = createHash('sha256').update(request.body).digest()
   const isSdk = request.key === undefined && request.sdkRetryCount !== undefined
   const isFirstTry = isSdk && request.sdkRetryCount === 0
   const isNamed = request.key !== undefined || isSdk
+  // A body may have many megabytes of attachments.
+  const bodyHash = isNamed ? createHash('sha256').update(request.body).digest() : Buffer.alloc(0)
   const scope: IdempotencyScope = {
     owner: request.owner,
     route: request.route,

@@ -1,5 +1,6 @@
 import { beat } from '../store/control-plane.ts'
 import {
+  type ExecutionRecord,
   extendLeases,
   findExecutionForUpdate,
   findExpiredExecutionForUpdate,
@@ -8,7 +9,7 @@ import {
   listOrphanedOffers,
   updateExecutionEnded,
 } from '../store/executions.ts'
-import { findRunForUpdate } from '../store/runs.ts'
+import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
 import { withdrawOffer } from './assignments.ts'
 import { type Ctx, change } from './context.ts'
 import { endWithoutOutcome } from './turns.ts'
@@ -37,10 +38,17 @@ export async function beatAndExtend(ctx: Ctx): Promise<void> {
  * An agent that has given its outcome only has to end, and its worker to say so. When neither is heard of for this long, the worker was killed:
  * waiting for the whole lease would keep viewers and a follow-up waiting.
  */
-const settledSeconds = 60
+export const settledSeconds = 60
+
+/** A local agent is started by the process that asked for its run: it says hello within a second, or that process is gone. */
+export const localHelloSeconds = 60
+
+/** An agent renews every 5 s, so six renewals were missed: it is gone, and a local one has no worker that could end it. */
+export const localCancelSeconds = 30
 
 function leaseLimits(ctx: Ctx): LeaseLimits {
-  return { offerSeconds, settledSeconds, outageSeconds, lostSeconds: ctx.config.lease.lostMs / 1000 }
+  const lostSeconds = ctx.config.lease.lostMs / 1000
+  return { offerSeconds, settledSeconds, outageSeconds, localHelloSeconds, localCancelSeconds, lostSeconds }
 }
 
 /** Ends what nobody is responsible for any more. Several servers may sweep at once: each end is decided under the run's lock. */
@@ -75,6 +83,14 @@ export async function withdraw(ctx: Ctx, runId: string, executionId: string, rea
   })
 }
 
+function lastWord(run: RunRecord, execution: ExecutionRecord): string {
+  const at = execution.leaseRenewedAt.toISOString()
+  if (run.executionLocation === 'REMOTE') return `Worker ${execution.workerId} was last heard of at ${at}.`
+  return execution.helloAt === null
+    ? `The agent on ${run.host} was never heard of: it did not begin.`
+    : `The agent on ${run.host} was not heard of since ${at}.`
+}
+
 async function loseExecution(ctx: Ctx, runId: string, executionId: string): Promise<void> {
   await change(ctx, async (tx, hint) => {
     const run = await findRunForUpdate(tx, runId)
@@ -93,7 +109,7 @@ async function loseExecution(ctx: Ctx, runId: string, executionId: string): Prom
     hint(`run ${runId}`)
     await endWithoutOutcome(tx, hint, run, execution, {
       reason: 'lost',
-      detail: `Worker ${execution.workerId} was last heard of at ${execution.leaseRenewedAt.toISOString()}.`,
+      detail: lastWord(run, execution),
       mayRetry: true,
     })
   })

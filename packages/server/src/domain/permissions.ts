@@ -1,5 +1,6 @@
 import { AppError } from '@openoz/protocol'
 import type { Role } from '../store/people.ts'
+import type { RunRecord } from '../store/runs.ts'
 import type { Actor } from './actors.ts'
 
 /**
@@ -24,6 +25,15 @@ export const permissions = {
   'run.read': { ...people, user: 'member', team: true, words: 'read runs' },
   'run.cancel': { ...people, user: 'member', team: true, words: 'cancel runs' },
   'run.follow-up': { ...people, user: 'member', team: true, words: 'send messages to runs' },
+  'conversation.change': { ...people, user: 'member', team: true, words: 'copy and rename conversations' },
+  'environment.read': { ...people, user: 'member', team: true, words: 'read environments' },
+  'environment.write': { ...people, user: 'member', team: true, words: 'change environments' },
+  'artifact.read': { ...people, user: 'member', team: true, words: 'read artifacts' },
+  'artifact.create': { ...people, user: 'member', team: true, words: 'add artifacts' },
+  'message.send': { user: 'member', team: true, worker: false, execution: true, words: 'send messages between runs' },
+  'message.read': { user: 'member', team: true, worker: false, execution: true, words: 'read messages between runs' },
+  'event.read': { user: 'member', team: true, worker: false, execution: true, words: 'read the events of runs' },
+  'event.report': { user: 'member', team: true, worker: false, execution: true, words: 'report events of runs' },
   'model.read': { ...people, user: 'member', team: true, words: 'list models' },
   'worker.read': { ...people, user: 'member', team: true, words: 'list workers' },
   'worker.connect': { user: 'member', team: true, worker: true, execution: false, words: 'connect as a worker' },
@@ -61,6 +71,12 @@ export function assertMay(actor: Actor, action: Action): void {
   throw new AppError('not_authorized', { actor: actorInWords(actor), action: permissions[action].words })
 }
 
+/** A client may name the team that it means; a key acts for its own alone. */
+export function assertOfTeam(actor: Actor, teamUid: string | undefined): void {
+  if (!teamUid || teamUid.toLowerCase() === actor.teamId) return
+  throw new AppError('not_authorized', { actor: actorInWords(actor), action: `act for team ${teamUid.slice(0, 100)}` })
+}
+
 function actorInWords(actor: Actor): string {
   switch (actor.kind) {
     case 'user':
@@ -74,6 +90,12 @@ function actorInWords(actor: Actor): string {
     default:
       return actor satisfies never
   }
+}
+
+/** A team's runs are seen by its people, a personal one by its creator; an execution sees its own. */
+export function maySee(run: RunRecord, actor: Actor): boolean {
+  if (actor.kind === 'execution') return run.id === actor.runId
+  return run.teamId === actor.teamId && (run.scope === 'team' || run.createdByUser === actor.userId)
 }
 
 /** Admins and owners see and end the whole team's keys, others their own. */

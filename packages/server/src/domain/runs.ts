@@ -10,31 +10,36 @@ import {
   type Run,
   type RunSource,
   runCan,
+  type Share,
 } from '@openoz/protocol'
-import { maxPromptBytes } from '@openoz/protocol/schemas'
+import { maxPromptBytes, unsupportedConfigKeys } from '@openoz/protocol/schemas'
 import { v7 as uuidv7 } from 'uuid'
 import { insertAuditEvent } from '../store/audit-events.ts'
 import { insertCommand } from '../store/commands.ts'
 import type { Tx } from '../store/database.ts'
 import { findCurrentExecutionForUpdate, updateExecutionEnded } from '../store/executions.ts'
+import { findRunWithFacts, listRuns as listRunRecords, type RunCursor } from '../store/run-lists.ts'
 import {
   findRun,
   findRunForUpdate,
-  findRunWithFacts,
   insertRun,
-  listRuns as listRunRecords,
-  listRunsOfConversation,
-  type RunCursor,
-  type RunFacts,
+  listRunsBehindConversation,
   type RunRecord,
   updateRunCancelRequested,
 } from '../store/runs.ts'
+import { insertShares } from '../store/shares.ts'
 import { listWorkerConnections } from '../store/workers.ts'
 import { type Actor, actorLabel, actorName } from './actors.ts'
+import { type PlannedAttachment, planAttachments, storeAttachments } from './attachments.ts'
 import { type Ctx, change } from './context.ts'
 import { claimConversation, copyConversation } from './conversation-use.ts'
+import { requireEnvironment } from './environments.ts'
+import { maySee } from './permissions.ts'
+import { toRunItem } from './run-item.ts'
 import { appendServerEvents, storableJson, storableText } from './session-log.ts'
+import { readShares } from './shares.ts'
 import { endCancelled, type Hint } from './turns.ts'
+import { isUuid } from './uuid.ts'
 import { waitingSentence } from './why.ts'
 
 /** Minutes that a managed run's agent waits for a follow-up when nobody said otherwise. */
@@ -45,16 +50,29 @@ export interface PlannedRun {
   request: CreateRunRequest
   /** The conversation that it shall have a copy of. */
   forkOf?: string
+  /** A local run: the machine that performs it. No worker is asked. */
+  host?: string
+  shares: Share[]
+  attachments: PlannedAttachment[]
   config: AmbientAgentConfig
   workerHost: string | null
   statusMessage: string
   atCapacity: boolean
 }
 
-export async function planRun(ctx: Ctx, request: CreateRunRequest, actor: Actor): Promise<PlannedRun> {
-  requirePrompt(request.prompt)
-  const inherited = await inheritedConfig(ctx, request.conversation_id, actor)
-  const wanted = { ...inherited, ...(JSON.parse(storableJson(request.config ?? {})) as AmbientAgentConfig) }
+/** `base`: what the request's config is put on, if it is not what the request itself continues. */
+export async function planRun(
+  ctx: Ctx,
+  request: CreateRunRequest,
+  actor: Actor,
+  base?: AmbientAgentConfig,
+): Promise<PlannedRun> {
+  refuseUnsupportedRequest(request)
+  requireText(request.prompt ?? '', 'prompt')
+  const requested = JSON.parse(storableJson(request.config ?? {})) as AmbientAgentConfig
+  const inherited = base ?? (await inheritedConfig(ctx, request.conversation_id, actor))
+  const { environment: _environment, environment_id: _environmentId, ...rest } = { ...inherited, ...requested }
+  const wanted = { ...rest, ...(await chosenEnvironment(ctx, requested, inherited, actor)) }
   refuseUnsupported(wanted)
 
   if (request.parent_run_id !== undefined) await requireRun(ctx, request.parent_run_id, actor)
@@ -68,6 +86,8 @@ export async function planRun(ctx: Ctx, request: CreateRunRequest, actor: Actor)
   )
   return {
     request,
+    shares: readShares(request.share ?? []),
+    attachments: planAttachments(request),
     workerHost,
     atCapacity: !hasFreeSlot,
     statusMessage: waitingSentence(workerHost, [...new Set(workers.map((worker) => worker.workerId))]),
@@ -80,26 +100,48 @@ export async function planRun(ctx: Ctx, request: CreateRunRequest, actor: Actor)
   }
 }
 
-/** Throws for a message that is empty or too large to be one. */
-export function requirePrompt(text: string): void {
+/**
+ * What the run keeps of its environment. A stored one is copied now: no later change of it reaches the run. What is inherited is a copy already,
+ * and stays the one that its workspace was made from; the id beside it only says where it came from, to whoever may know that.
+ */
+async function chosenEnvironment(
+  ctx: Ctx,
+  requested: AmbientAgentConfig,
+  inherited: AmbientAgentConfig,
+  actor: Actor,
+): Promise<Pick<AmbientAgentConfig, 'environment' | 'environment_id'>> {
+  if (requested.environment && requested.environment_id !== undefined) throw new AppError('environment_given_twice')
+  if (requested.environment) return { environment: requested.environment }
+  if (requested.environment_id !== undefined) {
+    const { id, config } = await requireEnvironment(ctx.db, requested.environment_id, actor)
+    return { environment: config, environment_id: id }
+  }
+  const { environment, environment_id } = inherited
+  return { ...(environment && { environment }), ...(environment_id !== undefined && { environment_id }) }
+}
+
+/** Throws for what is said to an agent and is empty or too large; `kind` is what the request calls it. */
+export function requireText(text: string, kind: 'prompt' | 'message'): void {
   const bytes = Buffer.byteLength(text)
-  if (text.trim() === '') throw new AppError('prompt_empty')
-  if (bytes > maxPromptBytes) throw new AppError('prompt_too_large', { bytes, maxBytes: maxPromptBytes })
+  if (text.trim() === '') throw new AppError(`${kind}_empty`)
+  if (bytes > maxPromptBytes) throw new AppError(`${kind}_too_large`, { bytes, maxBytes: maxPromptBytes })
 }
 
 /** Of the conversation's last run, what decides what the agent is and where it works: its workspace is put back into the same repositories. */
-async function inheritedConfig(
+export async function inheritedConfig(
   ctx: Ctx,
   conversationId: string | undefined,
   actor: Actor,
 ): Promise<AmbientAgentConfig> {
   if (conversationId === undefined) return {}
-  const runs = (await listRunsOfConversation(ctx.db, conversationId)).filter((run) => maySee(run, actor))
+  const runs = await listRunsBehindConversation(ctx.db, conversationId)
   const last = runs.at(-1)
-  if (!last) throw new AppError('conversation_not_found', { conversationId })
-  const { environment, model_id, base_prompt, harness } = last.config
+  if (!last || !runs.every((run) => maySee(run, actor)))
+    throw new AppError('conversation_not_found', { conversationId })
+  const { environment, environment_id, model_id, base_prompt, harness } = last.config
   return {
     ...(environment && { environment }),
+    ...(environment_id !== undefined && { environment_id }),
     ...(model_id !== undefined && { model_id }),
     ...(base_prompt !== undefined && { base_prompt }),
     ...(harness && { harness }),
@@ -118,9 +160,14 @@ export async function planFork(
     prompt,
     title: title ?? `Fork of ${source.title}`.slice(0, 255),
     team: source.scope === 'team',
-    config: { ...source.config, ...(source.workerHost === null ? {} : { worker_host: source.workerHost }) },
   }
-  return { ...(await planRun(ctx, request, actor)), forkOf: source.conversationId }
+  const base = {
+    ...source.config,
+    ...(source.workerHost === null ? {} : { worker_host: source.workerHost }),
+    // A local run ends at once for whoever waits for it by hand; the copy is a worker's.
+    ...(source.executionLocation === 'LOCAL' ? { idle_timeout_minutes: defaultIdleMinutes } : {}),
+  }
+  return { ...(await planRun(ctx, request, actor, base)), forkOf: source.conversationId }
 }
 
 /** One transaction: the run, its config snapshot, its first turn and its first events. */
@@ -134,10 +181,10 @@ export async function createRun(
   if (actor.kind !== 'user' && actor.kind !== 'team')
     throw new AppError('not_authorized', { actor: actorLabel(actor), action: 'start runs' })
   const { request, forkOf } = plan
-  const prompt = storableText(request.prompt)
+  const prompt = storableText(request.prompt ?? '')
   const conversationId = request.conversation_id ?? uuidv7()
   if (request.conversation_id !== undefined)
-    await claimConversation(tx, hint, { conversationId, teamId: actor.teamId, forRunId: null })
+    await claimConversation(tx, hint, { conversationId, actor, forRunId: null })
   const run = await insertRun(
     tx,
     {
@@ -152,8 +199,12 @@ export async function createRun(
       title: storableText(request.title ?? titleOf(prompt)),
       prompt,
       source,
-      executionLocation: 'REMOTE',
+      executionLocation: plan.host === undefined ? 'REMOTE' : 'LOCAL',
+      host: plan.host ?? null,
+      mode: request.mode ?? 'normal',
       config: plan.config,
+      environmentId: plan.config.environment_id ?? null,
+      metadata: JSON.parse(storableJson(request.metadata ?? {})),
       modelId: plan.config.model_id ?? null,
       workerHost: plan.workerHost,
       statusMessage: plan.statusMessage,
@@ -161,10 +212,13 @@ export async function createRun(
     { id: uuidv7(), author: actorName(actor) },
     forkOf ?? null,
   )
-  if (forkOf !== undefined) await copyConversation(tx, { from: forkOf, to: { conversationId, runId: run.id } })
+  if (forkOf !== undefined) await copyConversation(tx, { from: forkOf, to: { conversationId, runId: run.id }, actor })
+  await insertShares(tx, run.id, plan.shares)
+  await storeAttachments(tx, run.id, plan.attachments)
   await appendServerEvents(tx, run.id, [
     { type: 'run_state', data: { state: 'QUEUED', message: plan.statusMessage } },
     { type: 'user_message', data: { text: prompt, turn: 1, author: actorName(actor) } },
+    ...(run.mode === 'orchestrate' ? [orchestrateNotice] : []),
   ])
   await insertAuditEvent(tx, {
     teamId: run.teamId,
@@ -173,19 +227,27 @@ export async function createRun(
     target: `run:${run.id}`,
   })
   hint(`run ${run.id}`)
-  hint(`queue ${run.teamId} ${run.workerHost ?? ''}`)
+  if (run.executionLocation === 'REMOTE') hint(`queue ${run.teamId} ${run.workerHost ?? ''}`)
   return { run_id: run.id, task_id: run.id, state: run.state, at_capacity: plan.atCapacity }
 }
 
+const orchestrateNotice = {
+  type: 'notice' as const,
+  data: { level: 'info' as const, text: 'The mode `orchestrate` is not built: the run is performed as a normal one.' },
+}
+
 /** Features of the reference's config that this server does not have are refused by name instead of being dropped silently. */
+function refuseUnsupportedRequest(request: CreateRunRequest): void {
+  const what = (['skill', 'agent_identity_uid', 'on_behalf_of'] as const).find((key) => request[key] !== undefined)
+  if (what) throw new AppError('operation_not_supported', { what: `\`${what}\`` })
+}
+
 function refuseUnsupported(config: AmbientAgentConfig): void {
-  if (config.environment_id !== undefined)
-    throw new AppError('environment_not_found', { environmentId: config.environment_id })
   if (config.harness?.type !== undefined && config.harness.type !== 'oz')
     throw new AppError('harness_unknown', { harness: config.harness.type, known: 'oz' })
-  const unsupported = (['skill_spec', 'mcp_servers', 'harness_auth_secrets'] as const).find(
-    (key) => config[key] !== undefined,
-  )
+  const ofHarness = (['model_id', 'reasoning_level'] as const).find((key) => config.harness?.[key] !== undefined)
+  if (ofHarness) throw new AppError('operation_not_supported', { what: `config.harness.${ofHarness}` })
+  const unsupported = unsupportedConfigKeys.find((key) => config[key] !== undefined)
   if (unsupported) throw new AppError('operation_not_supported', { what: `config.${unsupported}` })
   if (config.computer_use_enabled === true)
     throw new AppError('operation_not_supported', { what: 'config.computer_use_enabled' })
@@ -218,15 +280,6 @@ export async function requireRun(ctx: Ctx, runId: string, actor: Actor): Promise
 function visible<R extends RunRecord>(run: R | undefined, runId: string, actor: Actor): R {
   if (!run || !maySee(run, actor)) throw new AppError('run_not_found', { runId })
   return run
-}
-
-export function maySee(run: RunRecord, actor: Actor): boolean {
-  if (actor.kind === 'execution') return run.id === actor.runId
-  return run.teamId === actor.teamId && (run.scope === 'team' || run.createdByUser === actor.userId)
-}
-
-export function isUuid(text: string): boolean {
-  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)
 }
 
 export async function getRun(ctx: Ctx, runId: string, actor: Actor): Promise<Run> {
@@ -308,61 +361,4 @@ export async function cancelRun(ctx: Ctx, runId: string, actor: Actor): Promise<
     hint('cancellations')
     hint(`run ${run.id}`)
   })
-}
-
-export function toRunItem(run: RunRecord & { facts: RunFacts }): Run {
-  const { facts } = run
-  return {
-    run_id: run.id,
-    task_id: run.id,
-    title: run.title,
-    state: run.state,
-    execution_location: run.executionLocation,
-    prompt: run.prompt,
-    created_at: run.createdAt.toISOString(),
-    updated_at: run.updatedAt.toISOString(),
-    started_at: run.startedAt?.toISOString() ?? null,
-    finished_at: run.endedAt?.toISOString() ?? null,
-    ...(run.statusMessage === null
-      ? {}
-      : {
-          status_message: {
-            message: run.statusMessage,
-            ...(run.errorCode === null ? {} : { error_code: run.errorCode }),
-          },
-        }),
-    source: run.source,
-    creator:
-      run.createdByUser === null
-        ? { type: 'service_account', uid: run.createdByKey ?? run.teamId, display_name: facts.keyName ?? 'team key' }
-        : {
-            type: 'user',
-            uid: run.createdByUser,
-            display_name: facts.creatorName ?? '',
-            ...(facts.creatorEmail === null ? {} : { email: facts.creatorEmail }),
-          },
-    scope:
-      run.scope === 'team' ? { type: 'Team', uid: run.teamId } : { type: 'User', uid: run.createdByUser ?? run.teamId },
-    request_usage: requestUsage(facts.usage),
-    usage: facts.usage,
-    agent_config: run.config,
-    conversation_id: run.conversationId,
-    ...(run.parentRunId === null ? {} : { parent_run_id: run.parentRunId }),
-    is_sandbox_running: facts.hasLiveExecution,
-    is_run_type_cancellable: true,
-    artifacts: [],
-    last_event_sequence: facts.lastSeq,
-  }
-}
-
-/** The reference's shape: every token that was read, cached or not. */
-function requestUsage(usage: RunFacts['usage']): Run['request_usage'] {
-  const input = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-  return {
-    total_tokens: input + usage.output_tokens,
-    input_tokens: input,
-    output_tokens: usage.output_tokens,
-    requests: usage.requests,
-    ...(usage.cost_usd === undefined ? {} : { inference_cost: usage.cost_usd }),
-  }
 }

@@ -4,12 +4,12 @@ import { appendEvents } from '../store/session-log.ts'
 
 /** Events that the control plane itself writes. */
 type ServerEvent = {
-  [T in 'run_state' | 'user_message' | 'setup_step' | 'notice']: {
+  [T in 'run_state' | 'user_message' | 'setup_step' | 'notice' | 'artifact']: {
     type: T
     data: SessionEventData[T]
     executionId?: string
   }
-}['run_state' | 'user_message' | 'setup_step' | 'notice']
+}['run_state' | 'user_message' | 'setup_step' | 'notice' | 'artifact']
 
 /** Appends the server's own events and answers the `seq` of the last. The caller holds the run's lock, and the execution's where it changed one. */
 export async function appendServerEvents(tx: Tx, runId: string, events: ServerEvent[]): Promise<number> {

@@ -12,6 +12,7 @@ import {
 import { v7 as uuidv7 } from 'uuid'
 import { insertCommand } from '../store/commands.ts'
 import type { Tx } from '../store/database.ts'
+import { updateSetupFailed } from '../store/environments.ts'
 import {
   type ExecutionRecord,
   findCurrentExecutionForUpdate,
@@ -24,10 +25,11 @@ import {
   findNextTurnNumber,
   findOpenTurn,
   insertTurn,
-  updateOpenTurnsCancelled,
+  updateOpenTurnsEnded,
   updateTurnOutcome,
 } from '../store/turns.ts'
 import type { Topic } from './context.ts'
+import { recordMove } from './run-events.ts'
 import { appendServerEvents, storableText } from './session-log.ts'
 
 /**
@@ -51,6 +53,8 @@ interface Move {
 export async function moveRun(tx: Tx, hint: Hint, run: RunRecord, move: Move): Promise<RunRecord> {
   if (!mayFollow(run.state, move.state))
     throw new Error(`run ${run.id} cannot go from ${run.state} to ${move.state}: the table of run states forbids it`)
+  if (move.state === 'QUEUED' && run.executionLocation === 'LOCAL')
+    throw new Error(`run ${run.id} is a local one: no worker may get it`)
   const message = storableText(move.message)
   const moved = await updateRunState(tx, run.id, {
     state: move.state,
@@ -67,6 +71,7 @@ export async function moveRun(tx: Tx, hint: Hint, run: RunRecord, move: Move): P
       data: { state: move.state, message, ...(move.errorCode ? { error_code: move.errorCode } : {}) },
     },
   ])
+  await recordMove(tx, hint, moved, move.executionId)
   hint(`run ${run.id}`)
   if (move.state === 'QUEUED') hint(`queue ${run.teamId} ${run.workerHost ?? ''}`)
   return moved
@@ -95,6 +100,9 @@ export async function endTurn(
   if (!(await updateTurnOutcome(tx, turn.id, end.outcome, storableText(end.message), end.errorCode ?? null)))
     return false
   if (execution) await updateExecutionOutcome(tx, execution.id, end.outcome)
+  // An outcome that came before the agent heard of the cancel stands; what was asked after that turn is cancelled all the same.
+  const isCancel = end.outcome === 'CANCELLED' || run.cancelRequestedAt !== null
+  if (isCancel) await cancelWhatWaits(tx, run.id, turn.id)
   const moved = await moveRun(tx, hint, run, {
     state: end.outcome,
     message: end.message,
@@ -102,14 +110,26 @@ export async function endTurn(
     failureReason: end.failureReason ?? null,
     ...(execution ? { executionId: execution.id } : {}),
   })
-  // An outcome that came before the agent heard of the cancel stands; what was asked after that turn is cancelled all the same.
-  if (end.outcome === 'CANCELLED' || run.cancelRequestedAt) {
-    await updateOpenTurnsCancelled(tx, run.id, 'Cancelled by user.')
-    return true
-  }
+  if (run.environmentId !== null && end.errorCode === 'environment_setup_failed')
+    await updateSetupFailed(tx, run.environmentId, true)
+  if (isCancel) return true
   await turnMessagesIntoTurns(tx, run.id, turn.id)
   if (await findOpenTurn(tx, run.id)) await goOnWithNextTurn(tx, hint, moved)
   return true
+}
+
+/** Ends what nobody had begun, and says so: nothing that a person said is dropped in silence. */
+async function cancelWhatWaits(tx: Tx, runId: string, endedTurnId: string): Promise<void> {
+  const turns = await updateOpenTurnsEnded(tx, runId, { outcome: 'CANCELLED', message: 'Cancelled by user.' })
+  const unread = await listOpenMessages(tx, endedTurnId)
+  const count = turns.length + unread.length
+  if (count === 0) return
+  const dropped = `The cancel drops ${count === 1 ? '1 message' : `${count} messages`} that the agent had not taken up.`
+  const ended =
+    turns.length === 0
+      ? ''
+      : ` Cancelled before it began: ${turns.length === 1 ? 'turn' : 'turns'} ${turns.join(', ')}.`
+  await appendServerEvents(tx, runId, [{ type: 'notice', data: { level: 'info', text: dropped + ended } }])
 }
 
 /** What was said to a turn too late for it is asked as turns of their own: nothing that a person said is lost. */
@@ -124,11 +144,26 @@ async function turnMessagesIntoTurns(tx: Tx, runId: string, turnId: string): Pro
   )
 }
 
-/** A run at rest has something to do again: its live agent is woken for it, else it queues. */
+/** Nobody performs these turns any more: the only agent that a local run has is gone. They share its end, and the log names them. */
+async function endTurnsOfGoneAgent(tx: Tx, run: RunRecord): Promise<RunRecord> {
+  const message = `The agent on ${run.host} has ended, and no worker goes on with a local run.`
+  const turns = await updateOpenTurnsEnded(tx, run.id, {
+    outcome: 'ERROR',
+    message,
+    errorCode: 'resource_unavailable',
+  })
+  const text = `${message} Not begun: ${turns.length === 1 ? 'turn' : 'turns'} ${turns.join(', ')}.`
+  await appendServerEvents(tx, run.id, [{ type: 'notice', data: { level: 'warning', text } }])
+  return run
+}
+
+/** A run at rest has something to do again: its live agent is woken for it, else it queues. A local run never queues. */
 export async function goOnWithNextTurn(tx: Tx, hint: Hint, run: RunRecord): Promise<RunRecord> {
-  await updateRunReopened(tx, run.id)
   const execution = await findCurrentExecutionForUpdate(tx, run.id)
-  if (!execution?.helloAt || !isLive(execution.state)) {
+  const hasAgent = execution?.helloAt && isLive(execution.state)
+  if (!hasAgent && run.executionLocation === 'LOCAL') return endTurnsOfGoneAgent(tx, run)
+  await updateRunReopened(tx, run.id)
+  if (!hasAgent) {
     // An agent that never said hello gets no turn; while its execution lives, no other one could begin.
     if (execution) await updateExecutionEnded(tx, execution.id, { state: 'ended', message: 'It never said hello.' })
     return moveRun(tx, hint, run, { state: 'QUEUED', message: waitsForWorker })
@@ -137,7 +172,8 @@ export async function goOnWithNextTurn(tx: Tx, hint: Hint, run: RunRecord): Prom
   hint(`commands ${execution.id}`)
   return moveRun(tx, hint, run, {
     state: 'INPROGRESS',
-    message: 'The agent goes on with the next message.',
+    // Not more than is known: an agent that is gone never takes it.
+    message: 'The agent is told of the next message.',
     executionId: execution.id,
   })
 }
@@ -146,7 +182,7 @@ const waitsForWorker = 'Waiting for a worker with a free slot.'
 
 /**
  * The execution is over, and the open turn is one that it had never begun: it only rested when the message came. The message waits for the next
- * one; that is no failure, and no retry. Answers whether it was so.
+ * one; that is no failure, and no retry. Answers whether it was so. A run that waits already keeps its place, whatever became of the execution.
  */
 export async function requeueUnbegunTurn(
   tx: Tx,
@@ -154,6 +190,11 @@ export async function requeueUnbegunTurn(
   run: RunRecord,
   execution: ExecutionRecord,
 ): Promise<boolean> {
+  if (run.executionLocation === 'LOCAL') return false
+  if (run.state === 'QUEUED' && !run.cancelRequestedAt) {
+    hint(`queue ${run.teamId} ${run.workerHost ?? ''}`)
+    return true
+  }
   const turn = await findOpenTurn(tx, run.id)
   // An execution that was never heard of was made for this turn.
   if (!turn || !execution.helloAt || turn.executionId === execution.id || run.cancelRequestedAt) return false
@@ -193,10 +234,12 @@ export async function endWithoutOutcome(
   if (run.cancelRequestedAt) return endCancelled(tx, hint, run, execution)
   if (!(await findOpenTurn(tx, run.id))) return
   const spec = failureSpec(failure.reason)
-  const sentence = [spec.meaning, failure.detail].filter(Boolean).join(' ')
+  const isLocal = run.executionLocation === 'LOCAL'
+  // Leases mean nothing to whoever started an agent by hand.
+  const sentence = isLocal ? failure.detail : [spec.meaning, failure.detail].filter(Boolean).join(' ')
   const tried = run.retries[failure.reason] ?? 0
-  // Unmanaged runs belong to whoever started them: the server never starts one again.
-  if (failure.mayRetry && tried < spec.retries && run.executionLocation === 'REMOTE') {
+  // Local runs belong to whoever started them: the server never starts one again.
+  if (failure.mayRetry && tried < spec.retries && !isLocal) {
     await moveRun(tx, hint, run, {
       state: 'QUEUED',
       message: `Trying again (${tried + 1} of ${spec.retries}). ${sentence}`,

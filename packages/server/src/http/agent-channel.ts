@@ -16,7 +16,7 @@ import { type AppEnv, allow, createRouter } from './router.ts'
 /** Four times what an agent puts into a batch: escapes make JSON longer, and a batch must never be refused for its size. */
 const maxBatchBytes = 16 * 1024 * 1024
 
-/** Bundles are limited by the workspace limit, output and conversations by this. */
+/** Bundles and output are limited by their own limits, where those are larger; conversations and artifacts by this. */
 const minBlobBytes = 256 * 1024 * 1024
 
 async function readJson(c: Context): Promise<unknown> {
@@ -68,7 +68,8 @@ export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
 
   router.post('/agent-channel/blobs', agentOnly, async (c) => {
     const { runId, executionId } = executionOf(c)
-    const maxBytes = Math.max(minBlobBytes, ctx.config.agent.workspaceMaxBytes)
+    const { workspaceMaxBytes, outputMaxBytes } = ctx.config.agent
+    const maxBytes = Math.max(minBlobBytes, workspaceMaxBytes, outputMaxBytes)
     try {
       if (Number(c.req.header('content-length') ?? 0) > maxBytes) throw new BlobTooLarge()
       const blob = await insertBlob(

@@ -1,36 +1,44 @@
 import { AppError, describeError, type ErrorCode, errorSpecs } from '@openoz/protocol'
 import { Hono } from 'hono'
-import { bodyLimit } from 'hono/body-limit'
 import type { Ctx } from '../domain/context.ts'
 import type { ModelCatalog } from '../llm/catalog.ts'
+import { RunEventFeed } from '../sockets/run-event-feed.ts'
 import { RunTails } from '../sockets/run-tails.ts'
 import { agentChannelRoutes } from './agent-channel.ts'
+import { agentRoutes } from './agents.ts'
 import { apiKeyRoutes } from './api-keys.ts'
+import { artifactRoutes } from './artifacts.ts'
+import { attachmentRoutes } from './attachments.ts'
+import { limitBody, limitsItself, maxBodyBytes } from './body-limits.ts'
 import { conversationRoutes } from './conversations.ts'
+import { downloadRoutes } from './downloads.ts'
+import { environmentRoutes } from './environments.ts'
 import { eventRoutes } from './events.ts'
+import { localRunRoutes } from './local-runs.ts'
 import { modelRoutes } from './models.ts'
 import { addOpenApiDocument } from './openapi.ts'
 import { createRouter, problemResponse } from './router.ts'
+import { runEventRoutes } from './run-events.ts'
+import { runMessageRoutes } from './run-messages.ts'
 import { runRoutes } from './runs.ts'
 import { workerRoutes } from './workers.ts'
-
-/** Prompts have a limit of their own below this one, so that they are refused in words about prompts. */
-const maxBodyBytes = 8 * 1024 * 1024
 
 /** Everything under /api/v1, and the pages of errors. `stopping` ends the streams. */
 export function createApp(ctx: Ctx, deps: { catalog: ModelCatalog; version: string; stopping: AbortSignal }): Hono {
   const api = createRouter(ctx)
-  const limit = bodyLimit({
-    maxSize: maxBodyBytes,
-    onError: () => {
-      throw new AppError('body_too_large', { maxBytes: maxBodyBytes })
-    },
-  })
-  // The agent channel has limits of its own: blobs are streams, and a batch must never be refused.
-  api.use((c, next) => (c.req.path.includes('/agent-channel/') ? next() : limit(c, next)))
+  const limit = limitBody(maxBodyBytes)
+  api.use((c, next) => (limitsItself(c.req.path) ? next() : limit(c, next)))
   api.route('/', runRoutes(ctx))
+  api.route('/', localRunRoutes(ctx))
   api.route('/', conversationRoutes(ctx))
   api.route('/', eventRoutes(ctx, new RunTails(ctx), deps.stopping))
+  api.route('/', environmentRoutes(ctx))
+  api.route('/', runEventRoutes(ctx, new RunEventFeed(ctx), deps.stopping))
+  api.route('/', runMessageRoutes(ctx))
+  api.route('/', artifactRoutes(ctx))
+  api.route('/', attachmentRoutes(ctx))
+  api.route('/', downloadRoutes(ctx))
+  api.route('/', agentRoutes(ctx))
   api.route('/', modelRoutes(ctx, deps.catalog))
   api.route('/', workerRoutes(ctx))
   api.route('/', apiKeyRoutes(ctx))

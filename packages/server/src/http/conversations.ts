@@ -1,8 +1,26 @@
 import { z } from '@hono/zod-openapi'
-import { conversationResponse } from '@openoz/protocol/schemas'
+import type { ForkedConversation } from '@openoz/protocol'
+import {
+  conversationRedirect,
+  conversationResponse,
+  conversationTitle,
+  forkConversationRequest,
+  forkConversationResponse,
+  renameConversationRequest,
+  sessionRedirect,
+} from '@openoz/protocol/schemas'
+import { actorLabel } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
+import {
+  forkConversation,
+  renameConversation,
+  whereConversationLives,
+  whereSessionWent,
+} from '../domain/conversation-forks.ts'
 import { readConversation, readRunConversation } from '../domain/conversations.ts'
+import { doOnce } from '../domain/idempotency.ts'
 import { openTranscriptLink, transcriptJson, transcriptLink } from '../domain/transcripts.ts'
+import { requestIdentity } from './request-identity.ts'
 import { allow, createRouter, describe } from './router.ts'
 
 export function conversationRoutes(ctx: Ctx) {
@@ -34,6 +52,86 @@ export function conversationRoutes(ctx: Ctx) {
       errors: [404],
     }),
     async (c) => jsonStream(await readConversation(ctx, c.req.valid('param').conversationId, c.get('actor'))) as never,
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'post',
+      path: '/agent/conversations/{conversationId}/fork',
+      operationId: 'forkConversation',
+      action: 'conversation.change',
+      summary: 'Copy a conversation as it is now; runs go on in the copy by its id',
+      request: {
+        params: z.object({ conversationId: z.string() }),
+        body: { required: true, content: { 'application/json': { schema: forkConversationRequest } } },
+      },
+      success: { status: 200, body: forkConversationResponse },
+      errors: [400, 404, 409, 413, 415],
+    }),
+    async (c) => {
+      const actor = c.get('actor')
+      const { conversationId } = c.req.valid('param')
+      const answer = await doOnce(
+        ctx,
+        { ...(await requestIdentity(c)), owner: actorLabel(actor), route: `conversation.fork ${conversationId}` },
+        {
+          plan: async () => c.req.valid('json'),
+          act: async (tx, _hint, { title }) => ({
+            status: 200,
+            body: { forked_conversation_id: await forkConversation(tx, { conversationId, title }, actor) },
+          }),
+        },
+      )
+      return c.json(answer.body as ForkedConversation, 200)
+    },
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'post',
+      path: '/agent/conversations/{conversationId}/rename',
+      operationId: 'renameConversation',
+      action: 'conversation.change',
+      summary: 'Give a conversation a title',
+      request: {
+        params: z.object({ conversationId: z.string() }),
+        body: { required: true, content: { 'application/json': { schema: renameConversationRequest } } },
+      },
+      success: { status: 200, body: conversationTitle },
+      errors: [400, 404, 413, 415],
+    }),
+    async (c) => {
+      const { conversationId } = c.req.valid('param')
+      return c.json(await renameConversation(ctx, { conversationId, ...c.req.valid('json') }, c.get('actor')), 200)
+    },
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/agent/sessions/{sessionUuid}/redirect',
+      operationId: 'getSessionRedirect',
+      action: 'public',
+      summary: 'The conversation of a session that is over',
+      request: { params: z.object({ sessionUuid: z.string() }) },
+      success: { status: 200, body: sessionRedirect },
+      errors: [],
+    }),
+    async (c) => c.json(await whereSessionWent(ctx, c.req.valid('param').sessionUuid), 200),
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'get',
+      path: '/agent/conversations/{conversationId}/redirect',
+      operationId: 'getConversationRedirect',
+      action: 'public',
+      summary: 'The session that is live in a conversation',
+      request: { params: z.object({ conversationId: z.string() }) },
+      success: { status: 200, body: conversationRedirect },
+      errors: [],
+    }),
+    async (c) => c.json(await whereConversationLives(ctx, c.req.valid('param').conversationId), 200),
   )
 
   // Neither answers JSON of its own, so plain routes; the document has them from `http/openapi.ts`.

@@ -1,8 +1,17 @@
 import type { OpenAPIHono } from '@hono/zod-openapi'
-import { problem } from '@openoz/protocol/schemas'
+import {
+  problem,
+  streamRunEventsQuery,
+  uploadArtifactQuery,
+  uploadArtifactResponse,
+  uploadAttachmentResponse,
+} from '@openoz/protocol/schemas'
+import type { z } from 'zod'
 import type { AppEnv } from './router.ts'
 
 interface RawRoute {
+  /** Default: get. */
+  method?: 'get' | 'post' | 'put'
   path: string
   operationId: string
   summary: string
@@ -11,6 +20,10 @@ interface RawRoute {
   parameters: string[]
   /** Parameters that stand for a key. */
   query?: string[]
+  /** Other parameters. */
+  accepts?: z.ZodObject
+  /** What it answers, where that is JSON after all; its body is a file. */
+  uploads?: { status: 200 | 201; answer: z.ZodType }
 }
 
 /** Routes that answer raw bytes or streams: no JSON schema can make them, so the document gets them from here. */
@@ -21,6 +34,14 @@ const rawRoutes: RawRoute[] = [
     summary: 'The session log as server-sent events, live; ends with `event: end`',
     contentType: 'text/event-stream',
     parameters: ['runId'],
+  },
+  {
+    path: '/agent/events/stream',
+    operationId: 'streamAgentEvents',
+    summary: 'The events over all runs as server-sent events, live; the header Last-Event-ID goes before `since`',
+    contentType: 'text/event-stream',
+    parameters: [],
+    accepts: streamRunEventsQuery,
   },
   {
     path: '/agent/runs/{runId}/workspace/{number}/bundle',
@@ -50,6 +71,32 @@ const rawRoutes: RawRoute[] = [
     parameters: ['runId'],
     query: ['expires', 'signature'],
   },
+  {
+    method: 'post',
+    path: '/agent/artifacts',
+    operationId: 'uploadArtifact',
+    summary: 'Add a file, which is the body, to what a run or a conversation’s newest run made; up to 100 MB',
+    parameters: [],
+    accepts: uploadArtifactQuery,
+    uploads: { status: 201, answer: uploadArtifactResponse },
+  },
+  {
+    method: 'put',
+    path: '/agent/attachments/{attachmentId}',
+    operationId: 'uploadAttachment',
+    summary: 'Where the link of a prepared attachment leads: its bytes are the body, up to 10 MB; needs no key',
+    parameters: ['attachmentId'],
+    query: ['expires', 'signature'],
+    uploads: { status: 200, answer: uploadAttachmentResponse },
+  },
+  {
+    path: '/agent/downloads/{blobId}',
+    operationId: 'downloadFile',
+    summary: 'Where links to artifacts, attachments and saved work lead; needs no key',
+    contentType: 'application/octet-stream',
+    parameters: ['blobId'],
+    query: ['filename', 'expires', 'signature'],
+  },
 ]
 
 /** Writes the document's route: everything that the schemas validate, and the raw routes. */
@@ -58,12 +105,16 @@ export function addOpenApiDocument(api: OpenAPIHono<AppEnv>, version: string): v
   for (const route of rawRoutes) {
     const [status, success] = successOf(route)
     api.openAPIRegistry.registerPath({
-      method: 'get',
+      method: route.method ?? 'get',
       path: route.path,
       operationId: route.operationId,
       summary: route.summary,
       security: route.query ? [] : [{ bearer: [] }],
       parameters: [...parametersIn('path', route.parameters), ...parametersIn('query', route.query ?? [])],
+      request: {
+        ...(route.accepts && { query: route.accepts }),
+        ...(route.uploads && { body: { required: true, content: { 'application/octet-stream': { schema: file } } } }),
+      },
       responses: {
         [status]: success,
         404: { description: 'A problem document.', content: { 'application/problem+json': { schema: problem } } },
@@ -86,9 +137,13 @@ function parametersIn(place: 'path' | 'query', names: string[]) {
   return names.map((name) => ({ name, in: place, required: true, schema: { type: 'string' as const } }))
 }
 
-function successOf({ contentType }: RawRoute): [number, { description: string; content?: ContentObject }] {
-  if (contentType === undefined) return [302, { description: 'The `Location` header has the link.' }]
-  return [200, { description: 'Done.', content: { [contentType]: { schema: { type: 'string' } } } }]
-}
+const file = { type: 'string', format: 'binary' } as const
 
-type ContentObject = Record<string, { schema: { type: 'string' } }>
+function successOf({ contentType, uploads }: RawRoute) {
+  if (uploads) {
+    const content = { 'application/json': { schema: uploads.answer } }
+    return [uploads.status, { description: 'Done.', content }] as const
+  }
+  if (contentType === undefined) return [302, { description: 'The `Location` header has the link.' }] as const
+  return [200, { description: 'Done.', content: { [contentType]: { schema: { type: 'string' as const } } } }] as const
+}

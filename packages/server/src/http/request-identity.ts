@@ -6,6 +6,11 @@ const maxKeyLength = 255
 
 /** How a creating request names itself: `Idempotency-Key`, or the retry counter of the published SDKs. */
 export async function requestIdentity(c: Context): Promise<RequestIdentity> {
+  return { ...requestName(c), body: await c.req.text() }
+}
+
+/** The same where the body is a stream. */
+export function requestName(c: Context): Omit<RequestIdentity, 'body'> {
   const retryCount = c.req.header('x-stainless-retry-count')
   const key = c.req.header('idempotency-key')
   // Cut, two different keys could become the same one.
@@ -17,6 +22,5 @@ export async function requestIdentity(c: Context): Promise<RequestIdentity> {
     // An empty one names nothing.
     key: key || undefined,
     sdkRetryCount: retryCount === undefined || Number.isNaN(Number(retryCount)) ? undefined : Number(retryCount),
-    body: await c.req.text(),
   }
 }

@@ -5,8 +5,9 @@ import type { Context, MiddlewareHandler } from 'hono'
 import type { z } from 'zod'
 import { type Actor, authenticate } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
-import { type Action, assertMay } from '../domain/permissions.ts'
+import { type Action, assertMay, assertOfTeam } from '../domain/permissions.ts'
 import { bearerToken } from '../sockets/worker-socket.ts'
+import { limitBody, maxBodyBytes as usualBodyBytes } from './body-limits.ts'
 import { invalidRequest, problemAnswer, toProblem } from './problems.ts'
 
 /** What a request carries once its route is known. */
@@ -31,6 +32,7 @@ export function problemResponse(ctx: Ctx, c: Context, error: unknown): Response 
 export function allow(ctx: Ctx, action: Action): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const actor = await authenticate(ctx, bearerToken(c.req.header('authorization')))
+    assertOfTeam(actor, c.req.header('x-warp-team-uid'))
     assertMay(actor, action)
     c.set('actor', actor)
     await next()
@@ -52,29 +54,48 @@ const jsonOnly: MiddlewareHandler<AppEnv> = async (c, next) => {
 
 type Described = Omit<RouteConfig, 'responses' | 'middleware' | 'security' | 'operationId'>
 
+interface Description<Body extends z.ZodType, Status extends 200 | 201 | 204> {
+  operationId: string
+  /** `public`: needs no key, and gets no actor. */
+  action: Action | 'public'
+  /** Without a body: 204. */
+  success: { status: Status; body?: Body }
+  errors: number[]
+  /** Default: 8 MiB. */
+  maxBodyBytes?: number
+}
+
 /** A JSON route: its schemas are its validation and its place in the OpenAPI document. `errors` are the refusals of its own. */
-export function describe<Route extends Described, Body extends z.ZodType, Status extends 200 | 201>(
+export function describe<Route extends Described, Body extends z.ZodType, Status extends 200 | 201 | 204>(
   ctx: Ctx,
-  options: Route & { operationId: string; action: Action; success: { status: Status; body: Body }; errors: number[] },
+  options: Route & Description<Body, Status>,
 ) {
-  const { action, success, errors, ...route } = options
+  const { action, success, errors, maxBodyBytes = usualBodyBytes, ...route } = options
+  const checks = [jsonOnly, limitBody(maxBodyBytes)]
   return createRoute({
     ...route,
     'x-action': action,
     // Who asks comes before what is asked: a wrong key is 401, whatever the body.
-    middleware: [allow(ctx, action), jsonOnly],
-    security: [{ bearer: [] }],
+    middleware: action === 'public' ? checks : [allow(ctx, action), ...checks],
+    security: action === 'public' ? [] : [{ bearer: [] }],
     // Typed as the success alone: refusals are thrown, and made by `problemResponse`.
     responses: {
-      [success.status]: { description: 'Done.', content: { 'application/json': { schema: success.body } } },
-      ...refusals(errors),
+      [success.status]: {
+        description: 'Done.',
+        ...(success.body && { content: { 'application/json': { schema: success.body } } }),
+      },
+      ...(action === 'public' ? refusalsOf(errors) : refusals(errors)),
     } as Record<Status, { description: string; content: { 'application/json': { schema: Body } } }>,
   })
 }
 
-/** The problem document as the answer of these statuses, and of 401, 403, 500 and 503, which every route may give. */
+/** The problem document as the answer of these statuses, and of 401, 403, 500 and 503, which every route with an actor may give. */
 export function refusals(statuses: number[]) {
-  const all = [...new Set([401, 403, ...statuses, 500, 503])].sort((a, b) => a - b)
+  return refusalsOf([401, 403, ...statuses])
+}
+
+function refusalsOf(statuses: number[]) {
+  const all = [...new Set([...statuses, 500, 503])].sort((a, b) => a - b)
   return Object.fromEntries(
     all.map((status) => [
       status,

@@ -1,5 +1,5 @@
 import { z } from '@hono/zod-openapi'
-import { AppError, type FollowUpMode, type RunSource } from '@openoz/protocol'
+import { AppError, type FollowUpMode } from '@openoz/protocol'
 import {
   createRunRequest,
   createRunResponse,
@@ -10,7 +10,6 @@ import {
   listRunsQuery,
   listRunsResponse,
   runItem,
-  runSources,
   whyResponse,
   workspaceResponse,
 } from '@openoz/protocol/schemas'
@@ -19,14 +18,22 @@ import type { Ctx } from '../domain/context.ts'
 import { listExecutions } from '../domain/executions.ts'
 import { followUp } from '../domain/follow-ups.ts'
 import { doOnce } from '../domain/idempotency.ts'
-import { cancelRun, createRun, getRun, listRuns, planFork, planRun, requirePrompt, requireRun } from '../domain/runs.ts'
+import { cancelRun, createRun, getRun, listRuns, planFork, planRun, requireRun, requireText } from '../domain/runs.ts'
 import { explainRun } from '../domain/why.ts'
 import { findBlob, readBlob } from '../store/blobs.ts'
 import { findLastWorkspace } from '../store/checkpoints.ts'
+import { maxBodyWithAttachmentsBytes } from './body-limits.ts'
+import { foldDeepObject } from './deep-object.ts'
 import { requestIdentity } from './request-identity.ts'
 import { allow, createRouter, describe } from './router.ts'
+import { runSourceOf } from './run-source.ts'
 
 const runId = z.object({ runId: z.string() })
+
+const listRunsParameters = z
+  .unknown()
+  .transform((query) => foldDeepObject(query, 'metadata'))
+  .pipe(listRunsQuery)
 
 export function runRoutes(ctx: Ctx) {
   const router = createRouter(ctx)
@@ -46,11 +53,12 @@ export function runRoutes(ctx: Ctx) {
         request: { body: { required: true, content: { 'application/json': { schema: createRunRequest } } } },
         success: { status: 200, body: createRunResponse },
         errors: [400, 404, 409, 413, 415, 422],
+        maxBodyBytes: maxBodyWithAttachmentsBytes,
       }),
       async (c) => {
         const actor = c.get('actor')
         const identity = await requestIdentity(c)
-        const source = sourceOf(c.req.header('x-oz-api-source'))
+        const source = runSourceOf(c)
         const answer = await doOnce(
           ctx,
           { ...identity, owner: actorLabel(actor), route: 'run.create' },
@@ -64,33 +72,43 @@ export function runRoutes(ctx: Ctx) {
     )
   }
 
-  router.openapi(
-    describe(ctx, {
-      method: 'get',
-      path: '/agent/runs',
-      operationId: 'listRuns',
-      action: 'run.read',
-      summary: 'List runs',
-      request: { query: listRunsQuery },
-      success: { status: 200, body: listRunsResponse },
-      errors: [400, 404],
-    }),
-    async (c) => c.json(await listRuns(ctx, c.req.valid('query'), c.get('actor')), 200),
-  )
+  for (const [path, operationId] of [
+    ['/agent/runs', 'listRuns'],
+    ['/agent/tasks', 'listTasks'],
+  ] as const) {
+    router.openapi(
+      describe(ctx, {
+        method: 'get',
+        path,
+        operationId,
+        action: 'run.read',
+        summary: 'List runs',
+        request: { query: listRunsParameters },
+        success: { status: 200, body: listRunsResponse },
+        errors: [400, 404],
+      }),
+      async (c) => c.json(await listRuns(ctx, c.req.valid('query'), c.get('actor')), 200),
+    )
+  }
 
-  router.openapi(
-    describe(ctx, {
-      method: 'get',
-      path: '/agent/runs/{runId}',
-      operationId: 'getRun',
-      action: 'run.read',
-      summary: 'Get a run',
-      request: { params: runId },
-      success: { status: 200, body: runItem },
-      errors: [404],
-    }),
-    async (c) => c.json(await getRun(ctx, c.req.valid('param').runId, c.get('actor')), 200),
-  )
+  for (const [path, operationId] of [
+    ['/agent/runs/{runId}', 'getRun'],
+    ['/agent/tasks/{runId}', 'getTask'],
+  ] as const) {
+    router.openapi(
+      describe(ctx, {
+        method: 'get',
+        path,
+        operationId,
+        action: 'run.read',
+        summary: 'Get a run',
+        request: { params: runId },
+        success: { status: 200, body: runItem },
+        errors: [404],
+      }),
+      async (c) => c.json(await getRun(ctx, c.req.valid('param').runId, c.get('actor')), 200),
+    )
+  }
 
   router.openapi(
     describe(ctx, {
@@ -114,7 +132,7 @@ export function runRoutes(ctx: Ctx) {
         ctx,
         { ...(await requestIdentity(c)), owner: actorLabel(actor), route: `run.follow-up ${run.id}` },
         {
-          plan: async () => requirePrompt(message),
+          plan: async () => requireText(message, 'message'),
           act: async (tx, hint) => ({
             status: 200,
             body: await followUp(tx, hint, { runId: run.id, message, mode: followUpMode(mode) }, actor),
@@ -142,7 +160,7 @@ export function runRoutes(ctx: Ctx) {
     async (c) => {
       const actor = c.get('actor')
       const { runId } = c.req.valid('param')
-      const source = sourceOf(c.req.header('x-oz-api-source'))
+      const source = runSourceOf(c)
       const answer = await doOnce(
         ctx,
         { ...(await requestIdentity(c)), owner: actorLabel(actor), route: `run.fork ${runId}` },
@@ -191,7 +209,7 @@ export function runRoutes(ctx: Ctx) {
     }),
     async (c) => {
       const run = await requireRun(ctx, c.req.valid('param').runId, c.get('actor'))
-      return c.json({ executions: await listExecutions(ctx, run.id) }, 200)
+      return c.json({ executions: await listExecutions(ctx, run) }, 200)
     },
   )
 
@@ -268,9 +286,4 @@ export function runRoutes(ctx: Ctx) {
 /** The SDKs' own modes mean what a queued message does here. */
 function followUpMode(mode: z.output<typeof followUpRequest>['mode']): FollowUpMode {
   return mode === 'steer' || mode === 'interrupt' ? mode : 'queue'
-}
-
-/** The client says where it stands; anything unknown is the plain API. */
-function sourceOf(header: string | undefined): RunSource {
-  return (runSources as readonly string[]).includes(header ?? '') ? (header as RunSource) : 'API'
 }

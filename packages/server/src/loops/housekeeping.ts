@@ -1,9 +1,11 @@
 import type { Ctx } from '../domain/context.ts'
 import { beatAndExtend, sweepLeases } from '../domain/leases.ts'
+import { numberAllRunEvents } from '../domain/run-events.ts'
 import { waitingSentence } from '../domain/why.ts'
-import { deleteUnfinishedBlobs } from '../store/blobs.ts'
+import { deleteUnfinishedBlobs, deleteUnreferencedBlobs } from '../store/blobs.ts'
 import { deleteOldIdempotencyKeys } from '../store/idempotency-keys.ts'
 import { listWaitingHosts } from '../store/queue.ts'
+import { deleteOldRunEvents } from '../store/run-events.ts'
 import { updateQueuedStatusMessages } from '../store/runs.ts'
 import { deleteStaleWorkerConnections } from '../store/workers.ts'
 import { type Loop, startLoop } from './loop.ts'
@@ -16,8 +18,17 @@ const roundMs = 2_000
 
 const idempotencyKeySeconds = 24 * 3600
 
+/** Whoever waits for runs looks more often than once a month. */
+const runEventSeconds = 30 * 24 * 3600
+
 /** No upload takes a day. */
 const unfinishedBlobSeconds = 24 * 3600
+
+/** Far past the 15 minutes in which an execution that is over may still send events that name its blobs. */
+const unreferencedBlobSeconds = 24 * 3600
+
+/** Each may have a long log to read: the others come with the next round. */
+const maxBlobExecutions = 50
 
 /** The control plane's heartbeat and what must happen although nobody asks: leases, stale rows, sentences of waiting runs. */
 export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
@@ -53,7 +64,14 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
         )
       if (round++ % 120 !== 0) return
       await deleteOldIdempotencyKeys(ctx.db, idempotencyKeySeconds)
+      await deleteOldRunEvents(ctx.db, runEventSeconds)
+      // Also where nobody reads them, so that the first reader does not wait for all of them.
+      await numberAllRunEvents(ctx.db)
       await deleteUnfinishedBlobs(ctx.db, unfinishedBlobSeconds)
+      await deleteUnreferencedBlobs(ctx.db, {
+        overForSeconds: unreferencedBlobSeconds,
+        maxExecutions: maxBlobExecutions,
+      })
     },
   })
   return [heartbeat, sweeping, tidying]

@@ -14,7 +14,8 @@ export interface BlobRecord {
 export interface NewBlob {
   id: string
   runId: string
-  executionId: string
+  /** null: no execution sent it, so it stays as long as its run. */
+  executionId: string | null
   contentType: string
   maxBytes: number
 }
@@ -28,7 +29,11 @@ const noHash = Buffer.alloc(0)
  * Stores a stream in chunks. Rejects with BlobTooLarge past `maxBytes`. No connection is held while the sender takes its time: a blob of more than
  * one chunk is begun without a hash, and nobody finds it before it has one. What an upload that broke off has written is removed.
  */
-export async function insertBlob(db: Database, blob: NewBlob, body: AsyncIterable<Uint8Array>): Promise<BlobRecord> {
+export async function insertBlob(
+  db: Database,
+  blob: NewBlob,
+  body: AsyncIterable<Uint8Array>,
+): Promise<BlobRecord & { sha256: Buffer }> {
   const hash = createHash('sha256')
   let sizeBytes = 0
   let count = 0
@@ -48,15 +53,27 @@ export async function insertBlob(db: Database, blob: NewBlob, body: AsyncIterabl
       if (count === 0) await insertBlobRow(tx, blob, sizeBytes, sha256)
       else await tx.query('update blobs set size_bytes = $2, sha256 = $3 where id = $1', [blob.id, sizeBytes, sha256])
     })
+    return { id: blob.id, runId: blob.runId, contentType: blob.contentType, sizeBytes, sha256 }
   } catch (error) {
     // Should this fail too, housekeeping does it.
     if (count > 0 || last) await db.query('delete from blobs where id = $1', [blob.id]).catch(() => {})
     throw error
   }
-  return { id: blob.id, runId: blob.runId, contentType: blob.contentType, sizeBytes }
 }
 
-async function insertBlobRow(db: Queryable, blob: NewBlob, sizeBytes: number, sha256: Buffer): Promise<void> {
+/** Bytes that are in memory anyway, as part of a transaction. */
+export async function insertBytes(tx: Tx, blob: Omit<NewBlob, 'maxBytes'>, bytes: Buffer): Promise<void> {
+  await insertBlobRow(tx, blob, bytes.byteLength, createHash('sha256').update(bytes).digest())
+  for (let number = 0; number * chunkBytes < bytes.byteLength; number++)
+    await insertChunk(tx, blob.id, number, bytes.subarray(number * chunkBytes, (number + 1) * chunkBytes))
+}
+
+async function insertBlobRow(
+  db: Queryable,
+  blob: Omit<NewBlob, 'maxBytes'>,
+  sizeBytes: number,
+  sha256: Buffer,
+): Promise<void> {
   await db.query(
     'insert into blobs (id, run_id, execution_id, content_type, size_bytes, sha256) values ($1, $2, $3, $4, $5, $6)',
     [blob.id, blob.runId, blob.executionId, blob.contentType, sizeBytes, sha256],
@@ -81,12 +98,64 @@ async function* inChunks(body: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer
   if (pendingBytes > 0) yield Buffer.concat(pending)
 }
 
+export async function deleteBlob(db: Queryable, blobId: string): Promise<void> {
+  await db.query('delete from blobs where id = $1', [blobId])
+}
+
 /** What uploads left behind whose server died with them. */
 export async function deleteUnfinishedBlobs(db: Queryable, olderThanSeconds: number): Promise<void> {
   await db.query('delete from blobs where sha256 = $1 and created_at < db_now() - make_interval(secs => $2)', [
     noHash,
     olderThanSeconds,
   ])
+}
+
+/**
+ * What nobody can name any more: sent by an execution that is over for so long that its token takes no events, and neither in a checkpoint nor in a
+ * saved workspace nor anywhere in the run's log. What is kept is marked, so that a log is read once per execution. What no execution sent (copies,
+ * attachments, artifacts that people added) goes with what it was made for. Answers how many were removed.
+ */
+export async function deleteUnreferencedBlobs(
+  db: Queryable,
+  { overForSeconds, maxExecutions }: { overForSeconds: number; maxExecutions: number },
+): Promise<number> {
+  const { rows } = await db.query<{ id: string }>(
+    `select id from executions
+      where id in (select execution_id from blobs where not is_kept and execution_id is not null)
+        and state in ('ended', 'lost') and ended_at < db_now() - make_interval(secs => $1)
+      limit $2`,
+    [overForSeconds, maxExecutions],
+  )
+  let count = 0
+  for (const { id } of rows) count += await deleteUnreferencedBlobsOf(db, id)
+  return count
+}
+
+async function deleteUnreferencedBlobsOf(db: Queryable, executionId: string): Promise<number> {
+  const { rowCount } = await db.query(
+    `with candidate as (
+       select id, run_id from blobs where execution_id = $1 and not is_kept
+     ), mentioned as (
+       select found[1]::uuid as id
+         from session_events,
+              regexp_matches(data::text, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'gi') found
+        where run_id = (select run_id from executions where id = $1)
+     ), saved as (
+       select unnest(array[repository->>'bundle_blob_id', repository->>'diff_blob_id'])::uuid as id
+         from saved_workspaces, jsonb_array_elements(repositories) repository
+        where run_id = (select run_id from executions where id = $1)
+     ), kept as (
+       select id from candidate
+        where exists (select from checkpoints where blob_id = candidate.id)
+           or exists (select from saved where saved.id = candidate.id)
+           or exists (select from mentioned where mentioned.id = candidate.id)
+     ), marked as (
+       update blobs set is_kept = true where id in (select id from kept)
+     )
+     delete from blobs where id in (select id from candidate) and not exists (select from kept where kept.id = blobs.id)`,
+    [executionId],
+  )
+  return rowCount ?? 0
 }
 
 export async function findBlob(db: Queryable, blobId: string): Promise<BlobRecord | undefined> {
@@ -98,12 +167,17 @@ export async function findBlob(db: Queryable, blobId: string): Promise<BlobRecor
   return row && { id: row.id, runId: row.run_id, contentType: row.content_type, sizeBytes: row.size_bytes }
 }
 
-/** Whether the blob was made by a run of this run's conversation. */
+/** Whether the blob was made by a run of this run's conversation, or is what that conversation, as a copy, began with. */
 export async function isOfConversation(db: Queryable, blobId: string, runId: string): Promise<boolean> {
   const { rows } = await db.query<{ found: boolean }>(
     `select exists (
        select from blobs join runs maker on maker.id = blobs.run_id join runs reader on reader.conversation_id = maker.conversation_id
-        where blobs.id = $1 and reader.id = $2) as found`,
+        where blobs.id = $1 and reader.id = $2
+       union all
+       select from runs reader join checkpoints using (conversation_id) where reader.id = $2 and blob_id = $1
+       union all
+       select from runs reader join saved_workspaces using (conversation_id), jsonb_array_elements(repositories) repository
+        where reader.id = $2 and $1::text in (repository->>'bundle_blob_id', repository->>'diff_blob_id')) as found`,
     [blobId, runId],
   )
   return rows[0]?.found ?? false

@@ -1,6 +1,9 @@
 import type { SavedRepository } from '@openoz/protocol'
 import type { Queryable, Tx } from './database.ts'
 
+/** A run also keeps what copies of its conversation began with, until those have runs of their own. That is theirs. */
+const ofItsConversation = '(conversation_id = (select conversation_id from runs where id = $1))'
+
 export interface CheckpointRecord {
   harness: string
   format: string
@@ -43,16 +46,16 @@ export async function findLastCheckpoint(
   conversationId: string,
 ): Promise<(CheckpointRecord & { runId: string; createdAt: Date }) | undefined> {
   const { rows } = await db.query<CheckpointRow>(
-    'select * from checkpoints where conversation_id = $1 order by id desc limit 1',
+    'select * from checkpoints where conversation_id = $1 order by position desc limit 1',
     [conversationId],
   )
   return rows[0] && toCheckpoint(rows[0])
 }
 
-/** The same for a copy: nobody prunes it before the transaction's end. */
+/** The same for a copy: nobody prunes it before the transaction's end. The caller has locked the runs: a row that is pruned while it waits is none. */
 export async function findLastCheckpointForShare(tx: Tx, conversationId: string) {
   const { rows } = await tx.query<CheckpointRow>(
-    'select * from checkpoints where conversation_id = $1 order by id desc limit 1 for share',
+    'select * from checkpoints where conversation_id = $1 order by position desc limit 1 for share',
     [conversationId],
   )
   return rows[0] && toCheckpoint(rows[0])
@@ -76,14 +79,14 @@ const toCheckpoint = (row: CheckpointRow) => ({
   createdAt: row.created_at,
 })
 
-/** Each checkpoint holds the whole conversation: of a run's, only the newest is ever read. */
+/** Each checkpoint holds the whole conversation: of a run's, only the newest is ever read. The caller has locked the run. */
 export async function deleteOlderCheckpoints(tx: Tx, runId: string, newestId: string): Promise<void> {
   await tx.query(
     `with older as (
-       delete from checkpoints where run_id = $1 and id < $2 returning blob_id
+       delete from checkpoints where run_id = $1 and id <> $2 and ${ofItsConversation} returning blob_id
      )
      delete from blobs using older
-      where blobs.id = older.blob_id and not exists (select from checkpoints where blob_id = blobs.id and id >= $2)`,
+      where blobs.id = older.blob_id and not exists (select from checkpoints where blob_id = blobs.id and id = $2)`,
     [runId, newestId],
   )
 }
@@ -124,16 +127,17 @@ export async function insertSavedWorkspace(
   )
 }
 
-/** Each save holds everything since the run's base: of a run's, only the newest is ever read. */
+/** Each save holds everything since the run's base: of a run's, only the newest is ever read. The caller has locked the run. */
 export async function deleteOlderWorkspaces(tx: Tx, runId: string, newestId: string): Promise<void> {
+  // `= any (array)`, not a join: however many blobs the planner expects, each is looked up by its id.
   await tx.query(
     `with older as (
-       delete from saved_workspaces where run_id = $1 and id < $2 returning repositories
-     ), old_blobs as (
-       select jsonb_array_elements(repositories) as repository from older
+       delete from saved_workspaces where run_id = $1 and id <> $2 and ${ofItsConversation} returning repositories
      )
-     delete from blobs using old_blobs
-      where blobs.id::text in (repository->>'bundle_blob_id', repository->>'diff_blob_id')`,
+     delete from blobs
+      where id = any (array(
+        select unnest(array[repository->>'bundle_blob_id', repository->>'diff_blob_id'])::uuid
+          from older, jsonb_array_elements(repositories) repository))`,
     [runId, newestId],
   )
 }
@@ -153,7 +157,8 @@ const toSavedWorkspace = (row: SavedWorkspaceRow): SavedWorkspaceRecord => ({
 /** What this run changed, as last saved. */
 export async function findLastWorkspace(db: Queryable, runId: string): Promise<SavedWorkspaceRecord | undefined> {
   const { rows } = await db.query<SavedWorkspaceRow>(
-    'select repositories, left_out, created_at from saved_workspaces where run_id = $1 order by id desc limit 1',
+    `select repositories, left_out, created_at from saved_workspaces
+      where run_id = $1 and ${ofItsConversation} order by position desc limit 1`,
     [runId],
   )
   return rows[0] && toSavedWorkspace(rows[0])
@@ -165,7 +170,8 @@ export async function findWorkspaceOfConversation(
   conversationId: string,
 ): Promise<SavedWorkspaceRecord | undefined> {
   const { rows } = await db.query<SavedWorkspaceRow>(
-    'select repositories, left_out, created_at from saved_workspaces where conversation_id = $1 order by id desc limit 1',
+    `select repositories, left_out, created_at from saved_workspaces
+      where conversation_id = $1 order by position desc limit 1`,
     [conversationId],
   )
   return rows[0] && toSavedWorkspace(rows[0])
@@ -175,7 +181,7 @@ export async function findWorkspaceOfConversation(
 export async function findWorkspaceOfConversationForShare(tx: Tx, conversationId: string) {
   const { rows } = await tx.query<SavedWorkspaceRow>(
     `select repositories, left_out, created_at from saved_workspaces
-      where conversation_id = $1 order by id desc limit 1 for share`,
+      where conversation_id = $1 order by position desc limit 1 for share`,
     [conversationId],
   )
   return rows[0] && toSavedWorkspace(rows[0])

@@ -31,7 +31,7 @@ export async function insertCommand(
 /** Everything not yet acknowledged, in order. */
 export async function listOpenCommands(db: Queryable, executionId: string): Promise<AgentCommand[]> {
   const { rows } = await db.query<AgentCommand>(
-    'select id, type, payload from commands where execution_id = $1 and acked_at is null order by id',
+    'select id, type, payload from commands where execution_id = $1 and acked_at is null order by position',
     [executionId],
   )
   return rows

@@ -28,7 +28,14 @@ pg.types.setTypeParser(pg.types.builtins.INT8, Number)
 const retryableCodes = new Set(['40001', '40P01'])
 const maxAttempts = 5
 
-export function openDatabase(config: pg.PoolConfig, onError: (error: Error) => void): Database {
+/** Far above what any rule takes between two statements: a server that hangs may not hold its locks for ever, since others wait for them. */
+const idleTransactionMs = 60_000
+
+export function openDatabase(
+  config: pg.PoolConfig,
+  onError: (error: Error) => void,
+  limits: { idleTransactionMs: number } = { idleTransactionMs },
+): Database {
   // 10 connections: more only makes two cores switch; node waits for the disk, not for a free connection.
   const pool = new pg.Pool({ max: 10, connectionTimeoutMillis: 10_000, application_name: 'openoz', ...config })
   // A database that stops breaks idle connections; unhandled, that would end the process.
@@ -40,8 +47,14 @@ export function openDatabase(config: pg.PoolConfig, onError: (error: Error) => v
       for (let attempt = 1; ; attempt++) {
         const client = await pool.connect()
         let broken: Error | undefined
+        // Between two statements nobody else listens, and an error that nobody hears ends the process.
+        const onBroken = (error: Error) => {
+          broken = error
+        }
+        client.on('error', onBroken)
         try {
-          await client.query('begin')
+          // Together: no round trip more. Not for the session, whose settings a pooler in between would refuse.
+          await client.query(`begin; set local idle_in_transaction_session_timeout = ${limits.idleTransactionMs}`)
           const result = await work({ isTransaction: true, query: (text, values) => client.query(text, values) })
           await client.query('commit')
           return result
@@ -51,6 +64,7 @@ export function openDatabase(config: pg.PoolConfig, onError: (error: Error) => v
           })
           if (attempt >= maxAttempts || !retryableCodes.has((error as pg.DatabaseError).code ?? '')) throw error
         } finally {
+          client.off('error', onBroken)
           client.release(broken)
         }
       }
@@ -73,7 +87,26 @@ const networkCodes = new Set([
 /** A value of the caller's that no column takes: a NUL in a text, a date that does not exist. */
 export function isValueRefused(error: unknown): boolean {
   const { code } = error as { code?: string }
-  return ['22007', '22008', '22021', '22P02', '22P05'].includes(code ?? '')
+  return ['22003', '22007', '22008', '22009', '22021', '22P02', '22P05'].includes(code ?? '')
+}
+
+/** Whether what was to be written does not fit the columns or their constraints: tried again, it would not fit again. */
+export function isDataRefused(error: unknown): boolean {
+  return /^2[23]/.test((error as { code?: string }).code ?? '')
+}
+
+/** Work inside of a transaction of which nothing is kept when it rejects; the transaction itself goes on. */
+export async function withSavepoint<T>(tx: Tx, work: () => Promise<T>): Promise<T> {
+  await tx.query('savepoint attempt')
+  try {
+    const result = await work()
+    await tx.query('release savepoint attempt')
+    return result
+  } catch (error) {
+    // Should this fail too, so does the transaction; the first error says why.
+    await tx.query('rollback to savepoint attempt').catch(() => {})
+    throw error
+  }
 }
 
 /** Whether the statement failed because the database was away, not because it was wrong: the same request may succeed later. */

@@ -74,6 +74,9 @@ function toExecution(row: ExecutionRow): ExecutionRecord {
 
 const live = `state in ('offered', 'claimed', 'running', 'idle')`
 
+/** Stands where a worker's id would, for agents that no worker started. No worker may have it: ids that begin with `warp` are refused. */
+export const localWorkerId = 'warp-local'
+
 export async function findExecution(db: Queryable, executionId: string): Promise<ExecutionRecord | undefined> {
   const { rows } = await db.query<ExecutionRow>('select * from executions where id = $1', [executionId])
   return rows[0] && toExecution(rows[0])
@@ -137,6 +140,29 @@ export async function findExecutionByToken(
   return row && { ...toExecution(row), teamId: row.team_id, overForSeconds: row.over_for }
 }
 
+/** The one execution of a run that its starter's own machine performs: claimed from the beginning. The caller has locked the run. */
+export async function insertLocalExecution(
+  tx: Tx,
+  execution: { id: string; runId: string; tokenHash: Buffer },
+): Promise<void> {
+  await tx.query(
+    `with run as (update runs set fence = fence + 1 where id = $2 returning fence)
+     insert into executions (id, run_id, number, state, worker_id, token_hash, claimed_at)
+     select $1, $2, fence, 'claimed', '${localWorkerId}', $3, db_now() from run`,
+    [execution.id, execution.runId, execution.tokenHash],
+  )
+}
+
+/** Gives an execution whose agent was not heard of yet another token, and the whole time for its hello again. Answers false when it has none. */
+export async function updateExecutionToken(db: Queryable, executionId: string, tokenHash: Buffer): Promise<boolean> {
+  const { rowCount } = await db.query(
+    `update executions set token_hash = $2, lease_renewed_at = db_now()
+      where id = $1 and state = 'claimed' and hello_at is null`,
+    [executionId, tokenHash],
+  )
+  return rowCount === 1
+}
+
 export async function updateExecutionClaimed(tx: Tx, executionId: string): Promise<void> {
   await tx.query(
     `update executions set state = 'claimed', claimed_at = db_now(), lease_renewed_at = db_now()
@@ -162,11 +188,16 @@ export async function updateExecutionHello(tx: Tx, executionId: string, processN
   )
 }
 
-export async function updateExecutionState(tx: Tx, executionId: string, state: 'running' | 'idle'): Promise<void> {
-  await tx.query(`update executions set state = $2 where id = $1 and state in ('running', 'idle')`, [
-    executionId,
-    state,
-  ])
+/** It begins its next turn: how the one before it ended says nothing about this one. */
+export async function updateExecutionAtWork(tx: Tx, executionId: string): Promise<void> {
+  await tx.query(
+    `update executions set state = 'running', outcome = null where id = $1 and state in ('running', 'idle')`,
+    [executionId],
+  )
+}
+
+export async function updateExecutionIdle(tx: Tx, executionId: string): Promise<void> {
+  await tx.query(`update executions set state = 'idle' where id = $1 and state in ('running', 'idle')`, [executionId])
 }
 
 export interface ExecutionEnd {
@@ -241,7 +272,7 @@ export async function takeOverExecutions(
        from runs, worker_connections heir
       where runs.id = executions.run_id and heir.id = any($1)
         and heir.team_id = runs.team_id and heir.worker_id = executions.worker_id
-        and executions.state in ('claimed', 'running', 'idle')
+        and executions.state in ('claimed', 'running', 'idle') and executions.worker_connection_id is not null
         and not exists (select from worker_connections known where known.id = executions.worker_connection_id)
       returning executions.id, executions.run_id, executions.worker_connection_id`,
     [connectionIds],
@@ -254,6 +285,10 @@ export interface LeaseLimits {
   lostSeconds: number
   /** For an execution whose turn has its outcome: nothing depends on it any more. What was asked since then waits for the next one. */
   settledSeconds: number
+  /** For a local agent to say hello: nobody starts it a second time. */
+  localHelloSeconds: number
+  /** For a local run that is cancelled, and of whose agent nothing is heard: no worker can end it. */
+  localCancelSeconds: number
   /** Without a heartbeat for this long nothing is over: the time is given back to every deadline first. */
   outageSeconds: number
 }
@@ -266,13 +301,20 @@ const leaseIsOver = `(
   or (${live} and lease_renewed_at < db_now() - make_interval(secs => $3)
       and (not exists (select from turns where turns.run_id = executions.run_id and outcome is null)
            or state = 'idle' and not exists (
-                select from turns where turns.execution_id = executions.id and outcome is null)))))`
+                select from turns where turns.execution_id = executions.id and outcome is null)))
+  or (worker_id = '${localWorkerId}' and ${live} and (
+         hello_at is null and lease_renewed_at < db_now() - make_interval(secs => $5)
+      or lease_renewed_at < db_now() - make_interval(secs => $6) and exists (
+           select from runs where runs.id = executions.run_id
+              and cancel_requested_at < db_now() - make_interval(secs => $6))))))`
 
 const limitValues = (limits: LeaseLimits) => [
   limits.offerSeconds,
   limits.lostSeconds,
   limits.settledSeconds,
   limits.outageSeconds,
+  limits.localHelloSeconds,
+  limits.localCancelSeconds,
 ]
 
 /** Offers nobody answered in time, and live executions whose lease is over, to be ended one by one. */
@@ -294,7 +336,7 @@ export async function findExpiredExecutionForUpdate(
   limits: LeaseLimits,
 ): Promise<ExecutionRecord | undefined> {
   const { rows } = await tx.query<ExecutionRow>(
-    `select * from executions where ${leaseIsOver} and id = $5 for no key update`,
+    `select * from executions where ${leaseIsOver} and id = $7 for no key update`,
     [...limitValues(limits), executionId],
   )
   return rows[0] && toExecution(rows[0])

@@ -37,6 +37,15 @@ export async function listOpenMessages(db: Queryable, turnId: string): Promise<M
   }))
 }
 
+/** Messages that were said to a turn: those that no checkpoint has, and all of them. */
+export async function countMessages(db: Queryable, turnId: string): Promise<{ open: number; all: number }> {
+  const { rows } = await db.query<{ open: number; all: number }>(
+    'select count(*) filter (where taken_at is null) as open, count(*) as all from messages where turn_id = $1',
+    [turnId],
+  )
+  return rows[0] ?? { open: 0, all: 0 }
+}
+
 export async function updateMessagesTaken(tx: Tx, runId: string, ids: readonly string[]): Promise<void> {
   if (ids.length === 0) return
   await tx.query('update messages set taken_at = db_now() where run_id = $1 and id = any($2) and taken_at is null', [

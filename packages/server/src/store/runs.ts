@@ -1,11 +1,4 @@
-import type {
-  AmbientAgentConfig,
-  ListRunsQuery,
-  ModelUsage,
-  PlatformErrorCode,
-  RunSource,
-  RunState,
-} from '@openoz/protocol'
+import type { AmbientAgentConfig, PlatformErrorCode, RunMode, RunSource, RunState } from '@openoz/protocol'
 import type { Queryable, Tx } from './database.ts'
 
 /** A run as the rules see it. Times are Dates on the database's clock. */
@@ -21,7 +14,12 @@ export interface RunRecord {
   prompt: string
   source: RunSource
   executionLocation: 'LOCAL' | 'REMOTE'
+  /** Of a local run: the machine that it was started on. */
+  host: string | null
+  mode: RunMode
   config: AmbientAgentConfig
+  environmentId: string | null
+  metadata: Record<string, string>
   modelId: string | null
   workerHost: string | null
   state: RunState
@@ -39,7 +37,7 @@ export interface RunRecord {
   endedAt: Date | null
 }
 
-interface RunRow {
+export interface RunRow {
   id: string
   team_id: string
   scope: 'team' | 'user'
@@ -51,7 +49,11 @@ interface RunRow {
   prompt: string
   source: RunSource
   execution_location: 'LOCAL' | 'REMOTE'
+  host: string | null
+  mode: RunMode
   config: AmbientAgentConfig
+  environment_id: string | null
+  metadata: Record<string, string>
   model_id: string | null
   worker_host: string
   state: RunState
@@ -82,7 +84,11 @@ export function toRun(row: RunRow): RunRecord {
     prompt: row.prompt,
     source: row.source,
     executionLocation: row.execution_location,
+    host: row.host,
+    mode: row.mode,
     config: row.config,
+    environmentId: row.environment_id,
+    metadata: row.metadata,
     modelId: row.model_id,
     workerHost: row.worker_host === '' ? null : row.worker_host,
     state: row.state,
@@ -114,7 +120,11 @@ export type NewRun = Pick<
   | 'prompt'
   | 'source'
   | 'executionLocation'
+  | 'host'
+  | 'mode'
   | 'config'
+  | 'environmentId'
+  | 'metadata'
   | 'modelId'
   | 'workerHost'
   | 'statusMessage'
@@ -132,8 +142,9 @@ export async function insertRun(
        insert into conversations (id, team_id, forked_from) values ($6, $2, $18) on conflict do nothing
      ), run as (
        insert into runs (id, team_id, scope, created_by_user, created_by_key, conversation_id, parent_run_id, title, prompt,
-                         source, execution_location, config, model_id, worker_host, state, status_message)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'QUEUED', $15)
+                         source, execution_location, config, model_id, worker_host, state, status_message,
+                         host, mode, environment_id, metadata)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'QUEUED', $15, $19, $20, $21, $22)
        returning *
      ), turn as (
        insert into turns (id, run_id, number, message, author) select $16, id, 1, prompt, $17 from run
@@ -160,6 +171,10 @@ export async function insertRun(
       turn.id,
       turn.author,
       forkedFrom,
+      run.host,
+      run.mode,
+      run.environmentId,
+      JSON.stringify(run.metadata),
     ],
   )
   return toRun(rows[0] as RunRow)
@@ -177,6 +192,14 @@ export async function findRun(db: Queryable, runId: string): Promise<RunRecord |
 export async function findRunForUpdate(tx: Tx, runId: string): Promise<RunRecord | undefined> {
   const { rows } = await tx.query<RunRow>('select * from runs where id = $1 for no key update', [runId])
   return rows[0] && toRun(rows[0])
+}
+
+/** The same for several, in the order of their ids, so that two who lock some of the same never wait for each other. */
+export async function listRunsForUpdate(tx: Tx, runIds: string[]): Promise<RunRecord[]> {
+  const { rows } = await tx.query<RunRow>('select * from runs where id = any($1) order by id for no key update', [
+    runIds,
+  ])
+  return rows.map(toRun)
 }
 
 export interface RunChange {
@@ -252,7 +275,33 @@ export async function findConversationForUpdate(
 
 /** The runs of a conversation, oldest first. */
 export async function listRunsOfConversation(db: Queryable, conversationId: string): Promise<RunRecord[]> {
-  const { rows } = await db.query<RunRow>('select * from runs where conversation_id = $1 order by id', [conversationId])
+  const { rows } = await db.query<RunRow>('select * from runs where conversation_id = $1 order by created_at, id', [
+    conversationId,
+  ])
+  return rows.map(toRun)
+}
+
+/** The same; of a copy that has none yet, the runs of what it was copied from: they decide who may see it, and what goes on in it. */
+export async function listRunsBehindConversation(db: Queryable, conversationId: string): Promise<RunRecord[]> {
+  const { rows } = await db.query<RunRow>(
+    `with recursive line as (
+       select id, forked_from from conversations where id = $1
+       union all
+       select origin.id, origin.forked_from from line join conversations origin on origin.id = line.forked_from
+        where not exists (select from runs where conversation_id = line.id)
+     )
+     select * from runs where conversation_id in (select id from line) order by created_at, id`,
+    [conversationId],
+  )
+  return rows.map(toRun)
+}
+
+/** The runs of a conversation, locked in this order: nothing of them changes before the transaction's end, but others may read them so at the same time. */
+export async function listRunsOfConversationForShare(tx: Tx, conversationId: string): Promise<RunRecord[]> {
+  const { rows } = await tx.query<RunRow>(
+    'select * from runs where conversation_id = $1 order by created_at, id for share',
+    [conversationId],
+  )
   return rows.map(toRun)
 }
 
@@ -270,7 +319,7 @@ export async function updateQueuedStatusMessages(db: Queryable, workerHost: stri
 export async function countRunsBefore(db: Queryable, run: RunRecord): Promise<number> {
   const { rows } = await db.query<{ count: number }>(
     `select count(*) as count from runs
-      where state = 'QUEUED' and team_id = $1 and (queued_at, id) < ($2, $3)
+      where state = 'QUEUED' and execution_location = 'REMOTE' and team_id = $1 and (queued_at, id) < ($2, $3)
         and ($4 = '' or worker_host in ('', $4))`,
     [run.teamId, run.queuedAt, run.id, run.workerHost ?? ''],
   )
@@ -284,137 +333,4 @@ export async function countRunsByState(db: Queryable): Promise<{ state: RunState
       where state not in ('SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED') group by state`,
   )
   return rows
-}
-
-/** What a list shows beside the run itself. */
-export interface RunFacts {
-  creatorName: string | null
-  creatorEmail: string | null
-  keyName: string | null
-  hasLiveExecution: boolean
-  lastSeq: number
-  usage: ModelUsage & { requests: number }
-}
-
-type RunWithFactsRow = RunRow & {
-  creator_name: string | null
-  creator_email: string | null
-  key_name: string | null
-  has_live_execution: boolean
-  last_seq: number
-  input_tokens: number
-  output_tokens: number
-  cache_read_tokens: number
-  cache_write_tokens: number
-  reasoning_tokens: number
-  cost_usd: number | null
-  requests: number
-}
-
-const runWithFacts = `
-  select runs.*, users.name as creator_name, users.email as creator_email, api_keys.name as key_name,
-         exists (select from executions where run_id = runs.id and state in ('offered', 'claimed', 'running', 'idle'))
-           as has_live_execution,
-         session_logs.last_seq, usage.*
-    from runs
-    join session_logs on session_logs.run_id = runs.id
-    left join users on users.id = runs.created_by_user
-    left join api_keys on api_keys.id = runs.created_by_key
-    cross join lateral (
-      select coalesce(sum(input_tokens), 0)::bigint as input_tokens, coalesce(sum(output_tokens), 0)::bigint as output_tokens,
-             coalesce(sum(cache_read_tokens), 0)::bigint as cache_read_tokens,
-             coalesce(sum(cache_write_tokens), 0)::bigint as cache_write_tokens,
-             coalesce(sum(reasoning_tokens), 0)::bigint as reasoning_tokens,
-             sum(cost_usd) as cost_usd, count(*) as requests
-        from model_usage where run_id = runs.id) as usage`
-
-function toRunWithFacts(row: RunWithFactsRow): RunRecord & { facts: RunFacts } {
-  return {
-    ...toRun(row),
-    facts: {
-      creatorName: row.creator_name,
-      creatorEmail: row.creator_email,
-      keyName: row.key_name,
-      hasLiveExecution: row.has_live_execution,
-      lastSeq: row.last_seq,
-      usage: {
-        requests: row.requests,
-        input_tokens: row.input_tokens,
-        output_tokens: row.output_tokens,
-        cache_read_tokens: row.cache_read_tokens,
-        cache_write_tokens: row.cache_write_tokens,
-        reasoning_tokens: row.reasoning_tokens,
-        // Sums of fractions of a cent: what lies below a millionth of a dollar is noise.
-        ...(row.cost_usd === null ? {} : { cost_usd: Math.round(row.cost_usd * 1e6) / 1e6 }),
-      },
-    },
-  }
-}
-
-export async function findRunWithFacts(db: Queryable, runId: string) {
-  const { rows } = await db.query<RunWithFactsRow>(`${runWithFacts} where runs.id = $1`, [runId])
-  return rows[0] && toRunWithFacts(rows[0])
-}
-
-/** Sort keys as SQL, from the closed list of the query's schema: nothing of a request reaches the text. */
-const sortColumns = {
-  updated_at: 'runs.updated_at',
-  created_at: 'runs.created_at',
-  title: 'runs.title',
-  // Runs without a skill last; there are none with one yet, so the id decides.
-  agent: `coalesce(runs.config->>'skill_spec', '')`,
-} as const
-
-export interface RunCursor {
-  value: string
-  id: string
-}
-
-/** One page, newest first by default, of what the viewer may see: the team's runs and their own personal ones. */
-export async function listRuns(
-  db: Queryable,
-  viewer: { teamId: string; userId: string | null },
-  query: ListRunsQuery,
-  after: RunCursor | null,
-) {
-  const values: unknown[] = [viewer.teamId, viewer.userId]
-  const value = (item: unknown) => `$${values.push(item)}`
-  const conditions = [`runs.team_id = $1 and (runs.scope = 'team' or runs.created_by_user = $2)`]
-  const only = (item: unknown, condition: (placeholder: string) => string) => {
-    if (item !== undefined) conditions.push(condition(value(item)))
-  }
-  only(query.state, (p) => `runs.state = any(${p})`)
-  only(query.name, (p) => `runs.config->>'name' = ${p}`)
-  only(query.model_id, (p) => `runs.model_id = ${p}`)
-  only(query.creator, (p) => `coalesce(runs.created_by_user, runs.created_by_key)::text = ${p}`)
-  only(query.source, (p) => `runs.source = ${p}`)
-  only(query.execution_location, (p) => `runs.execution_location = ${p}`)
-  only(query.created_after, (p) => `runs.created_at > ${p}::timestamptz`)
-  only(query.created_before, (p) => `runs.created_at < ${p}::timestamptz`)
-  only(query.updated_after, (p) => `runs.updated_at > ${p}::timestamptz`)
-  only(query.environment_id, (p) => `coalesce(runs.config->>'environment_id', 'empty-environment') = ${p}`)
-  only(
-    query.ancestor_run_id,
-    (p) => `runs.id in (with recursive descendants as (
-        select id from runs where parent_run_id = ${p}
-        union select child.id from runs child join descendants on child.parent_run_id = descendants.id)
-      select id from descendants)`,
-  )
-  for (const word of query.q?.split(/\s+/).filter(Boolean) ?? [])
-    only(`%${word.replace(/[\\%_]/g, '\\$&')}%`, (p) => `(runs.title ilike ${p} or runs.prompt ilike ${p})`)
-
-  const column = sortColumns[query.sort_by]
-  const [comparison, direction] = query.sort_order === 'asc' ? ['>', 'asc'] : ['<', 'desc']
-  if (after) {
-    const type = query.sort_by.endsWith('_at') ? 'timestamptz' : 'text'
-    conditions.push(`(${column}, runs.id) ${comparison} (${value(after.value)}::${type}, ${value(after.id)}::uuid)`)
-  }
-  const { rows } = await db.query<RunWithFactsRow & { sort_value: string }>(
-    `${runWithFacts.replace('select runs.*', `select (${column})::text as sort_value, runs.*`)}
-      where ${conditions.join(' and ')}
-      order by ${column} ${direction}, runs.id ${direction}
-      limit ${value(query.limit + 1)}`,
-    values,
-  )
-  return rows.map((row) => ({ run: toRunWithFacts(row), sortValue: row.sort_value }))
 }

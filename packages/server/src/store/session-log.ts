@@ -181,6 +181,16 @@ export async function findLastSeq(db: Queryable, runId: string): Promise<number>
   return rows[0]?.last_seq ?? 0
 }
 
+/** Ids of messages of agents that do not count. Without an index: who asks is about to read the whole log. */
+export async function listWithdrawnMessages(db: Queryable, runId: string): Promise<Set<string>> {
+  const { rows } = await db.query<{ id: string }>(
+    `select jsonb_array_elements_text(data -> 'message_ids') as id from session_events
+      where run_id = $1 and type = 'answer_withdrawn' and jsonb_typeof(data -> 'message_ids') = 'array'`,
+    [runId],
+  )
+  return new Set(rows.map(({ id }) => id))
+}
+
 /** The steps of the cold-start waterfall, in order. */
 export async function listSetupSteps(
   db: Queryable,

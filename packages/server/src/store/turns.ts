@@ -98,11 +98,16 @@ export async function updateTurnOutcome(
   return rowCount === 1
 }
 
-/** A cancel is for everything that was asked so far. */
-export async function updateOpenTurnsCancelled(tx: Tx, runId: string, message: string): Promise<void> {
-  await tx.query(
-    `update turns set outcome = 'CANCELLED', outcome_message = $2, ended_at = db_now()
-      where run_id = $1 and outcome is null`,
-    [runId, message],
+/** Ends everything that was asked so far. Answers the numbers of the turns that it ended. */
+export async function updateOpenTurnsEnded(
+  tx: Tx,
+  runId: string,
+  end: { outcome: TurnOutcome; message: string; errorCode?: string },
+): Promise<number[]> {
+  const { rows } = await tx.query<{ number: number }>(
+    `update turns set outcome = $2, outcome_message = $3, error_code = $4, ended_at = db_now()
+      where run_id = $1 and outcome is null returning number`,
+    [runId, end.outcome, end.message, end.errorCode ?? null],
   )
+  return rows.map(({ number }) => number).sort((a, b) => a - b)
 }
