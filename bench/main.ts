@@ -7,6 +7,7 @@ import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { appendBenchmark } from './append.ts'
 import { assignmentBenchmark } from './assignment.ts'
+import { cloneBenchmark } from './clone.ts'
 import { coldStartBenchmark } from './cold-start.ts'
 import { gatewayBenchmark } from './gateway.ts'
 import type { Measurement } from './measurement.ts'
@@ -22,6 +23,7 @@ const benchmarks = [
   startBenchmark,
   memoryBenchmark,
   coldStartBenchmark,
+  cloneBenchmark,
   assignmentBenchmark,
   appendBenchmark,
   steeringBenchmark,

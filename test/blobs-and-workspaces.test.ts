@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { type ClientRequest, request } from 'node:http'
+import { type ClientRequest, type IncomingMessage, request } from 'node:http'
+import { text } from 'node:stream/consumers'
 import { expect, test } from 'vitest'
 import { startControlPlane } from './support/control-plane.ts'
 import type { TestAgent } from './support/test-agent.ts'
@@ -48,6 +49,19 @@ test('a blob of another run is neither read nor taken into a checkpoint', async 
   await expect(cp.client.runs.workspace(runId)).rejects.toMatchObject({ problem: { code: 'workspace_not_saved' } })
 })
 
+test('two checkpoints with the same blob leave it to the later one', async () => {
+  await using cp = await startControlPlane()
+  const { agent, worker, assignment } = await cp.startAgent()
+  const blob_id = await agent.putBlob('what I know')
+  for (const step of [1, 2])
+    await agent.send({ type: 'checkpoint', data: { harness: 'oz', format: 'f', step, blob_id } })
+  worker.fail(assignment, { failure_reason: 'agent_invocation', exit_code: 137 })
+  await cp.advanceDatabaseClock({ seconds: 5 })
+  const heir = cp.agentFor(await worker.claimNext())
+  expect((await heir.hello()).checkpoint).toMatchObject({ step: 2, blob_id })
+  expect(await (await heir.request(blobPath(blob_id))).text()).toBe('what I know')
+})
+
 test('a blob that says it is too large is refused before it is sent', async () => {
   await using cp = await startControlPlane()
   const { agent } = await cp.startAgent()
@@ -55,6 +69,18 @@ test('a blob that says it is too large is refused before it is sent', async () =
   upload.flushHeaders()
   const [response] = await once(upload, 'response')
   expect(response.statusCode).toBe(413)
+  upload.destroy()
+})
+
+test('an agent is told how long an output may be, and no blob may be longer', async () => {
+  const limit = 400 * 1024 * 1024
+  await using cp = await startControlPlane({ env: { OZ_AGENT_OUTPUT_MAX_BYTES: String(limit) } })
+  const { agent } = await cp.startAgent()
+  expect((await agent.hello()).limits.output_max_bytes).toBe(limit)
+  const upload = startUpload(cp.url, agent, { 'content-length': String(limit + 1) })
+  upload.flushHeaders()
+  const [response] = (await once(upload, 'response')) as [IncomingMessage]
+  expect(await text(response)).toContain(`larger than ${limit} bytes`)
   upload.destroy()
 })
 

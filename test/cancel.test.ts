@@ -5,6 +5,12 @@ import { until } from './support/poll.ts'
 const terminalStates = async (cp: ControlPlane, runId: string) =>
   (await cp.statesOf(runId)).filter((state) => ['SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED'].includes(state))
 
+/** How each turn ended, as readers of the conversation see it. */
+const outcomesOf = async (cp: ControlPlane, runId: string) =>
+  (await cp.db.query<{ outcome: string }>('select outcome from turns where run_id = $1 order by number', [runId])).map(
+    ({ outcome }) => outcome,
+  )
+
 test('a queued run is cancelled at once, and cancelling twice is fine', async () => {
   await using cp = await startControlPlane()
   const runId = await cp.createRun()
@@ -129,6 +135,60 @@ test('an outcome that the agent reached before it heard of the cancel stands', a
     problem: { code: 'run_not_cancellable', status: 400 },
   })
   expect(await terminalStates(cp, runId)).toEqual(['SUCCEEDED'])
+})
+
+test('what waited behind an outcome that was quicker than the cancel is not begun', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await cp.client.runs.followUp(runId, { message: 'two' })
+  await cp.client.runs.cancel(runId)
+  await agent.end('SUCCEEDED', 'was quicker')
+  expect(await cp.client.runs.get(runId)).toMatchObject({
+    state: 'SUCCEEDED',
+    status_message: { message: 'was quicker' },
+  })
+  expect(await agent.nextTurn(true)).toEqual({ turn: null })
+  expect(await terminalStates(cp, runId)).toEqual(['SUCCEEDED'])
+  expect(await outcomesOf(cp, runId)).toEqual(['SUCCEEDED', 'CANCELLED'])
+})
+
+test('the log says how many messages a cancel drops, before it says that the run is cancelled', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  const taken = await cp.client.runs.followUp(runId, { message: 'taken up', mode: 'steer' })
+  await cp.client.runs.followUp(runId, { message: 'not taken up', mode: 'steer' })
+  for (const message of ['two', 'three']) await cp.client.runs.followUp(runId, { message })
+  await cp.client.runs.cancel(runId)
+  await agent.send({
+    type: 'turn_outcome',
+    data: { turn_id: agent.turnId, outcome: 'CANCELLED', message: 'stopped', taken_message_ids: [taken.message_id] },
+  })
+  const events = await cp.eventsOf(runId)
+  expect(events.slice(-2)).toMatchObject([
+    {
+      type: 'notice',
+      data: {
+        level: 'info',
+        text: 'The cancel drops 3 messages that the agent had not taken up. Cancelled before it began: turns 2, 3.',
+      },
+    },
+    { type: 'run_state', data: { state: 'CANCELLED', message: 'stopped' } },
+  ])
+  expect(await outcomesOf(cp, runId)).toEqual(['CANCELLED', 'CANCELLED', 'CANCELLED'])
+})
+
+test('a queued run that is cancelled says which messages it drops; one without any says nothing', async () => {
+  await using cp = await startControlPlane()
+  const [asked, plain] = [await cp.createRun(), await cp.createRun()]
+  await cp.client.runs.followUp(asked, { message: 'two' })
+  await cp.client.runs.cancel(asked)
+  await cp.client.runs.cancel(plain)
+  const notices = async (runId: string) =>
+    (await cp.eventsOf(runId)).flatMap((event) => (event.type === 'notice' ? [event.data.text] : []))
+  expect(await notices(asked)).toEqual([
+    'The cancel drops 1 message that the agent had not taken up. Cancelled before it began: turn 2.',
+  ])
+  expect(await notices(plain)).toEqual([])
 })
 
 test.each(['SUCCEEDED', 'FAILED', 'ERROR'] as const)('a run that ended as %s cannot be cancelled', async (outcome) => {

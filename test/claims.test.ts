@@ -76,3 +76,15 @@ test('under rejections, closing sockets and two servers no run is lost and none 
     expect(states.filter((state) => state === 'SUCCEEDED')).toHaveLength(1)
   }
 })
+
+test('a queued run that still has a live execution stops nobody behind it, and is offered once that one is lost', async () => {
+  await using cp = await startControlPlane()
+  const { runId: first, worker } = await cp.startAgent({}, { maxConcurrentTasks: 2 })
+  // No door leads here; a row that is as wrong as this must not stop the queue.
+  await cp.db.query(`update runs set state = 'QUEUED' where id = $1`, [first])
+  const second = await cp.createRun()
+  expect((await worker.claimNext()).task_id).toBe(second)
+  await cp.advanceDatabaseClock({ seconds: 14 * 60 })
+  expect((await worker.nextAssignment()).task_id).toBe(first)
+  expect((await cp.client.runs.executions(first)).executions.map(({ state }) => state)).toEqual(['lost', 'offered'])
+})

@@ -77,6 +77,8 @@ test('a fork has its own copy of conversation and workspace', async () => {
     agent_config: { name: 'n1' },
   })
   expect(fork.conversation_id).not.toBe(original.conversation_id)
+  expect(fork.forked_from_conversation_id).toBe(original.conversation_id)
+  expect(original.forked_from_conversation_id).toBeUndefined()
   const copy = cp.agentFor(await worker.claimNext())
   const hello = await copy.hello()
   expect(hello).toMatchObject({

@@ -100,6 +100,21 @@ test('a turn is a step: what was asked, said, thought, called and answered, with
   })
 })
 
+test('an answer that was cut off and asked for again is not in it, whatever was said in between', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent({ prompt: 'greet' })
+  await agent.send(thinks('t1', 'Hm.'), says('m1', 'Hello '))
+  const { message_id: steering } = await cp.client.runs.followUp(runId, { message: 'nicely', mode: 'steer' })
+  await agent.send(
+    says('m1', 'brave '),
+    { type: 'answer_withdrawn', data: { message_ids: ['t1', 'm1'] } },
+    { type: 'message_delivered', data: { message_id: steering } },
+    says('m2', 'Hello.'),
+  )
+  await endWith(agent, [steering])
+  expect(story(await conversationOf(cp, runId))[0]).toEqual(['user: greet', 'user: nicely', 'assistant: Hello.'])
+})
+
 test('steering stands inside its turn, a queued message begins the next one, and a message that came too late does too', async () => {
   await using cp = await startControlPlane()
   const { agent, runId } = await cp.startAgent({ prompt: 'one' })
@@ -245,7 +260,7 @@ test('a transcript is reached by a link that needs no key, for a quarter of an h
   for (const wrong of broken) {
     const refused = await fetch(wrong)
     expect([wrong, refused.status]).toEqual([wrong, 403])
-    expect(await refused.json()).toMatchObject({ code: 'transcript_link_invalid' })
+    expect(await refused.json()).toMatchObject({ code: 'link_invalid' })
   }
   await cp.advanceDatabaseClock({ seconds: 14 * 60 })
   expect((await fetch(link)).status).toBe(200)

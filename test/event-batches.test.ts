@@ -119,6 +119,39 @@ test('names that every object has are no event types and no failure reasons', as
   })
 })
 
+test('an event that the database refuses is kept as event_invalid, and the rest of its batch is taken', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  const blob_id = await agent.putBlob('state')
+  // Stands for whatever a later schema may check that the protocol does not.
+  await cp.db.query('alter table checkpoints add constraint small_steps check (step < 5)')
+  const checkpoint = (n: number, step: number) => ({
+    n,
+    type: 'checkpoint',
+    data: { harness: 'oz', format: 'x', step, blob_id },
+  })
+  const answer = await agent.sendBatch([
+    chunk(1),
+    checkpoint(2, 4),
+    chunk(3),
+    checkpoint(4, 5),
+    // More than an integer holds: refused by the protocol already.
+    checkpoint(5, 2_147_483_648),
+    { n: 6, type: 'turn_outcome', data: { turn_id: agent.turnId, outcome: 'SUCCEEDED', message: 'fine' } },
+  ])
+  expect(answer).toEqual({ acked_n: 6 })
+  const stored = (await cp.eventsOf(runId)).filter(({ execution_id, type }) => execution_id && type !== 'run_state')
+  expect(stored.map(({ type, data }) => [type, 'reason' in data && data.reason])).toEqual([
+    ['agent_message_chunk', false],
+    ['checkpoint', false],
+    ['agent_message_chunk', false],
+    ['event_invalid', 'the database does not take its data'],
+    ['event_invalid', 'its data does not fit its type'],
+  ])
+  expect(await cp.db.query('select step from checkpoints')).toEqual([{ step: 4 }])
+  expect((await cp.client.runs.get(runId)).state).toBe('SUCCEEDED')
+})
+
 test('text that PostgreSQL cannot store is cleaned everywhere, and 4-byte characters survive', async () => {
   await using cp = await startControlPlane()
   const { agent, runId } = await cp.startAgent()

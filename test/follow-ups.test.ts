@@ -245,10 +245,10 @@ test('messages that are none are refused with the reason', async () => {
     codes.push([answer.status, answer.body.code])
   }
   expect(codes).toEqual([
-    [400, 'prompt_empty'],
+    [400, 'message_empty'],
     [400, 'invalid_request'],
     [400, 'invalid_request'],
-    [400, 'prompt_too_large'],
+    [400, 'message_too_large'],
   ])
   // The SDKs' own modes.
   for (const mode of ['normal', 'plan', 'orchestrate'])
@@ -323,7 +323,8 @@ test('the state of the model is told while the run is at work', async () => {
   await agent.send({ type: 'model_wait', data: { reason: 'the model is overloaded', until, attempt: 1 } })
   const waiting = await cp.client.runs.get(runId)
   expect(waiting.state).toBe('INPROGRESS')
-  expect(waiting.status_message?.message).toContain(`the model is overloaded. Next try at ${until}`)
+  expect(waiting.status_message?.message).toMatch(/: the model is overloaded\. Next try in (59|60) s\.$/)
+  expect((await cp.eventsOf(runId)).at(-1)).toMatchObject({ type: 'model_wait', data: { until } })
   await agent.checkpoint(1, 'x')
   expect((await cp.client.runs.get(runId)).status_message?.message).toBe('The agent is at work.')
 })

@@ -174,6 +174,18 @@ test('the keys of someone who left the team are worth nothing', async () => {
   expect(await whoami(cp, key)).toMatchObject({ status: 403, body: { code: 'not_authorized' } })
 })
 
+test('a client may name its own team, and no other', async () => {
+  await using cp = await startControlPlane()
+  const id = await cp.createRun()
+  const { scope } = await cp.client.runs.get(id)
+  const ask = (uid: string) => cp.request('GET', '/api/v1/agent/runs', { headers: { 'x-warp-team-uid': uid } })
+  for (const uid of [scope.uid, scope.uid.toUpperCase(), '']) expect(await ask(uid)).toMatchObject({ status: 200 })
+  expect(await ask('00000000-0000-4000-8000-000000000000')).toMatchObject({
+    status: 403,
+    body: { code: 'not_authorized' },
+  })
+})
+
 /** What the document cannot describe: the agent's own routes, streams aside. Each with the action that guards it. */
 const undocumented: Record<string, Action | 'open'> = {
   'GET /api/v1/openapi.json': 'open',
@@ -188,16 +200,20 @@ const undocumented: Record<string, Action | 'open'> = {
 /** Raw routes are in the document without an action. */
 const rawActions: Record<string, Action | 'open'> = {
   streamEvents: 'run.read',
+  streamAgentEvents: 'event.read',
   getWorkspaceBundle: 'run.read',
   getWorkspaceDiff: 'run.read',
   getRunTranscript: 'run.read',
   // The signature in the link is the permission.
   downloadTranscript: 'open',
+  downloadFile: 'open',
+  uploadAttachment: 'open',
+  uploadArtifact: 'artifact.create',
 }
 
 interface Operation {
   operationId: string
-  'x-action'?: Action
+  'x-action'?: Action | 'public'
 }
 
 async function documentedRoutes(cp: ControlPlane): Promise<Map<string, Operation>> {
@@ -232,7 +248,7 @@ test('every route lets in exactly the kinds of actor that the permission table n
     nobody: { kind: 'nobody', rank: 0, key: null },
   } as const
   const ranks = { member: 1, admin: 2, owner: 3 } as const
-  const routes = new Map<string, Action | 'open'>(Object.entries(undocumented))
+  const routes = new Map<string, Action | 'open' | 'public'>(Object.entries(undocumented))
   for (const [route, operation] of await documentedRoutes(cp)) {
     const action = operation['x-action'] ?? rawActions[operation.operationId]
     if (!action) throw new Error(`${route} names no action`)
@@ -250,6 +266,10 @@ test('every route lets in exactly the kinds of actor that the permission table n
         key: actor.key,
         ...(method === 'GET' || method === 'DELETE' ? {} : { json: { unknown_key: 1 } }),
       })
+      if (action === 'public') {
+        expect([route, name, status]).toEqual([route, name, 200])
+        continue
+      }
       const permission = permissions[action]
       const isAllowed =
         actor.kind === 'user'

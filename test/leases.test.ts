@@ -99,6 +99,39 @@ test('an execution whose turn has its outcome is settled after a minute, when it
   expect((await cp.client.runs.events(runId, { limit: 500 })).is_complete).toBe(true)
 })
 
+test('a message to a run whose resting agent is gone goes to another one after a minute', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker, assignment } = await cp.startAgent()
+  await agent.end('SUCCEEDED', 'done')
+  await agent.nextTurn()
+  await cp.client.runs.followUp(runId, { message: 'are you there' })
+  await cp.advanceDatabaseClock({ seconds: 50 })
+  expect(await executionsOf(cp, runId)).toMatchObject([{ state: 'idle' }])
+  await cp.advanceDatabaseClock({ seconds: 11 })
+
+  expect(await worker.superseded.next()).toMatchObject({ execution_id: assignment.execution_id })
+  const heir = cp.agentFor(await worker.claimNext())
+  expect((await heir.hello()).turn).toMatchObject({ number: 2, message: 'are you there' })
+  expect(await executionsOf(cp, runId)).toMatchObject([{ state: 'lost' }, { state: 'running' }])
+  // It had begun nothing: that counts as no try.
+  const messages = (await cp.eventsOf(runId)).flatMap((event) =>
+    event.type === 'run_state' ? [event.data.message] : [],
+  )
+  expect(messages.filter((message) => message?.includes('Trying again'))).toEqual([])
+})
+
+test('an agent that has begun a later turn keeps the whole lease', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await agent.end('SUCCEEDED', 'done')
+  await agent.nextTurn()
+  await cp.client.runs.followUp(runId, { message: 'more' })
+  await agent.nextTurn()
+  await cp.advanceDatabaseClock(minutes(12))
+  expect(await executionsOf(cp, runId)).toMatchObject([{ state: 'running' }])
+  expect((await cp.client.runs.get(runId)).state).toBe('INPROGRESS')
+})
+
 test('a run is tried three times, then it ends with the reason', async () => {
   await using cp = await startControlPlane()
   const worker = await cp.connectWorker()

@@ -90,6 +90,102 @@ test('filters narrow the list, alone and together', async () => {
   expect((await titles(cp, { ancestor_run_id: cancelled })).sort()).toEqual(['child', 'grandchild'])
 })
 
+test('labels narrow the list, all of them together', async () => {
+  await using cp = await startControlPlane()
+  await createRuns(cp, [
+    { title: 'a', metadata: { ticket_id: 'T-1', team: 'core' } },
+    { title: 'b', metadata: { ticket_id: 'T-2', team: 'core', 'odd[key]': 'x y&z' } },
+    { title: 'c' },
+  ])
+  expect((await titles(cp, { 'metadata[team]': 'core' })).sort()).toEqual(['a', 'b'])
+  expect(await titles(cp, { 'metadata[team]': 'core', 'metadata[ticket_id]': 'T-2' })).toEqual(['b'])
+  expect(await titles(cp, { 'metadata[odd[key]]': 'x y&z' })).toEqual(['b'])
+  expect(await titles(cp, { 'metadata[team]': 'CORE' })).toEqual([])
+  expect(await titles(cp, { 'metadata[nobody]': '' })).toEqual([])
+  expect((await cp.client.runs.list({ q: 'a', 'metadata[team]': 'core', limit: 1 })).runs[0]?.metadata).toEqual({
+    ticket_id: 'T-1',
+    team: 'core',
+  })
+  const { body } = await cp.request<{ paths: Record<string, { get: { parameters: Record<string, unknown>[] } }> }>(
+    'GET',
+    '/api/v1/openapi.json',
+  )
+  const parameter = body.paths['/agent/runs']?.get.parameters.find(({ name }) => name === 'metadata')
+  expect(parameter).toMatchObject({ in: 'query', required: false, style: 'deepObject', explode: true })
+})
+
+test('a label that cannot be looked for is refused by its name', async () => {
+  await using cp = await startControlPlane()
+  const queries: [string, string][] = [
+    ['metadata=x', 'metadata'],
+    ['metadata=x&metadata[a]=b', 'metadata'],
+    ['metadata[]=x', 'metadata[]'],
+    ['metadata[a][b]=x', 'metadata[a][b]'],
+    ['metadata[a=x', 'metadata[a'],
+    ['metadata[__proto__]=x', 'metadata[__proto__]'],
+    ['labels[a]=x', 'labels[a]'],
+    ['metadata[a]=x&metadata[a]=y', 'metadata.a'],
+    [Array.from({ length: 6 }, (_, i) => `metadata[k${i}]=x`).join('&'), 'at most 5'],
+    ['metadata[a%00]=x', 'cannot be used'],
+    ['metadata[a]=%00', 'cannot be used'],
+  ]
+  for (const [query, words] of queries) {
+    const { status, body } = await cp.request('GET', `/api/v1/agent/runs?${query}`)
+    expect([query, status, body.code]).toEqual([query, 400, 'invalid_request'])
+    expect(body.detail).toContain(words)
+  }
+})
+
+test('the older names of the list and of a run answer the same', async () => {
+  await using cp = await startControlPlane()
+  const [id = ''] = await createRuns(cp, [{ title: 'a', metadata: { k: 'v' } }, { title: 'b' }])
+  const older = await cp.request<{ runs: unknown[] }>('GET', '/api/v1/agent/tasks?metadata[k]=v')
+  expect(older).toMatchObject({ status: 200, body: await cp.client.runs.list({ 'metadata[k]': 'v' }) })
+  expect(older.body.runs).toHaveLength(1)
+  expect((await cp.request('GET', `/api/v1/agent/tasks/${id}`)).body).toEqual(await cp.client.runs.get(id))
+  expect(await cp.request('GET', '/api/v1/agent/tasks/x')).toMatchObject({
+    status: 404,
+    body: { code: 'run_not_found' },
+  })
+})
+
+test('filters of things that runs do not have find nothing', async () => {
+  await using cp = await startControlPlane()
+  await createRuns(cp, [{ title: 'a' }])
+  for (const filter of ['skill', 'skill_spec', 'schedule_id', 'automation_id', 'factory_uid', 'executor'])
+    expect([filter, await titles(cp, { [filter]: 'x' })]).toEqual([filter, []])
+  for (const source of ['JIRA', 'AUTOFIX', 'ORCHESTRATION']) expect(await titles(cp, { source })).toEqual([])
+  expect(await titles(cp, { artifact_type: 'PLAN' })).toEqual([])
+  expect(await titles(cp, { environment_id: 'empty-environment' })).toEqual(['a'])
+  expect(await titles(cp, { executor: (await cp.client.whoami()).uid })).toEqual(['a'])
+})
+
+test('a time without an offset is UTC, and one at the end of time is refused', async () => {
+  await using cp = await startControlPlane()
+  await createRuns(cp, [{ title: 'a' }, { title: 'b' }])
+  expect(await titles(cp, { created_after: '2026-01-01T00:00:00' })).toEqual(['b'])
+  expect(await titles(cp, { created_before: '2026-01-01T00:01:00.000' })).toEqual(['a'])
+  expect(await titles(cp, { created_before: '9999-12-31T23:59:59Z' })).toHaveLength(2)
+  const { status } = await cp.request('GET', '/api/v1/agent/runs?created_after=9999-12-31T23:59:59-23:59')
+  expect([200, 400]).toContain(status)
+})
+
+test('a source is what the client says, if a client may say it', async () => {
+  await using cp = await startControlPlane()
+  const sourceOf = async (said: string, path = 'agent/runs') => {
+    const { body } = await cp.request<{ run_id: string }>('POST', `/api/v1/${path}`, {
+      json: { prompt: 'x', ...(path === 'agent/runs' ? {} : { host: 'laptop' }) },
+      headers: { 'x-oz-api-source': said },
+    })
+    return (await cp.client.runs.get(body.run_id)).source
+  }
+  for (const source of ['API', 'CLI', 'GITHUB_ACTION', 'CLOUD_MODE', 'WEB_APP', 'LOCAL'])
+    expect(await sourceOf(source)).toBe(source)
+  for (const source of ['SLACK', 'SCHEDULED_AGENT', 'JIRA', 'ORCHESTRATION', 'cli', 'x'])
+    expect([source, await sourceOf(source)]).toEqual([source, 'API'])
+  expect(await sourceOf('GITHUB_ACTION', 'agent/local-runs')).toBe('GITHUB_ACTION')
+})
+
 test('q finds every word in title or prompt, in any case, and takes % and _ as they are', async () => {
   await using cp = await startControlPlane()
   await createRuns(cp, [

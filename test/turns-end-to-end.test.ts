@@ -1,6 +1,9 @@
+import { execFile } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { runAgent } from '@openoz/agent'
 import { findProcesses } from '@openoz/machine'
 import type { CreateRunRequest } from '@openoz/protocol'
@@ -187,4 +190,19 @@ test('every turn of an execution saves what the run changed since it began', asy
   } finally {
     rmSync(origin, { recursive: true, force: true })
   }
+})
+
+test('who watches a follow-up sees its turn, and nothing of the turns before it', async () => {
+  await using run = await startRun({ steps: [{ text: 'Begun.' }, { text: 'Gone on.' }] })
+  await run.rested()
+  const oz = fileURLToPath(new URL('../packages/cli/bin/oz.mjs', import.meta.url))
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    [oz, 'run', 'follow-up', run.runId, 'Go on.', '--watch'],
+    { env: { PATH: process.env.PATH, HOME: run.cp.folder, OZ_SERVER_URL: run.cp.url, OZ_API_KEY: run.cp.adminKey } },
+  )
+  expect(stdout).toContain('Gone on.')
+  expect(stdout).toMatch(/tokens: .* in 1 request/)
+  expect(stdout).not.toMatch(/Begun|From accepted to done/)
+  expect((await run.cp.client.runs.get(run.runId)).usage.requests).toBe(2)
 })

@@ -52,6 +52,21 @@ test.each(['FAILED', 'CANCELLED', 'SUCCEEDED'] as const)(
   },
 )
 
+test('an agent that crashes in a later turn has failed, however its earlier turns ended', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker, assignment } = await cp.startAgent()
+  await agent.end('SUCCEEDED', 'mine')
+  await agent.nextTurn()
+  await cp.client.runs.followUp(runId, { message: 'more' })
+  await agent.nextTurn()
+  expect((await cp.client.runs.executions(runId)).executions).toMatchObject([{ state: 'running', outcome: null }])
+  worker.fail(assignment, { failure_reason: 'agent_invocation', message: 'exit 1', exit_code: 1 })
+  await cp.waitFor(runId, 'ERROR')
+  expect((await cp.client.runs.executions(runId)).executions).toMatchObject([
+    { state: 'ended', outcome: 'ERROR', failure_reason: 'agent_invocation', exit_code: 1 },
+  ])
+})
+
 test('every failure reason ends as its table says: FAILED for the user’s side, ERROR for ours, or another try', async () => {
   await using cp = await startControlPlane()
   const worker = await cp.connectWorker({ maxConcurrentTasks: 0 })
@@ -205,6 +220,19 @@ test('a reference worker gets what it knows and nothing more', async () => {
   worker.complete(assignment, { task_state: 'CANCELLED' })
   await cp.waitFor(run_id, 'CANCELLED')
   expect(worker.frames.map(({ type }) => type)).toEqual(['task_assignment', 'task_cancellation'])
+})
+
+test('a reference worker is given the message that waits, not the prompt of a turn that is over', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker({ ours: false })
+  const runId = await cp.createRun({ prompt: 'first' })
+  const assignment = await worker.claimNext()
+  expect(assignment.task.task_definition.prompt).toBe('first')
+  await cp.agentFor(assignment).hello()
+  worker.complete(assignment)
+  await cp.waitFor(runId, 'SUCCEEDED')
+  for (const message of ['second', 'third']) await cp.client.runs.followUp(runId, { message })
+  expect((await worker.nextAssignment()).task.task_definition.prompt).toBe('second')
 })
 
 test('a team’s run is owned by the team on the wire, and our worker gets its token apart from the environment', async () => {

@@ -22,6 +22,7 @@ export interface AgentChannelServer extends AsyncDisposable {
   /** Everything acknowledged, in order. */
   events: NumberedEvent[]
   blobs: Map<string, Buffer>
+  blobTypes: Map<string, string | undefined>
   acknowledgedCommands: string[]
   /** Every question for a next turn, with its answer. A goodbye that is answered with none ends the execution: what is asked after it is refused. */
   questions: { isLast: boolean; turnId: string | undefined; at: number }[]
@@ -34,6 +35,8 @@ export interface AgentChannelServer extends AsyncDisposable {
   say(turnId: string, mode: TurnMessage['mode'], text: string): TurnMessage
   /** Answers every request of the channel with this error of the registry; undefined ends that. */
   refuseWith(code: 'execution_superseded' | 'execution_token_ended' | undefined): void
+  /** What becomes of the next requests for blobs, one word each: refused for good, or left without an answer; undefined lets one through. */
+  blobTrouble: ('refuse' | 'hold' | undefined)[]
   /** Breaks every connection, as when the control plane is away. */
   setAway(isAway: boolean): void
   eventsOf(type: string): NumberedEvent[]
@@ -64,6 +67,7 @@ export const testLimits: HelloResponse['limits'] = {
   command_timeout_ms: 30_000,
   workspace_max_bytes: 50_000_000,
   spool_max_bytes: 16_000_000,
+  output_max_bytes: 268_435_456,
   web_fetch: true,
 }
 
@@ -72,6 +76,7 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
   const state = {
     events: [] as NumberedEvent[],
     blobs: new Map<string, Buffer>(),
+    blobTypes: new Map<string, string | undefined>(),
     pending: [] as AgentCommand[],
     acknowledged: [] as string[],
     streams: new Set<ServerResponse>(),
@@ -81,6 +86,7 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
     lateRequests: [] as string[],
     refusal: undefined as 'execution_superseded' | 'execution_token_ended' | undefined,
     isAway: false,
+    blobTrouble: [] as AgentChannelServer['blobTrouble'],
   }
   const hello: HelloResponse = {
     protocol: 1,
@@ -90,6 +96,9 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
     attempt: 1,
     turn: { turn_id: crypto.randomUUID(), number: 1, message: 'say hi', messages: [] },
     continues: null,
+    mode: 'normal',
+    execution_location: 'REMOTE',
+    attachments: [],
     title: 'say hi',
     config: {},
     model: { id: 'openai/scripted', wire: 'openai-chat', base_path: '/llm/openai/v1' },
@@ -117,6 +126,11 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
     }
     if (path === agentChannelPaths.hello) return sendJson(response, { ...hello, acked_n: state.events.length })
     if (path === agentChannelPaths.commands) return openStream(response)
+    if (path.startsWith(agentChannelPaths.blobs)) {
+      const trouble = state.blobTrouble.shift()
+      if (trouble === 'refuse') return sendProblem(response, 'blob_not_found')
+      if (trouble === 'hold') return
+    }
     if (path.startsWith(`${agentChannelPaths.blobs}/`)) {
       const blob = state.blobs.get(path.slice(agentChannelPaths.blobs.length + 1))
       return blob ? void response.end(blob) : sendProblem(response, 'blob_not_found')
@@ -130,11 +144,12 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
     }
     if (path === agentChannelPaths.nextTurn) {
       const { is_last: isLast } = JSON.parse(body.toString('utf8')) as NextTurnRequest
-      return sendJson(response, { turn: nextTurn(isLast) })
+      return sendJson(response, { turn: nextTurn(isLast), attachments: hello.attachments })
     }
     if (path === agentChannelPaths.blobs) {
       const id = crypto.randomUUID()
       state.blobs.set(id, body)
+      state.blobTypes.set(id, request.headers['content-type'])
       return sendJson(response, { blob_id: id, size_bytes: body.length })
     }
     if (path === agentChannelPaths.ackCommands) {
@@ -184,7 +199,9 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
     hello,
     events: state.events,
     blobs: state.blobs,
+    blobTypes: state.blobTypes,
     acknowledgedCommands: state.acknowledged,
+    blobTrouble: state.blobTrouble,
     questions: state.questions,
     lateRequests: state.lateRequests,
     send,

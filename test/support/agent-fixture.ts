@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { runAgent } from '@openoz/agent'
+import type { Continuation, HelloResponse } from '@openoz/protocol'
 import { pino } from 'pino'
 import {
   type AgentChannelServer,
@@ -95,6 +96,28 @@ export async function startAgentFixture(options: AgentFixtureOptions = {}): Prom
       rmSync(folder, { recursive: true, force: true })
     },
   }
+}
+
+/** An agent that goes on where another one was: with what the control plane has of it. */
+export async function startNextAgent(
+  first: AgentFixture,
+  { reason, isStale = false }: { reason: Continuation['reason']; isStale?: boolean },
+  options: AgentFixtureOptions,
+): Promise<AgentFixture> {
+  const { run_id, config, turn } = first.server.hello
+  const last = (type: string) => (first.server.eventsOf(type).at(-1)?.data ?? null) as never
+  const hello: Partial<HelloResponse> = {
+    run_id,
+    config,
+    checkpoint: last('checkpoint'),
+    workspace: last('workspace_saved'),
+    continues: { reason, is_workspace_stale: isStale },
+    ...(reason === 'retry' ? { attempt: 2, turn } : {}),
+    ...options.hello,
+  }
+  const second = await startAgentFixture({ ...options, hello })
+  for (const [id, bytes] of first.server.blobs) second.server.blobs.set(id, bytes)
+  return second
 }
 
 export function git(folder: string, ...args: string[]): string {

@@ -14,7 +14,7 @@ export function createCommandFixture({ limits = {} }: { limits?: Partial<typeof 
   const folder = mkdtempSync(join(tmpdir(), 'oz-run-'))
   mkdirSync(join(folder, 'work'))
   const sink = createRecordingSink()
-  const state = createToolState()
+  const state = createToolState({ root: folder })
   const execution = crypto.randomUUID()
   const marker = `OZ_EXECUTION_ID=${execution}`
   let calls = 0

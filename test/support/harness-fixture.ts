@@ -55,6 +55,7 @@ export async function startHarnessFixture(options: HarnessFixtureOptions): Promi
     const session = await ozHarness.open({
       runId: crypto.randomUUID(),
       config: {},
+      mode: 'normal',
       model: { ...modelAccesses[0], ...options.access } as ModelAccess,
       limits: { ...testLimits, ...options.limits },
       workspace: { folder: workspace, toolsFolder: workspace, repositories: [] },

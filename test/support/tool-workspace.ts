@@ -26,7 +26,7 @@ export function makeToolWorkspace({ secrets = [] as string[] } = {}) {
       copyFileSync(file, join(folder, 'kept'))
       return 'blob-1'
     },
-    state: createToolState(),
+    state: createToolState({ root: folder }),
     signal: new AbortController().signal,
   } satisfies ToolCall
   return {

@@ -22,12 +22,16 @@ export function startRoundTrip() {
   let workspaces = 0
   let blobs = 0
 
-  async function begin(sources: SourceRepo[]): Promise<Workspace> {
-    const at = join(folder, `workspace-${++workspaces}`)
-    mkdirSync(at)
+  /** In a folder of its own, or in one that is there from an execution before. */
+  async function begin(
+    sources: SourceRepo[],
+    { at = join(folder, `workspace-${++workspaces}`), restores = false }: { at?: string; restores?: boolean } = {},
+  ): Promise<Workspace> {
+    mkdirSync(at, { recursive: true })
     const sink = createRecordingSink()
     const mask = (text: string) => text
-    return prepareRepositories({ sources, folder: at, runId: 'run-1', env, timeoutMs: 60_000, signal, sink, mask })
+    const timeoutMs = 60_000
+    return prepareRepositories({ sources, folder: at, runId: 'run-1', env, timeoutMs, signal, sink, mask, restores })
   }
 
   function save(workspace: Workspace, maxBytes = 10_000_000): Promise<SavedState> {
@@ -39,12 +43,16 @@ export function startRoundTrip() {
     return saveWorkspace({ ...workspace, env, maxBytes, signal, store })
   }
 
-  async function restore(saved: SavedState, sources: SourceRepo[]) {
-    const workspace = await begin(sources)
+  async function restore(saved: SavedState, sources: SourceRepo[], { at }: { at?: string } = {}) {
+    const workspace = await begin(sources, { at, restores: true })
     const download = async (id: string, file: string) => copyFileSync(join(folder, 'blobs', id), file)
     const request = { ...workspace, saved: saved.repositories, env, timeoutMs: 60_000, signal, download }
-    const { repositories, notes } = await restoreWorkspace(request)
-    return { workspace: { ...workspace, repositories }, notes, at: (path: string) => join(workspace.folder, path) }
+    const { repositories, found, notes } = await restoreWorkspace(request)
+    return {
+      workspace: { ...workspace, repositories, found },
+      notes,
+      at: (path: string) => join(workspace.folder, path),
+    }
   }
 
   /** One repository, in the folder `origin`: cloned, changed, saved, put back elsewhere. */

@@ -55,15 +55,53 @@ export async function connect(options: GlobalOptions, env: NodeJS.ProcessEnv): P
   return openConnection({ serverUrl, apiKey, env })
 }
 
-export function openConnection(login: { serverUrl: string; apiKey: string; env: NodeJS.ProcessEnv }): Connection {
+/**
+ * For programs that act in somebody's name without being looked at: a key that was meant and is empty (a secret that a pipeline does not have) is
+ * an error, and never stands back for the next one. Rejects with `api_key_variable_empty`, `option_invalid` or `not_logged_in`.
+ */
+export async function requireLogin(
+  options: Pick<GlobalOptions, 'apiKey' | 'serverUrl' | 'serverRootUrl'>,
+  env: NodeJS.ProcessEnv,
+): Promise<{ serverUrl: string; apiKey: string }> {
+  if (options.apiKey?.trim() === '')
+    throw new AppError('option_invalid', { option: '--api-key', problem: 'it is empty' })
+  for (const variable of options.apiKey === undefined ? ['OZ_API_KEY', 'WARP_API_KEY'] : []) {
+    const value = env[variable]
+    if (value === undefined) continue
+    if (value.trim() === '') throw new AppError('api_key_variable_empty', { variable })
+    break
+  }
+  const { serverUrl, apiKey } = await findLogin(options, env)
+  if (apiKey === undefined) throw new AppError('not_logged_in')
+  return { serverUrl, apiKey }
+}
+
+interface ConnectionOptions {
+  serverUrl: string
+  apiKey: string
+  env: NodeJS.ProcessEnv
+  /** Stops what the client asks. */
+  signal?: AbortSignal
+  /** For everything that the client asks, counted from now. */
+  timeoutMs?: number
+}
+
+export function openConnection(login: ConnectionOptions): Connection {
   const dialer = createDialer({ serverUrl: login.serverUrl, env: login.env })
   return {
-    client: createApiClient({ fetch: withSource(dialer, login.env), apiKey: login.apiKey }),
+    client: createApiClient({ fetch: limited(withSource(dialer, login.env), login), apiKey: login.apiKey }),
     dialer,
     serverUrl: dialer.serverUrl,
     apiKey: login.apiKey,
     [Symbol.asyncDispose]: () => dialer.close(),
   }
+}
+
+function limited(send: ApiFetch, { signal, timeoutMs }: ConnectionOptions): ApiFetch {
+  const limits = [...(signal ? [signal] : []), ...(timeoutMs === undefined ? [] : [AbortSignal.timeout(timeoutMs)])]
+  if (limits.length === 0) return send
+  const limit = AbortSignal.any(limits)
+  return (path, init) => send(path, { ...init, signal: limit })
 }
 
 /** Runs say where they were started from; the GitHub Action starts them through this program. */

@@ -4,6 +4,7 @@ import type { CommandContext } from './command-context.ts'
 import type { Connection } from './connection.ts'
 import { printJson } from './output.ts'
 import { sendOnce } from './send-once.ts'
+import type { WatchOptions } from './watch/watch-run.ts'
 
 type Context = CommandContext & { connection: Connection }
 
@@ -16,11 +17,11 @@ export async function followUp(
   const { runId, mode, watch } = wish
   const message = await textOrInput(wish.text)
   // What was said and done before has been seen.
-  const since = watch ? (await connection.client.runs.get(runId)).last_event_sequence : 0
+  const after = watch ? await connection.client.runs.get(runId) : undefined
   const said = await sendOnce((once) => connection.client.runs.followUp(runId, { message, mode }, once))
   if (!watch && output.isJson) printJson(output, said)
   if (!output.isJson) output.line(acceptedText(said))
-  if (watch) return watchFrom(context, { runId, since })
+  if (watch) return showLive(context, { runId, after })
   if (!output.isJson) output.line(`Watch it: oz run watch ${runId}`)
   return 0
 }
@@ -35,18 +36,18 @@ export async function forkRun(
   const created = await sendOnce((once) => connection.client.runs.fork(wish.runId, request, once))
   if (!wish.watch && output.isJson) printJson(output, created)
   if (!output.isJson) output.line(`Forked run ${wish.runId}; the new run’s ID: ${created.run_id}`)
-  if (wish.watch) return watchFrom(context, { runId: created.run_id, since: 0 })
+  if (wish.watch) return showLive(context, { runId: created.run_id })
   if (!output.isJson) output.line(`Watch it: oz run watch ${created.run_id}`)
   return 0
 }
 
-async function watchFrom(context: Context, from: { runId: string; since: number }): Promise<number> {
+async function showLive(context: Context, options: WatchOptions): Promise<number> {
   const { watchRun } = await import('./watch/watch-run.ts')
-  return watchRun(context, from)
+  return watchRun(context, options)
 }
 
 /** A message from a pipe keeps its line breaks, except for those at its end. */
-async function textOrInput(text: string | undefined): Promise<string> {
+export async function textOrInput(text: string | undefined): Promise<string> {
   if (text !== undefined && text !== '-') return text
   if (text === undefined && process.stdin.isTTY)
     throw new AppError('usage', { problem: 'There is nothing to say: give the text, or - and pipe it in.' })

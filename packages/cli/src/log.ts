@@ -4,8 +4,15 @@ import { type Colors, mayColor } from './output.ts'
 import { oneLine } from './plain-text.ts'
 
 /** Logs go to stderr: JSON for collectors, one short line each for a person who looks at a terminal. */
-export function createLogger({ name, level, env }: { name: string; level: string; env: NodeJS.ProcessEnv }): Logger {
-  const destination = process.stderr.isTTY
+export function createLogger(options: {
+  name: string
+  level: string
+  env: NodeJS.ProcessEnv
+  /** Default: whether stderr is a terminal. */
+  isForPeople?: boolean
+}): Logger {
+  const { name, level, env, isForPeople = process.stderr.isTTY } = options
+  const destination = isForPeople
     ? prettyDestination((text) => process.stderr.write(text), pc.createColors(mayColor(process.stderr, env)))
     : pino.destination({ fd: 2, sync: true })
   const serializers = { err: loggedError, error: loggedError }

@@ -61,6 +61,9 @@ export function printJson(output: Output, value: unknown): void {
   output.line(JSON.stringify(value))
 }
 
+/** The command line itself is at fault. */
+const wrongUse: ReadonlySet<string> = new Set(['usage', 'option_invalid', 'flag_not_available', 'share_invalid'])
+
 /** What went wrong, for people or for programs, and the exit code that it means. */
 export function reportError(
   error: unknown,
@@ -75,7 +78,7 @@ export function reportError(
     stderr.write(`${colors.red('error:')} ${message}${code === 'usage' ? '' : colors.dim(` [${code}]`)}\n`)
   }
   if (debug) stderr.write(causes(error))
-  return code === 'usage' || code === 'option_invalid' ? 2 : 1
+  return wrongUse.has(code) ? 2 : 1
 }
 
 /** By its code, since an agent goes without loading commander. */

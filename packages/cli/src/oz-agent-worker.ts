@@ -4,32 +4,50 @@ import { createLogger } from './log.ts'
 import { reportError } from './output.ts'
 import { readSavedLogin, type SavedLogin } from './saved-login.ts'
 import { onStopSignals } from './stop-signals.ts'
-import { createWorkerCommand, messageOf, workerFlagValues } from './worker-command.ts'
+import { createWorkerCommand, messageOf } from './worker-command.ts'
 
 /** `oz-agent-worker`. */
 export async function main(args: string[]): Promise<void> {
   const { env } = process
+  const say = (line: string) => void process.stdout.write(`${line}\n`)
+  const command = createWorkerCommand({
+    work: (flags) => work(flags, env),
+    async install({ user, print, ...flags }) {
+      const { installService } = await import('./service/worker-service.ts')
+      await installService({ flags, config: await readConfig(flags, env) }, { flags: { user, print }, env, say })
+    },
+    async uninstall(flags) {
+      const { uninstallService } = await import('./service/worker-service.ts')
+      await uninstallService({ flags, env, say })
+    },
+  })
   try {
-    const command = createWorkerCommand().parse(args, { from: 'user' })
-    const flags = workerFlagValues(command)
-    const config = readWorkerConfig({ flags, env, login: loginFor(flags, env, await readSavedLogin(env)) })
-    const log = createLogger({ name: 'worker', level: config.logLevel, env })
-    using stop = onStopSignals()
-    process.exitCode = await runWorker({
-      ...config,
-      log,
-      signal: AbortSignal.any([stop.first, parentGone()]),
-      stopNow: stop.second,
-      onEvent(event) {
-        const message = messageOf(event)
-        if (message && process.connected) process.send?.(message)
-      },
-    })
+    await command.parseAsync(args, { from: 'user' })
   } catch (error) {
     process.exitCode = reportError(error, { format: 'pretty', debug: false, stderr: process.stderr, env })
   }
   // The channel to `oz up` would keep this process alive.
   if (process.connected) process.disconnect()
+}
+
+async function work(flags: WorkerFlagValues, env: NodeJS.ProcessEnv): Promise<void> {
+  const config = await readConfig(flags, env)
+  const log = createLogger({ name: 'worker', level: config.logLevel, env })
+  using stop = onStopSignals()
+  process.exitCode = await runWorker({
+    ...config,
+    log,
+    signal: AbortSignal.any([stop.first, parentGone()]),
+    stopNow: stop.second,
+    onEvent(event) {
+      const message = messageOf(event)
+      if (message && process.connected) process.send?.(message)
+    },
+  })
+}
+
+async function readConfig(flags: WorkerFlagValues, env: NodeJS.ProcessEnv) {
+  return readWorkerConfig({ flags, env, login: loginFor(flags, env, await readSavedLogin(env)) })
 }
 
 /** The saved key belongs to the saved address: nobody else is shown it. */

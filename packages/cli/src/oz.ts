@@ -38,6 +38,17 @@ const topCommands: TopCommand[] = [
     register: async (program) => (await import('./commands/run.ts')).registerRun(program),
   },
   {
+    name: 'environment',
+    alias: 'e',
+    summary: 'keep what runs work in',
+    register: async (program) => (await import('./commands/environment.ts')).registerEnvironment(program),
+  },
+  {
+    name: 'artifact',
+    summary: 'read and download what runs made for people',
+    register: async (program) => (await import('./commands/artifact.ts')).registerArtifact(program),
+  },
+  {
     name: 'model',
     summary: 'list the models that can be used now',
     register: async (program) => (await import('./commands/model.ts')).registerModel(program),

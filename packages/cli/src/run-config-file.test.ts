@@ -28,7 +28,7 @@ test('an unknown key, a wrong type and a broken file are refused with what is wr
 })
 
 test('flags win over the file, key by key', () => {
-  const flags = { prompt: 'p', repo: [], setupCommand: [], model: 'from-flag' }
+  const flags = { prompt: 'p', repo: [], setupCommand: [], attach: [], metadata: [], model: 'from-flag' }
   expect(runRequest(flags, { name: 'from-file', model_id: 'from-file' }).config).toEqual({
     name: 'from-file',
     model_id: 'from-flag',
@@ -39,4 +39,16 @@ test('flags win over the file, key by key', () => {
     setup_commands: ['npm ci'],
   })
   expect(runRequest({ ...flags, personal: true }, {}).team).toBe(false)
+})
+
+test('what the flags say of the environment replaces all that the file says of it', () => {
+  const flags = { prompt: 'p', repo: [], setupCommand: [], attach: [], metadata: [] }
+  const environment = { setup_commands: ['make'] }
+  const of = (...input: Parameters<typeof runRequest>) => JSON.parse(JSON.stringify(runRequest(...input).config))
+  expect(of(flags, { environment_id: 'e' })).toEqual({ environment_id: 'e' })
+  expect(of({ ...flags, environment: 'e' }, { environment })).toEqual({ environment_id: 'e' })
+  expect(of({ ...flags, environment: false }, { environment_id: 'e' })).toEqual({ environment: {} })
+  const withRepo = { environment: { source_repos: [{ url: 'acme/shop' }], setup_commands: [] } }
+  expect(of({ ...flags, repo: ['acme/shop'] }, { environment_id: 'e' })).toEqual(withRepo)
+  expect(of({ ...flags, repo: ['acme/shop'], environment: false }, { environment })).toEqual(withRepo)
 })

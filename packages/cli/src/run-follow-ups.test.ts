@@ -44,7 +44,9 @@ test('a message is given as an argument, as - or by a pipe alone, and each is a 
 
 test('nothing to say, a mode that there is not, and a run that there is not are refused in words', async () => {
   const runId = await createRun('one')
-  expect((await oz(['run', 'follow-up', runId], '')).stderr).toContain('prompt_empty')
+  const { stderr } = await oz(['run', 'follow-up', runId], '')
+  expect(stderr).toContain('message_empty')
+  expect(stderr).not.toContain('prompt')
   expect(await oz(['run', 'follow-up', runId, 'x', '--mode', 'shout'])).toMatchObject({ exitCode: 2 })
   const unknown = '0198c2f0-0000-7000-8000-000000000000'
   for (const args of [
@@ -61,10 +63,24 @@ test('nothing to say, a mode that there is not, and a run that there is not are 
   expect((await oz(['run', 'conversation', 'get', unknown])).stderr).toContain('conversation_not_found')
 })
 
+test('a cancel says how many messages it drops', async () => {
+  const runId = await createRun('one')
+  expect((await oz(['run', 'cancel', runId])).stdout).toBe(`Cancelled run ${runId}.\n`)
+  const other = await createRun('one')
+  for (const text of ['two', 'three']) await oz(['run', 'follow-up', other, text])
+  expect((await oz(['run', 'cancel', other])).stdout).toMatch(/^Cancelled run .*\n.* 2 messages .*\n$/)
+})
+
 test('a fork is a run of its own', async () => {
   const runId = await createRun('one')
   const { run_id: forkId } = await json(['run', 'fork', runId, '--prompt', 'differently', '--title', 'Fork'])
-  expect(await json(['run', 'get', forkId])).toMatchObject({ prompt: 'differently', title: 'Fork', state: 'QUEUED' })
+  const { conversation_id: original } = await json(['run', 'get', runId])
+  const fork = await json(['run', 'get', forkId])
+  expect(fork).toMatchObject({ prompt: 'differently', title: 'Fork', state: 'QUEUED' })
+  const shown = (await oz(['run', 'get', forkId])).stdout
+  expect(shown).toMatch(new RegExp(`Conversation +${fork.conversation_id}\n`))
+  expect(shown).toMatch(new RegExp(`Forked from +conversation ${original}\n`))
+  expect((await oz(['run', 'get', runId])).stdout).not.toContain('Forked from')
   const { stdout } = await oz(['run', 'fork', runId, '--prompt', '-'], 'from a pipe\n')
   const [, id = ''] = /ID: (\S+)/.exec(stdout) ?? []
   expect((await json(['run', 'get', id])).prompt).toBe('from a pipe')
@@ -98,6 +114,16 @@ test('a conversation is JSON, over all its runs', async () => {
     conversation_id: id,
     steps: [{ description: 'one' }],
   })
+})
+
+test('a new run continues the conversation of one that has ended', async () => {
+  const runId = await createRun('one')
+  await oz(['run', 'cancel', runId])
+  const { conversation_id: id } = await json(['run', 'get', runId])
+  const again = await json(['agent', 'run-cloud', '-p', 'two', '--host', 'nobody', '--conversation', id])
+  expect(await json(['run', 'get', again.run_id])).toMatchObject({ conversation_id: id, prompt: 'two' })
+  expect((await oz(['agent', 'run-cloud', '-p', 'three', '--conversation', id])).stderr).toContain('conversation_busy')
+  expect(await oz(['agent', 'run-cloud', '-p', 'x', '--conversation', 'last'])).toMatchObject({ exitCode: 1 })
 })
 
 test('a run that rests is shown to its end, also from behind its last event', async () => {

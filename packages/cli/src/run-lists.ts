@@ -1,4 +1,4 @@
-import type { ListRunsResponse, Run, Why } from '@openoz/protocol'
+import { type ListRunsResponse, type Run, repositoriesOf, type Why } from '@openoz/protocol'
 import { type Output, printJson } from './output.ts'
 import { oneLine, plainText } from './plain-text.ts'
 import { paintState } from './state-colors.ts'
@@ -42,9 +42,17 @@ function fieldsOf(run: Run, output: Output): [string, string | undefined][] {
     ['Message', run.status_message && oneLine(run.status_message.message)],
     ['Host', run.agent_config.worker_host ?? 'any worker'],
     ['Model', run.agent_config.model_id ?? 'the default'],
-    ['Repositories', environment?.source_repos?.map((repo) => oneLine(repo.url)).join(', ')],
+    ['Environment', run.agent_config.environment_id],
+    [
+      'Repositories',
+      repositoriesOf(environment)
+        .map((repo) => oneLine(repo.url))
+        .join(', '),
+    ],
     ['Creator', oneLine(run.creator.display_name)],
     ['Source', run.source],
+    ['Conversation', run.conversation_id],
+    ['Forked from', run.forked_from_conversation_id && `conversation ${run.forked_from_conversation_id}`],
     ['Created', run.created_at],
     ['Started', run.started_at ?? undefined],
     ['Finished', run.finished_at ?? undefined],

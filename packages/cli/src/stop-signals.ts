@@ -9,6 +9,8 @@ export interface StopSignals extends Disposable {
   readonly first: AbortSignal
   /** Aborted by the second: stop at once. */
   readonly second: AbortSignal
+  /** The first one's name. */
+  readonly signalName: (typeof stopSignals)[number] | undefined
 }
 
 const samePressMs = 400
@@ -19,8 +21,10 @@ export function onStopSignals(): StopSignals {
   const first = new AbortController()
   const second = new AbortController()
   let firstAt = 0
-  const onSignal = () => {
+  let signalName: StopSignals['signalName']
+  const onSignal = (name: NodeJS.Signals) => {
     if (!first.signal.aborted) {
+      signalName = stopSignals.find((known) => known === name)
       firstAt = performance.now()
       first.abort(new Error('stopped by a signal'))
     } else if (performance.now() - firstAt > samePressMs) {
@@ -31,6 +35,9 @@ export function onStopSignals(): StopSignals {
   return {
     first: first.signal,
     second: second.signal,
+    get signalName() {
+      return signalName
+    },
     [Symbol.dispose]() {
       for (const name of stopSignals) process.off(name, onSignal)
     },

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { ageText, durationText, parseDuration } from './time-text.ts'
+import { ageText, durationText } from './time-text.ts'
 
 test('durations are told in the unit that fits', () => {
   expect([4, 999, 1000, 59_900, 59_960, 125_000, 7_800_000].map(durationText)).toEqual([
@@ -18,12 +18,4 @@ test('ages are told roughly, and as a date when they are old', () => {
   expect(ageText('2026-11-23T11:59:48Z', now)).toBe('12 s ago')
   expect(ageText('2026-11-23T09:00:00Z', now)).toBe('3 h ago')
   expect(ageText('2026-10-01T09:00:00Z', now)).toBe('2026-10-01')
-})
-
-test('a duration that is none is refused with the option’s name', () => {
-  expect(parseDuration('1h 30m', '--expires-in')).toBe(5_400_000)
-  expect(parseDuration('30d', '--expires-in')).toBe(2_592_000_000)
-  for (const wrong of ['', '5', '5 minutes', '-1h', '1h30']) {
-    expect(() => parseDuration(wrong, '--expires-in'), wrong).toThrow(/--expires-in/)
-  }
 })

@@ -1,5 +1,3 @@
-import { AppError } from '@openoz/protocol'
-
 /** `340 ms`, `4.2 s`, `3 min 5 s`, `2 h 10 min`. */
 export function durationText(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)} ms`
@@ -18,15 +16,4 @@ export function ageText(timestamp: string, now: number): string {
   if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`
   if (seconds < 7 * 86_400) return `${Math.floor(seconds / 86_400)} d ago`
   return timestamp.slice(0, 10)
-}
-
-const unitMs = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 }
-
-/** `45m`, `1h 30m`, `30d`. Throws `option_invalid`. */
-export function parseDuration(text: string, option: string): number {
-  const parts = [...text.matchAll(/(\d+)\s*(ms|s|m|h|d|w)\s*/g)]
-  if (parts.length === 0 || parts.map(([part]) => part).join('') !== text.trimStart()) {
-    throw new AppError('option_invalid', { option, problem: `"${text}" is not a duration such as 45m, 1h 30m or 30d` })
-  }
-  return parts.reduce((sum, [, count, unit]) => sum + Number(count) * unitMs[unit as keyof typeof unitMs], 0)
 }

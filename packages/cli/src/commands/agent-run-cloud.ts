@@ -1,5 +1,3 @@
-import { resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { sleep } from '@openoz/machine'
 import {
   type AmbientAgentConfig,
@@ -8,11 +6,14 @@ import {
   isTerminal,
   type Run,
 } from '@openoz/protocol'
+import { readAttachments } from '../attachments.ts'
 import type { CommandContext } from '../command-context.ts'
 import type { Connection } from '../connection.ts'
 import { printJson } from '../output.ts'
 import { oneLine } from '../plain-text.ts'
+import { repositoryUrl } from '../repository-text.ts'
 import { readRunConfigFile } from '../run-config-file.ts'
+import { readMetadata, readPromptMode } from '../run-wishes.ts'
 import { sendOnce } from '../send-once.ts'
 import { paintState } from '../state-colors.ts'
 
@@ -22,12 +23,17 @@ export interface RunCloudOptions {
   model?: string
   repo: string[]
   setupCommand: string[]
+  /** Id of a stored one; false: none. */
+  environment?: string | false
   name?: string
   title?: string
   file?: string
+  conversation?: string
   parentRunId?: string
   team?: boolean
   personal?: boolean
+  attach?: string[]
+  metadata?: string[]
   watch?: boolean
 }
 
@@ -37,7 +43,8 @@ type Context = CommandContext & { connection: Connection }
 export async function runCloud(context: Context, options: RunCloudOptions): Promise<number> {
   const { connection, output } = context
   const fromFile = options.file === undefined ? {} : await readRunConfigFile(options.file)
-  const request = runRequest(options, fromFile)
+  const attachments = await readAttachments(options.attach ?? [])
+  const request = { ...runRequest(options, fromFile), ...(attachments.length > 0 && { attachments }) }
   const created = await sendOnce((once) => connection.client.runs.create(request, once))
   if (options.watch) {
     if (!output.isJson) output.line(`Spawned ambient agent with run ID: ${created.run_id}`)
@@ -56,29 +63,34 @@ export async function runCloud(context: Context, options: RunCloudOptions): Prom
   return 0
 }
 
-/** Flags win over the file, key by key; repositories and setup commands of the flags replace the file's environment. */
+/** Flags win over the file, key by key; what they say of the environment replaces all that the file says of it. */
 export function runRequest(options: RunCloudOptions, fromFile: AmbientAgentConfig): CreateRunRequest {
-  const environment =
-    options.repo.length + options.setupCommand.length > 0
-      ? { source_repos: options.repo.map((url) => ({ url: repositoryUrl(url) })), setup_commands: options.setupCommand }
-      : undefined
-  const fromFlags = { name: options.name, model_id: options.model, worker_host: options.host, environment }
+  const fromFlags = { name: options.name, model_id: options.model, worker_host: options.host }
+  const { environment, environment_id, ...rest } = fromFile
   const config = {
-    ...fromFile,
+    ...rest,
+    ...(environmentOf(options) ?? { environment, environment_id }),
     ...Object.fromEntries(Object.entries(fromFlags).filter(([, value]) => value !== undefined)),
   }
   return {
-    prompt: options.prompt,
+    ...readPromptMode(options.prompt),
+    metadata: readMetadata(options.metadata ?? []),
     title: options.title,
     config,
+    conversation_id: options.conversation,
     parent_run_id: options.parentRunId,
     team: options.team ? true : options.personal ? false : undefined,
   }
 }
 
-/** A folder of this machine, as people name folders, becomes an address; everything else is one already. */
-function repositoryUrl(text: string): string {
-  return /^(\/|\.{1,2}(\/|$))/.test(text) ? pathToFileURL(resolve(text)).href : text
+/** What the flags say of it, if anything. None is said as an empty one: a conversation that is continued would bring its own. */
+function environmentOf({ environment, repo, setupCommand }: RunCloudOptions): AmbientAgentConfig | undefined {
+  if (repo.length + setupCommand.length > 0) {
+    const source_repos = repo.map((url) => ({ url: repositoryUrl(url) }))
+    return { environment: { source_repos, setup_commands: setupCommand } }
+  }
+  if (environment === undefined) return undefined
+  return environment === false ? { environment: {} } : { environment_id: environment }
 }
 
 /** As long as the reference waits for a session to join. */

@@ -3,6 +3,7 @@ import { AppError } from '@openoz/protocol'
 import type { GlobalOptions } from '../global-options.ts'
 import { createLogger } from '../log.ts'
 import { onStopSignals } from '../stop-signals.ts'
+import { agentRunFlags, longName } from './agent-run-flags.ts'
 
 export interface AgentRunOptions {
   taskId?: string
@@ -16,15 +17,18 @@ export interface AgentRunInput {
   given: string[]
 }
 
-/** What this program acts on, or what the run's own config says as well; everything else of the reference's flags is only noted. */
-const actedOn = new Set(['--task-id', '--cwd', '--model', '--idle-on-complete'])
+/** For the run's log: which of the given options of the reference's command line do nothing here, where a person gave such. */
+export function ignoredOptions(given: readonly string[]): string[] {
+  const ignored = agentRunFlags
+    .filter(({ asAgent }) => asAgent === undefined)
+    .map(({ flags }) => longName(flags))
+    .filter((name) => given.includes(name))
+  return ignored.length === 0 ? [] : [`Options of the agent without an effect yet: ${ignored.join(', ')}.`]
+}
 
+/** To be the agent of a run that a worker was given. */
 export async function agentRun({ globals, options, given }: AgentRunInput, env: NodeJS.ProcessEnv): Promise<number> {
-  if (options.taskId === undefined) {
-    throw new AppError('usage', {
-      problem: 'Agents are started by a worker, with --task-id. To start a run: oz agent run-cloud --prompt TEXT.',
-    })
-  }
+  refuseConflicts(given)
   if (globals.apiKey !== undefined) env.OZ_API_KEY = globals.apiKey
   const { executionToken, spoolDir, serverUrl } = await readAgentEnvironment(env)
   const address = globals.serverUrl ?? globals.serverRootUrl ?? serverUrl
@@ -32,7 +36,6 @@ export async function agentRun({ globals, options, given }: AgentRunInput, env: 
     throw new AppError('usage', { problem: 'The control plane’s address is missing: --server-url.' })
 
   const log = createLogger({ name: 'agent', level: globals.debug ? 'debug' : 'info', env })
-  const ignored = given.filter((flag) => !actedOn.has(flag))
   using stop = onStopSignals()
   const { exitCode } = await runAgent({
     serverUrl: address,
@@ -42,7 +45,17 @@ export async function agentRun({ globals, options, given }: AgentRunInput, env: 
     log,
     signal: stop.first,
     env,
-    notices: ignored.length === 0 ? [] : [`Options of the agent without an effect yet: ${ignored.join(', ')}.`],
+    notices: ignoredOptions(given),
   })
   return exitCode
+}
+
+function refuseConflicts(given: readonly string[]): void {
+  for (const { flags, asAgent } of agentRunFlags) {
+    const name = longName(flags)
+    if (asAgent !== 'conflicts' || !given.includes(name)) continue
+    throw new AppError('usage', {
+      problem: `--task-id and ${name} do not go together: the run has its prompt and config.`,
+    })
+  }
 }

@@ -1,4 +1,3 @@
-import { readAgentEnvironment, saveKeptWork } from '@openoz/agent'
 import { AppError } from '@openoz/protocol'
 import type { Command } from 'commander'
 import { run } from '../command-context.ts'
@@ -15,6 +14,10 @@ export function registerSaveWork(group: Command): void {
     .description('save what an agent left that has died')
     .action(
       run(async ({ options: globals, env }) => {
+        const [{ readAgentEnvironment }, { saveKeptWork }] = await Promise.all([
+          import('@openoz/agent'),
+          import('@openoz/agent/save-kept-work'),
+        ])
         const { executionToken, spoolDir, serverUrl } = await readAgentEnvironment(env)
         const address = globals.serverUrl ?? globals.serverRootUrl ?? serverUrl
         if (address === undefined || spoolDir === undefined) {

@@ -1,11 +1,11 @@
-import { createInterface } from 'node:readline/promises'
-import { type ApiKey, type ApiKeyScope, AppError } from '@openoz/protocol'
+import { type ApiKey, type ApiKeyScope, AppError, parseDuration } from '@openoz/protocol'
 import { type Command, Option } from 'commander'
 import { run, runConnected, withExamples } from '../command-context.ts'
+import { confirm } from '../confirm.ts'
 import { connect } from '../connection.ts'
 import { printJson } from '../output.ts'
 import { type Column, printList, renderFields } from '../table.ts'
-import { ageText, parseDuration } from '../time-text.ts'
+import { ageText } from '../time-text.ts'
 
 const scopes = ['user', 'team', 'worker'] as const satisfies readonly ApiKeyScope[]
 
@@ -105,10 +105,15 @@ export function expiryOf(options: Pick<CreateOptions, 'expiresIn' | 'expiresAt' 
   if (given.filter(Boolean).length !== 1) {
     throw new AppError('usage', { problem: 'Give exactly one of --expires-in, --expires-at and --no-expiration.' })
   }
-  if (options.expiresIn !== undefined) {
-    return new Date(Date.now() + parseDuration(options.expiresIn, '--expires-in')).toISOString()
-  }
-  return options.expiresAt
+  return options.expiresIn === undefined ? options.expiresAt : timeAfter(options.expiresIn)
+}
+
+function timeAfter(duration: string): string {
+  // NaN, too, where the calendar of JavaScript ends.
+  const time = new Date(Date.now() + (parseDuration(duration) ?? Number.NaN))
+  if (!Number.isNaN(time.getTime())) return time.toISOString()
+  const problem = `"${duration}" is not a duration such as 45m, 1h 30m or 30d`
+  throw new AppError('option_invalid', { option: '--expires-in', problem })
 }
 
 function registerExpire(group: Command): void {
@@ -130,14 +135,6 @@ function registerExpire(group: Command): void {
       }),
     )
   withExamples(expire, ['oz api-key expire ci', 'oz api-key expire ci --force'])
-}
-
-async function confirm(question: string): Promise<void> {
-  if (!process.stdin.isTTY) throw new AppError('usage', { problem: `${question} There is nobody to ask: add --force.` })
-  const terminal = createInterface({ input: process.stdin, output: process.stderr })
-  const answer = await terminal.question(`${question} [y/N] `)
-  terminal.close()
-  if (!/^y(es)?$/i.test(answer.trim())) throw new AppError('usage', { problem: 'Nothing was changed.' })
 }
 
 function columns(now: number): Column<ApiKey>[] {

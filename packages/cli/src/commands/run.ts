@@ -1,8 +1,10 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { run, runConnected, withExamples } from '../command-context.ts'
 import { printJson } from '../output.ts'
+import { plainText } from '../plain-text.ts'
 import { type ListOptions, listParams, sourceNames, stateNames } from '../run-filters.ts'
 import { registerFollowUp, registerFork } from './run-follow-up.ts'
+import { registerMessage } from './run-message.ts'
 import { registerConversation, registerTranscript } from './run-transcript.ts'
 
 export function registerRun(program: Command): void {
@@ -18,6 +20,7 @@ export function registerRun(program: Command): void {
   registerCheckout(group)
   registerTranscript(group)
   registerConversation(group)
+  registerMessage(group)
 }
 
 const append = <T>(value: T, previous: T[]): T[] => [...previous, value]
@@ -131,11 +134,20 @@ function registerCancel(group: Command): void {
     .action(
       runConnected(async ({ connection, output }, { args }) => {
         const runId = args[0] ?? ''
-        await connection.client.runs.cancel(runId)
-        const { state } = await connection.client.runs.get(runId)
-        if (output.isJson) printJson(output, { run_id: runId, state })
-        else if (state === 'CANCELLED') output.line(`Cancelled run ${runId}.`)
-        else output.line(`Cancelling run ${runId}; its agent is asked to stop.`)
+        const { runs } = connection.client
+        const { last_event_sequence: since } = await runs.get(runId)
+        await runs.cancel(runId)
+        const { state } = await runs.get(runId)
+        if (output.isJson) {
+          printJson(output, { run_id: runId, state })
+          return 0
+        }
+        output.line(
+          state === 'CANCELLED' ? `Cancelled run ${runId}.` : `Cancelling run ${runId}; its agent is asked to stop.`,
+        )
+        // Such as how many messages that waited are dropped with it.
+        const { events } = await runs.events(runId, { since })
+        for (const event of events) if (event.type === 'notice') output.line(plainText(String(event.data.text)))
         return 0
       }),
     )

@@ -8,13 +8,21 @@ test('what workers pass is read as commander reads it', () => {
   expect(readWorkerCommandLine(line.split(' '))).toEqual({
     globals: { apiKey: undefined, serverUrl: undefined, serverRootUrl: 'http://127.0.0.1:4747', debug: false },
     options: { taskId, cwd: undefined },
-    given: ['--share', '--sandboxed', '--model', '--no-computer-use', '--environment', '--idle-on-complete'],
+    given: [
+      '--model',
+      '--share',
+      '--environment',
+      '--idle-on-complete',
+      '--task-id',
+      '--sandboxed',
+      '--no-computer-use',
+    ],
   })
   const withIdle = ['agent', 'run', '--idle-on-complete', '10m', '--task-id', taskId, '-C', '/work', '--debug']
   expect(readWorkerCommandLine(withIdle)).toMatchObject({
     globals: { debug: true },
     options: { taskId, cwd: '/work' },
-    given: ['--idle-on-complete'],
+    given: ['--cwd', '--idle-on-complete', '--task-id'],
   })
 })
 
@@ -25,6 +33,8 @@ test.each([
   ['agent', 'run', '--task-id', taskId, 'something'],
   ['agent', 'run', '--task-id', taskId, '--model'],
   ['agent', 'run', `--task-id=${taskId}`],
+  ['agent', 'run', '--prompt', 'x'],
+  ['agent', 'run', '--task-id', taskId, '--prompt', 'x'],
   ['agent', 'run-cloud', '--prompt', 'x'],
   ['run', 'list'],
   [],

@@ -1,45 +1,8 @@
 import type { AgentRunInput } from './agent-run.ts'
+import { type AgentRunFlag, agentRunFlags, longName } from './agent-run-flags.ts'
 
-/** Of the reference's command line, what workers pass: taken, so that any worker can start this program, and noted in the log. */
-export const passedOn: [flags: string, takes?: 'list'][] = [
-  ['--share [recipient]', 'list'],
-  ['--sandboxed'],
-  ['--model <id>'],
-  ['--profile <id>'],
-  ['--skill <spec>'],
-  ['--mcp <spec>', 'list'],
-  ['--mcp-server <uuid>', 'list'],
-  ['--strict-mcp-startup'],
-  ['--mcp-startup-timeout <duration>'],
-  ['--computer-use'],
-  ['--no-computer-use'],
-  ['--bedrock-inference-role <arn>'],
-  ['--bedrock-role-region <region>'],
-  ['--harness <harness>'],
-  ['--no-snapshot'],
-  ['--snapshot-upload-timeout <duration>'],
-  ['--snapshot-script-timeout <duration>'],
-  ['-e, --environment <id>'],
-  ['--conversation <id>'],
-  ['--idle-on-complete [duration]'],
-  ['--idle-on-fail [duration]'],
-  ['--skip-initial-turn'],
-  ['--configure-git-credentials-with-github'],
-  ['--repository-head-override-json <json>', 'list'],
-  ['--remove-repository-origins'],
-  ['--session-sharing-server-url <url>'],
-  ['--ws-server-url <url>'],
-]
-
-/** What `agent run` acts on, and the global options that mean something to it. */
-const actedOn = [
-  '--task-id <uuid>',
-  '-C, --cwd <dir>',
-  '--server-url <url>',
-  '--server-root-url <url>',
-  '--api-key <key>',
-  '--debug',
-]
+/** The global options that mean something to an agent. */
+const globalFlags = ['--server-url <url>', '--server-root-url <url>', '--api-key <key>', '--debug']
 
 /**
  * Reads the command line that workers start agents with. They wait for it, and commander alone takes 15 ms to load; so what it would only
@@ -51,7 +14,8 @@ export function readWorkerCommandLine([group, command, ...args]: string[]): Agen
   for (let at = 0; at < args.length; at++) {
     const flag = flags.get(args[at] ?? '')
     const next = args[at + 1]
-    if (!flag || (flag.takes === '<' && next === undefined)) return undefined
+    // What does not go together with a task is refused in commander's words.
+    if (!flag || flag.conflicts || (flag.takes === '<' && next === undefined)) return undefined
     const hasValue = flag.takes === '<' || (flag.takes === '[' && next !== undefined && !next.startsWith('-'))
     values.set(flag.name, hasValue ? (next ?? '') : '')
     if (hasValue) at++
@@ -65,16 +29,15 @@ export function readWorkerCommandLine([group, command, ...args]: string[]): Agen
       debug: values.has('--debug'),
     },
     options: { taskId: values.get('--task-id'), cwd: values.get('--cwd') },
-    given: passedOn.map(([spelling]) => longName(spelling)).filter((name) => values.has(name)),
+    given: agentRunFlags.map(({ flags: spelling }) => longName(spelling)).filter((name) => values.has(name)),
   }
 }
 
-const longName = (spelling: string) => /--[\w-]+/.exec(spelling)?.[0] ?? ''
-
 /** By each of their spellings. `takes`: how the value is written, if there is one. */
 const flags = new Map(
-  [...actedOn, ...passedOn.map(([spelling]) => spelling)].flatMap((spelling) => {
-    const flag = { name: longName(spelling), takes: /[<[]/.exec(spelling)?.[0] }
-    return spelling.split(/,? /).flatMap((word) => (word.startsWith('-') ? [[word, flag] as const] : []))
+  [...globalFlags.map((spelling) => ({ flags: spelling })), ...agentRunFlags].flatMap((known: AgentRunFlag) => {
+    const takes = /[<[]/.exec(known.flags)?.[0]
+    const flag = { name: longName(known.flags), takes, conflicts: known.asAgent === 'conflicts' }
+    return known.flags.split(/,? /).flatMap((word) => (word.startsWith('-') ? [[word, flag] as const] : []))
   }),
 )

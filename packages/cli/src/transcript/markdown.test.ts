@@ -121,6 +121,21 @@ test('what people said stands where the agent heard it', () => {
   expect(text.endsWith('> still waiting\n\n_The agent has not heard it yet._\n')).toBe(true)
 })
 
+test('an answer that was cut off is left out, whatever was said in between', () => {
+  const text = document([
+    says('m1', 'I look.'),
+    says('m2', 'Hello '),
+    asks('s', 'left', 'steer', 1),
+    { type: 'notice', data: { level: 'info', text: 'by the way' } },
+    says('m2', 'brave '),
+    { type: 'answer_withdrawn', data: { message_ids: ['m2'] } },
+    { type: 'message_delivered', data: { message_id: 's' } },
+    says('m3', 'Hello.'),
+    state('SUCCEEDED'),
+  ])
+  expect(text).toBe('\nI look.\n\n> Note: by the way\n\n### Steering (Ada)\n\n> left\n\nHello.\n\n**SUCCEEDED**\n')
+})
+
 test('long output is folded, unless all of it is wanted', () => {
   const output = Array.from({ length: 500 }, (_, index) => `${index}\n`).join('')
   const content = [{ type: 'content' as const, content: { type: 'text' as const, text: output } }]

@@ -17,33 +17,48 @@ const foldSize = { head: 20, tail: 10 }
 
 export function createMarkdown({ isFull }: { isFull: boolean }): Markdown {
   const turns = createTurns()
-  /** The message whose chunks are coming. */
-  let messageId: string | undefined
+  /** Messages of the agent, which may be withdrawn until a call or an outcome says that its answer was whole; and what was said in between. */
+  let held: Block[] = []
+
+  const write = (blocks: readonly Block[]) => blocks.map(({ text }) => `\n${text}\n`).join('')
+  const writeHeld = () => {
+    const text = write(held)
+    held = []
+    return text
+  }
+  const hold = (messageId: string, text: string) => {
+    const last = held.at(-1)
+    if (last?.messageId === messageId) last.text += text
+    else held.push({ messageId, text })
+  }
 
   return {
     head: headText,
     add(event) {
+      if (event.type === 'answer_withdrawn') {
+        const { message_ids: ids } = event.data
+        held = held.filter(({ messageId }) => messageId === undefined || !ids.includes(messageId))
+        return ''
+      }
       if ('late' in event.data && event.data.late) return ''
       if (event.type === 'agent_message_chunk') {
-        const { messageId: id, content } = event.data
-        const begin = id === messageId ? '' : '\n'
-        messageId = id
-        return `${begin}${plainText(content.text)}`
+        hold(event.data.messageId, plainText(event.data.content.text))
+        return ''
       }
-      const blocks = [...turns.before(event), blockText(event, isFull), ...turns.after(event)].filter(
-        (text) => text !== '',
-      )
-      if (blocks.length === 0) return ''
-      const afterMessage = messageId === undefined ? '' : '\n'
-      messageId = undefined
-      return `${afterMessage}${blocks.map((text) => `\n${text}\n`).join('')}`
+      const texts = [...turns.before(event), blockText(event, isFull), ...turns.after(event)]
+      const blocks = texts.filter((text) => text !== '').map((text) => ({ text }))
+      held.push(...blocks)
+      // Comes from elsewhere, at any time.
+      return event.type === 'notice' || blocks.length === 0 ? '' : writeHeld()
     },
-    end: () =>
-      `${messageId === undefined ? '' : '\n'}${turns
-        .end()
-        .map((text) => `\n${text}\n`)
-        .join('')}`,
+    end: () => writeHeld() + write(turns.end().map((text) => ({ text }))),
   }
+}
+
+interface Block {
+  text: string
+  /** Of a message of the agent. */
+  messageId?: string
 }
 
 type UserMessage = Extract<SessionEvent, { type: 'user_message' }>

@@ -105,7 +105,7 @@ export function isRest(state: string): boolean {
   return state === 'BLOCKED' || isTerminal(state as RunState)
 }
 
-function isWorthRetrying(error: unknown): boolean {
+export function isWorthRetrying(error: unknown): boolean {
   if (error instanceof ApiError) return error.problem.retryable
   if (error instanceof AppError) return error.spec.retryable || error.code === 'server_answer_unreadable'
   return false

@@ -120,6 +120,20 @@ test('output of a command that has not ended is shown when the watching does', (
   expect(show([{ type: 'terminal_output', data: { toolCallId: 'c', text } }]).text.match(/│ x/g)).toHaveLength(20)
 })
 
+test('an answer that was cut off is marked, and its words are not the last ones', () => {
+  const says = (messageId: string, text: string) =>
+    ({ type: 'agent_message_chunk', data: { messageId, content: { type: 'text', text } } }) as const
+  const { text, summary } = show([
+    says('a', 'Hello brave '),
+    { type: 'answer_withdrawn', data: { message_ids: ['t', 'a'] } },
+    says('b', 'Hello.'),
+    { type: 'run_state', data: { state: 'SUCCEEDED', message: 'Hello.' } },
+  ])
+  expect(text).toBe('Hello brave \n(answer cut off, asked again)\n\nHello.\n\nSUCCEEDED\n')
+  const cut = show([says('a', 'Hello'), { type: 'answer_withdrawn', data: { message_ids: ['a'] } }])
+  expect({ ...summary, cut: cut.summary.lastWords }).toMatchObject({ lastWords: 'Hello.', cut: '' })
+})
+
 test('who said what, and how, and that the agent has read it', () => {
   const { text } = show([
     { type: 'user_message', data: { text: 'fix it', turn: 1 } },
@@ -205,6 +219,14 @@ test('plans and questions are not shown a second time as calls, unless they fail
   ]
   expect(show(events).text).toBe('')
   const failed = { toolCallId: 'a', status: 'failed' } as const
+  const stopped = { ...failed, cancelled: true } as const
+  const stoppedCall = { ...call, tool: 'grep', title: 'Search' }
+  expect(
+    show([
+      { type: 'tool_call', data: stoppedCall },
+      { type: 'tool_call_update', data: stopped },
+    ]).text,
+  ).toBe('● Search\n  ✘ stopped\n')
   expect(
     show([
       { type: 'tool_call', data: call },

@@ -116,6 +116,11 @@ const painters: Painters = {
   agent_thought_chunk({ out, colors }, { messageId, content }) {
     out.piece(`thought ${messageId}`, plainText(content.text), { prefix: colors.dim('┊ '), paint: colors.italic })
   },
+  answer_withdrawn(view, { message_ids }) {
+    const { out, colors, summary } = view
+    if (view.messageId !== undefined && message_ids.includes(view.messageId)) summary.lastWords = ''
+    out.line(colors.dim('(answer cut off, asked again)'))
+  },
   tool_call(view, { toolCallId, tool, title, kind, rawInput }) {
     const { out, colors, streamed, calls } = view
     calls.set(toolCallId, tool)
@@ -228,8 +233,9 @@ function drawToolUpdate(view: View, update: SessionEventData['tool_call_update']
   out.line(`  ${hasFailed ? colors.red(`✘ ${text}`) : colors.green(`✔ ${text}`)}${colors.dim(took)}`)
 }
 
-function callEnd(tool: string, { status, rawOutput }: SessionEventData['tool_call_update']) {
+function callEnd(tool: string, { status, cancelled, rawOutput }: SessionEventData['tool_call_update']) {
   const exitCode = rawOutput?.exit_code
+  if (cancelled) return { text: 'stopped', hasFailed: true }
   if (status === 'failed') return { text: 'failed', hasFailed: true }
   // However a program takes the signal, being stopped is what it was asked for.
   if (tool === 'stop_command') return { text: 'stopped', hasFailed: false }

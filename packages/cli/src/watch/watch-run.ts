@@ -1,13 +1,10 @@
 import { AppError, type Run } from '@openoz/protocol'
 import type { CommandContext } from '../command-context.ts'
 import type { Connection } from '../connection.ts'
-import type { Output } from '../output.ts'
 import { oneLine } from '../plain-text.ts'
-import { durationText } from '../time-text.ts'
-import { usageText } from '../usage-text.ts'
+import { endText } from './end-text.ts'
 import { followSession, isRest } from './follow-session.ts'
 import { createSessionRenderer } from './session-renderer.ts'
-import { renderWaterfall } from './waterfall.ts'
 
 /** 128 + SIGINT, as shells report it. */
 const interrupted = 130
@@ -18,6 +15,8 @@ export interface WatchOptions {
   runId: string
   /** Begin after this event. */
   since?: number
+  /** The run as it was before a message of one’s own: what is shown and told begins with that message. */
+  after?: Run
   /** Fold nothing. */
   full?: boolean
   /** Stay until no agent waits for follow-ups any more. */
@@ -45,7 +44,14 @@ export async function watchRun(context: Context, options: WatchOptions): Promise
 /** Shows a run until it rests, and returns its state. Rejects with the signal's reason. */
 export async function showSession(
   { connection, output }: Pick<Context, 'connection' | 'output'>,
-  { runId, since = 0, full, follow, signal }: WatchOptions & { signal?: AbortSignal },
+  {
+    runId,
+    after,
+    since = after?.last_event_sequence ?? 0,
+    full,
+    follow,
+    signal,
+  }: WatchOptions & { signal?: AbortSignal },
 ): Promise<string> {
   const { client, dialer, apiKey } = connection
   // An id that does not exist is said by the server in better words than a stream can.
@@ -58,36 +64,22 @@ export async function showSession(
   const renderer = createSessionRenderer(write, { colors: output.colors, isFull: full })
   const onBreak = (error: unknown) => output.note(breakText(error))
   const events = followSession({ dialer, apiKey, runId, since, signal, onBreak, ...(follow ? {} : { isAtRest }) })
+  let from: { at: string; usage: Run['usage'] } | undefined
   for await (const event of events) {
+    if (after && event.type === 'user_message') from ??= { at: event.at, usage: after.usage }
     if (output.isJson) output.line(JSON.stringify(event))
     renderer.render(event)
   }
   renderer.end()
   const run = await client.runs.get(runId)
-  if (!output.isJson) await printEnd({ connection, output, run })
+  if (!output.isJson) {
+    const { executions } = await client.runs.executions(runId)
+    output.write(endText({ run, executions, ...(from && { from }) }, output))
+  }
   return renderer.summary.state ?? run.state
 }
 
 function breakText(error: unknown): string {
   const problem = error instanceof AppError ? String(error.details.problem ?? error.message) : String(error)
   return `(connection lost: ${oneLine(problem)}; trying again)`
-}
-
-async function printEnd(end: { connection: Connection; output: Output; run: Run }): Promise<void> {
-  const { connection, output, run } = end
-  const { executions } = await connection.client.runs.executions(run.run_id)
-  for (const [index, execution] of executions.entries()) {
-    const lines = renderWaterfall(execution.waterfall, { colors: output.colors })
-    if (lines.length === 0) continue
-    const attempt = executions.length > 1 ? `, attempt ${index + 1}` : ''
-    output.line(`\nFrom accepted to done on ${oneLine(execution.worker)}${attempt}:`)
-    for (const line of lines) output.line(`  ${line}`)
-  }
-  const facts = []
-  if (run.finished_at !== null) {
-    facts.push(durationText(Date.parse(run.finished_at) - Date.parse(run.created_at)))
-  }
-  if (run.usage.requests > 0) facts.push(`tokens: ${usageText(run.usage)}`)
-  if (facts.length > 0) output.line(`\n${facts.join(' · ')}`)
-  if (run.state === 'BLOCKED') output.line(`\nAnswer it: oz run follow-up ${run.run_id} "…"`)
 }

@@ -1,0 +1,146 @@
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { delimiter, dirname, join, resolve } from 'node:path'
+import { promisify } from 'node:util'
+import { writePrivateFile } from '@openoz/machine'
+import { AppError } from '@openoz/protocol'
+import { type WorkerFlagValues, type WorkerOptions, workerFlags } from '@openoz/worker'
+import { workerProgram } from '../program-files.ts'
+import { environmentFileText, unitText } from './service-unit.ts'
+
+/**
+ * `oz-agent-worker install` and `uninstall`: a systemd service that keeps one worker of this machine (or, with `--user`, of this user)
+ * running. Two files: the unit, which everybody may read, and an environment file of mode 0600 with the key and whatever else may be secret.
+ *
+ * Where systemd runs it is told at once; elsewhere (an image that is being built) the commands for it are printed.
+ */
+export interface ServiceFlags {
+  user?: boolean
+  print?: boolean
+}
+
+interface ServiceContext {
+  flags: ServiceFlags
+  env: NodeJS.ProcessEnv
+  say: (line: string) => void
+}
+
+const run = promisify(execFile)
+const serviceName = 'oz-agent-worker.service'
+
+export async function installService(
+  worker: { flags: WorkerFlagValues; config: WorkerOptions },
+  { flags, env, say }: ServiceContext,
+): Promise<void> {
+  const files = serviceFiles(flags, env)
+  const secrets = environmentFileText(serviceEnvironment(worker, env))
+  const unit = unitText({
+    workerId: worker.config.workerId,
+    command: [process.execPath, workerProgram, ...serviceArguments(worker)],
+    path: pathWithOz(env),
+    environmentFile: files.environment,
+    isUsers: flags.user === true,
+  })
+  if (flags.print) {
+    say(`# ${files.unit}\n${unit}\n# ${files.environment} (mode 0600)\n${withoutValues(secrets)}`)
+    return
+  }
+  await place(files.environment, () => writePrivateFile(files.environment, secrets))
+  await place(files.unit, async () => {
+    await mkdir(dirname(files.unit), { recursive: true })
+    await writeFile(files.unit, unit, { mode: 0o644 })
+  })
+  say(`Wrote ${files.unit} and ${files.environment}.`)
+  await tellSystemd([['daemon-reload'], ['enable', serviceName], ['restart', serviceName]], { flags, env, say })
+}
+
+export async function uninstallService({ flags, env, say }: ServiceContext): Promise<void> {
+  const files = serviceFiles(flags, env)
+  if (!existsSync(files.unit) && !existsSync(files.environment)) {
+    say(`There is no ${files.unit}.`)
+    return
+  }
+  if (existsSync(files.unit)) await tellSystemd([['disable', '--now', serviceName]], { flags, env, say })
+  for (const file of [files.unit, files.environment]) await place(file, () => rm(file, { force: true }))
+  say(`Removed ${files.unit} and ${files.environment}.`)
+  await tellSystemd([['daemon-reload']], { flags, env, say })
+}
+
+function serviceFiles({ user }: ServiceFlags, env: NodeJS.ProcessEnv): { unit: string; environment: string } {
+  const name = 'oz-agent-worker.env'
+  if (!user) return { unit: `/etc/systemd/system/${serviceName}`, environment: `/etc/openoz/${name}` }
+  const config = env.XDG_CONFIG_HOME || join(env.HOME || homedir(), '.config')
+  return { unit: join(config, 'systemd', 'user', serviceName), environment: join(config, 'openoz', name) }
+}
+
+/** The flags as they were given, but nothing that may be secret, and with absolute paths: a service starts in `/`. */
+function serviceArguments({ flags, config }: { flags: WorkerFlagValues; config: WorkerOptions }): string[] {
+  const given: WorkerFlagValues = { ...flags, workerId: config.workerId, backend: config.backend, apiKey: undefined }
+  // A saved login is not the service's.
+  if (given.serverRootUrl === undefined) given.serverUrl = config.serverUrl
+  return workerFlags.flatMap(({ name, flag, type }) => {
+    const value = given[name]
+    const [word = ''] = flag.split(', ').at(-1)?.split(' ') ?? []
+    if (type === 'boolean') return value === !word.startsWith('--no-') ? [word] : []
+    if (value === undefined) return []
+    if (Array.isArray(value)) return value.flatMap((entry) => [word, entry.split('=')[0] ?? ''])
+    return [word, type === 'path' ? resolve(String(value)) : String(value)]
+  })
+}
+
+/** What a worker needs to reach the control plane from this network, and where it reports to. Proxies may carry a password. */
+const inherited = [/^(https?|no|all)_proxy$/i, /^(OZ_CA_FILE|NODE_EXTRA_CA_CERTS)$/, /^OTEL_/]
+
+function serviceEnvironment(
+  { flags, config }: { flags: WorkerFlagValues; config: WorkerOptions },
+  env: NodeJS.ProcessEnv,
+): Record<string, string> {
+  const network = Object.entries(env).filter(([name]) => inherited.some((pattern) => pattern.test(name)))
+  // `-e NAME=VALUE`: the name is in the command line, and takes its value from here.
+  const forTasks = (flags.env ?? []).map((entry) => entry.split('=')[0] ?? '')
+  const values = [
+    ...network,
+    ...forTasks.map((name): [string, string | undefined] => [name, config.taskEnvironment[name]]),
+    ['OZ_API_KEY', config.apiKey] as const,
+  ]
+  const present = values.flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const]))
+  return Object.fromEntries(present)
+}
+
+/** The service finds `oz` where whoever installs it does, or beside this program. */
+function pathWithOz(env: NodeJS.ProcessEnv): string {
+  const folders = (env.PATH ?? '').split(delimiter).filter((folder) => folder.startsWith('/'))
+  const beside = dirname(process.argv[1] ?? workerProgram)
+  const folder = [...folders, beside].find((candidate) => existsSync(join(candidate, 'oz')))
+  return [...new Set(folder === undefined ? folders : [...folders, folder])].join(delimiter)
+}
+
+function withoutValues(text: string): string {
+  return text.replaceAll(/=.*\n/g, '=…\n').trimEnd()
+}
+
+async function tellSystemd(commands: string[][], { flags, env, say }: ServiceContext): Promise<void> {
+  const scope = flags.user ? ['--user'] : []
+  const runs = existsSync('/run/systemd/system') && (!flags.user || Boolean(env.XDG_RUNTIME_DIR))
+  if (!runs) {
+    for (const command of commands)
+      say(`systemd does not run here. Later: systemctl ${[...scope, ...command].join(' ')}`)
+    return
+  }
+  for (const command of commands) {
+    const words = ['systemctl', ...scope, ...command].join(' ')
+    await place(`What \`${words}\` changes`, () => run('systemctl', [...scope, ...command], { env }))
+    say(words)
+  }
+}
+
+async function place(path: string, work: () => Promise<unknown>): Promise<void> {
+  try {
+    await work()
+  } catch (cause) {
+    const problem = cause instanceof Error ? cause.message.trim() : 'unknown error'
+    throw new AppError('service_install_failed', { path, problem }, { cause })
+  }
+}

@@ -1,0 +1,112 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { ozProgram } from '../../packages/cli/src/program-files.ts'
+import { type ControlPlane, startControlPlane } from './control-plane.ts'
+import { until } from './poll.ts'
+import { type ScriptedModel, type ScriptedModelOptions, startScriptedModel } from './scripted-model.ts'
+
+/** Somebody with a key, a folder and the command line: what is needed for `oz agent run`. */
+export interface PersonAtWork extends AsyncDisposable {
+  cp: ControlPlane
+  model: ScriptedModel
+  /** Of this person's home and folders; goes away. */
+  folder: string
+  workspace: string
+  env: NodeJS.ProcessEnv
+  oz(args: string[], options?: { cwd?: string; env?: NodeJS.ProcessEnv; input?: string }): OzProcess
+}
+
+export interface OzProcess {
+  child: ChildProcess
+  /** So far. */
+  readonly stdout: string
+  readonly stderr: string
+  ended: Promise<{ exitCode: number | null; stdout: string; stderr: string }>
+  /** Waits until stdout has it, and answers its first group. */
+  says(pattern: RegExp, timeoutMs?: number): Promise<string>
+  objects(): Record<string, unknown>[]
+}
+
+export async function startPersonAtWork(
+  options: ScriptedModelOptions & { serverEnv?: Record<string, string> } = {},
+): Promise<PersonAtWork> {
+  const folder = mkdtempSync(join(tmpdir(), 'oz-person-'))
+  const workspace = join(folder, 'workspace')
+  for (const name of ['workspace', 'home']) mkdirSync(join(folder, name))
+  const model = await startScriptedModel(options)
+  const cp = await startControlPlane({
+    env: { OPENAI_API_KEY: 'sk-test', OPENAI_BASE_URL: `${model.url}/v1`, ...options.serverEnv },
+  })
+  const env: NodeJS.ProcessEnv = {
+    PATH: process.env.PATH,
+    HOME: join(folder, 'home'),
+    TMPDIR: folder,
+    GIT_CONFIG_GLOBAL: '/dev/null',
+    WARP_API_KEY: cp.adminKey,
+    WARP_SERVER_ROOT_URL: cp.url,
+  }
+  const running = new Set<OzProcess>()
+  return {
+    cp,
+    model,
+    folder,
+    workspace,
+    env,
+    oz(args, { cwd = workspace, env: more = {}, input } = {}) {
+      const started = startProcess(args, { cwd, env: { ...env, ...more }, input })
+      running.add(started)
+      void started.ended.then(() => running.delete(started))
+      return started
+    },
+    async [Symbol.asyncDispose]() {
+      for (const { child, ended } of running) {
+        child.kill('SIGKILL')
+        await ended
+      }
+      await model.close()
+      await cp[Symbol.asyncDispose]()
+      rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+    },
+  }
+}
+
+function startProcess(
+  args: string[],
+  { cwd, env, input }: { cwd: string; env: NodeJS.ProcessEnv; input: string | undefined },
+): OzProcess {
+  const child = spawn(process.execPath, [ozProgram, ...args], { cwd, env, stdio: ['pipe', 'pipe', 'pipe'] })
+  let stdout = ''
+  let stderr = ''
+  child.stdin.end(input ?? '')
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text
+  })
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text
+  })
+  const ended = once(child, 'close').then(([exitCode]) => ({ exitCode: exitCode as number | null, stdout, stderr }))
+  return {
+    child,
+    ended,
+    get stdout() {
+      return stdout
+    },
+    get stderr() {
+      return stderr
+    },
+    async says(pattern, timeoutMs = 20_000) {
+      await until(() => pattern.test(stdout) || child.exitCode !== null, Boolean, { timeoutMs }).catch(() => {})
+      const found = pattern.exec(stdout)
+      if (!found) throw new Error(`it did not say ${pattern}:\n${stdout}\n${stderr}`)
+      return found[1] ?? found[0]
+    },
+    objects: () =>
+      stdout
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => JSON.parse(line) as Record<string, unknown>),
+  }
+}

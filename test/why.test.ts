@@ -1,0 +1,54 @@
+import { expect, test } from 'vitest'
+import { startControlPlane } from './support/control-plane.ts'
+
+test('why names the question of a run that is blocked, and how to answer it', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await agent.end('BLOCKED', 'Which of the two?')
+  expect(await cp.client.runs.why(runId)).toMatchObject({
+    state: 'BLOCKED',
+    summary: 'The agent asks: Which of the two?',
+    next_step: `Answer with \`oz run follow-up ${runId} "answer"\`.`,
+  })
+  await agent.nextTurn()
+  await cp.client.runs.cancel(runId)
+  expect(await cp.client.runs.why(runId)).toMatchObject({
+    summary: 'Cancelling: waiting for the agent to stop.',
+    next_step: expect.stringContaining('The agent is stopping'),
+  })
+})
+
+test('why says that an agent at work is not heard of, and when its attempt is given up', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await agent.renew()
+  expect((await cp.client.runs.why(runId)).next_step).toBe('Nothing: the run is at work.')
+  await cp.advanceDatabaseClock({ seconds: 60 })
+  const why = await cp.client.runs.why(runId)
+  expect(why.summary).toMatch(/^The agent is at work on test\. Its agent on worker w1 was last heard of 6\d s ago\.$/)
+  expect(why.next_step).toMatch(
+    /^See whether worker w1 is running and reaches this server\. Unless it is heard of within 12 min, this attempt is given up/,
+  )
+})
+
+test('why says that a message waits for an agent at rest that is not heard of, and until when', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await agent.end('SUCCEEDED')
+  await agent.nextTurn()
+  await cp.advanceDatabaseClock({ seconds: 30 })
+  expect(await cp.client.runs.why(runId)).toMatchObject({
+    summary: expect.stringMatching(/^done Its agent on worker w1 was last heard of 3\d s ago\.$/),
+    next_step: expect.stringMatching(/^Nothing waits/),
+  })
+  await cp.client.runs.followUp(runId, { message: 'and now this' })
+  // Nobody claims that it has the message already.
+  const message = 'The agent is told of the next message.'
+  expect((await cp.client.runs.get(runId)).status_message).toEqual({ message })
+  const why = await cp.client.runs.why(runId)
+  expect(why.summary).toContain(`${message} Its agent on worker w1 was last heard of`)
+  expect(why.next_step).toMatch(/^Nothing: unless it is heard of within \d\d s, another agent takes the message\.$/)
+
+  await agent.nextTurn()
+  expect((await cp.client.runs.get(runId)).status_message?.message).toBe('The agent goes on with the next message.')
+})
