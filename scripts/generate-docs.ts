@@ -7,10 +7,11 @@
  * `test/completeness/generated-docs.test.ts` fails when a page differs from what this would write.
  */
 import { readFile, writeFile } from 'node:fs/promises'
-import { type errorSpecs, failureReasons } from '../packages/protocol/src/index.ts'
+import { errorSpecs, failureReasons } from '../packages/protocol/src/index.ts'
 import { operatorErrors } from '../packages/protocol/src/operator-errors.ts'
 import { requestErrors } from '../packages/protocol/src/request-errors.ts'
 import { runErrors } from '../packages/protocol/src/run-errors.ts'
+import { type Trouble, troubleAreas, troubles } from '../packages/protocol/src/troubleshooting.ts'
 import { type ServerFlag, serverFlags } from '../packages/server/src/config.ts'
 import { permissions } from '../packages/server/src/domain/permissions.ts'
 import { workerFlags } from '../packages/worker/src/worker-flags.ts'
@@ -27,6 +28,7 @@ const blocks: Record<string, Record<string, () => string>> = {
     'failure reasons': failureReasonTable,
   },
   'docs/configuration.md': { 'server options': serverOptionTable, 'worker options': workerOptionTable },
+  'docs/troubleshooting.md': { troubles: troubleSections },
   'docs/security.md': { permissions: permissionTable },
 }
 
@@ -76,6 +78,21 @@ function failureReasonTable(): string {
     meaning,
   ])
   return table(['reason', 'run ends as', 'platform code', 'tried again', 'meaning'], rows)
+}
+
+function troubleSections(): string {
+  return troubleAreas
+    .flatMap((area) => [`## ${area}`, ...troubles.filter((trouble) => trouble.area === area).map(troubleSection)])
+    .join('\n\n')
+}
+
+function troubleSection({ symptom, advice, codes, reasons = [] }: Trouble): string {
+  const named = codes.map((code) => {
+    const { message, remedy } = errorSpecs[code]
+    return `- [\`${code}\`](errors.md#${code}): ${[message, remedy].filter((text) => text !== '{problem}').join(' ')}`
+  })
+  const ended = reasons.map((reason) => `- \`${reason}\`, as a failure reason: ${failureReasons[reason].meaning}`)
+  return [`### ${symptom}`, advice, [...named, ...ended].join('\n')].join('\n\n')
 }
 
 function serverOptionTable(): string {

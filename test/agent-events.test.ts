@@ -305,6 +305,11 @@ test('an event that is reported is told and moves nothing', async () => {
   expect(status).toBe(200)
   expect((await report({ event_type: 'run_succeeded', ref_id: 'build 7' }, { headers })).body).toEqual(body)
   const byAgent = await report({ event_type: 'run_blocked' }, { key: agent.token })
+  const audit = `select actor, target, data from audit_events where action = 'event.report' order by id`
+  expect(await cp.db.query(audit)).toEqual([
+    { actor: expect.stringMatching(/^user:/), target: `run:${runId}`, data: { event_type: 'run_succeeded' } },
+    { actor: `execution:${agent.executionId}`, target: `run:${runId}`, data: { event_type: 'run_blocked' } },
+  ])
   expect((await poll(cp, `run_ids=${runId}`)).slice(1)).toMatchObject([
     { event_type: 'run_succeeded', ref_id: 'build 7', execution_id: null, sequence: body.sequence },
     { event_type: 'run_blocked', execution_id: agent.executionId, sequence: byAgent.body.sequence },

@@ -82,6 +82,39 @@ test('what an agent reports is listed with its run and answered by its uid', asy
   })
 })
 
+test('an artifact whose uid is too long for an index is kept with its run', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  const artifact_uid = randomBytes(8192).toString('base64')
+  const { acked_n } = await agent.send({
+    type: 'artifact',
+    data: { artifact_type: 'PLAN', artifact_uid, content: 'x' },
+  })
+  expect(acked_n).toBe(agent.n)
+  expect((await cp.eventsOf(runId)).at(-1)).toMatchObject({ type: 'artifact', data: { artifact_uid } })
+  const longest = 'u'.repeat(128)
+  for (const uid of [longest, `${longest}u`])
+    await agent.send({ type: 'artifact', data: { artifact_type: 'PLAN', artifact_uid: uid, content: 'x' } })
+  expect((await get(cp, longest)).status).toBe(200)
+  expect((await get<Problem>(cp, `${longest}u`)).body.code).toBe('artifact_not_found')
+})
+
+test('a run is listed with its newest 100 artifacts, without their contents', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await agent.send(
+    ...Array.from({ length: 103 }, (_, i) => ({
+      type: 'artifact' as const,
+      data: { artifact_type: 'PLAN', artifact_uid: `p${i}`, document_uid: `p${i}`, title: `T${i}`, content: 'secret' },
+    })),
+  )
+  const { artifacts } = await cp.client.runs.get(runId)
+  const uids = artifacts.map(({ data }) => 'artifact_uid' in data && data.artifact_uid)
+  expect(uids).toEqual(Array.from({ length: 100 }, (_, i) => `p${i + 3}`))
+  expect(JSON.stringify(artifacts)).not.toContain('secret')
+  expect((await get(cp, 'p0')).body.data).toMatchObject({ title: 'T0', content: 'secret' })
+})
+
 test('a link leads to one file for a quarter of an hour and cannot be bent', async () => {
   await using cp = await startControlPlane()
   const runId = await cp.createRun()
@@ -165,6 +198,13 @@ test('a person adds a file to a run or to a conversation, once however often it 
   expect(artifacts.map(({ data }) => 'filename' in data && data.filename)).toEqual(['report.pdf', 'b'])
   // What a repeated or refused request sent is not kept.
   expect(await cp.db.query('select id from blobs')).toHaveLength(2)
+  const audit = await cp.db.query(`select actor, target, data from audit_events where action = 'artifact.create'`)
+  expect(audit).toHaveLength(2)
+  expect(audit).toContainEqual({
+    actor: expect.stringMatching(/^user:/),
+    target: `run:${runId}`,
+    data: { artifact_uid: (first.body as UploadArtifactResponse).artifact_uid },
+  })
 })
 
 test.each([

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
-import type { CreateRunRequest, PrepareAttachmentsResponse, Problem } from '@openoz/protocol'
+import type { CreateRunRequest, PrepareAttachmentsResponse, Problem, TaskAssignment } from '@openoz/protocol'
 import { expect, test } from 'vitest'
 import { type ControlPlane, startControlPlane } from './support/control-plane.ts'
 import { addTeam } from './support/people.ts'
 import { until } from './support/poll.ts'
 import { savedRepository } from './support/saved-repository.ts'
+import { TestAgent } from './support/test-agent.ts'
 
 const base64 = (bytes: Uint8Array | string) => Buffer.from(bytes).toString('base64')
 const text = (file_name: string, data = base64('text')) => ({ file_name, mime_type: 'text/plain', data })
@@ -100,6 +101,14 @@ test('only requests that start runs may be large, and they have a limit too', as
   expect(nobody).toMatchObject({ status: 401 })
 })
 
+test('a run on a machine of its own is given files in the same way', async () => {
+  await using cp = await startControlPlane()
+  const started = await cp.client.runs.startLocal({ prompt: 'x', host: 'laptop', attachments: [text('a.txt')] })
+  const { run_id: task_id, execution_id, execution_token } = started
+  const agent = new TestAgent(cp.url, { task_id, execution_id, execution_token } as TaskAssignment)
+  expect((await agent.hello()).attachments).toMatchObject([{ file_name: 'a.txt', size_bytes: 4 }])
+})
+
 test('a repeated request with attachments starts one run', async () => {
   await using cp = await startControlPlane()
   const request = { prompt: 'x', attachments: [text('a', base64(randomBytes(300_000)))] }
@@ -136,8 +145,13 @@ test('files are prepared, uploaded by links, given to the agent with its next tu
   const bent = new URL(first?.upload_url ?? '')
   bent.pathname = new URL(never?.upload_url ?? '').pathname
   expect(await put(bent.href)).toMatchObject({ status: 403, body: { code: 'link_invalid' } })
-  expect(await put(first?.upload_url, 'first try')).toMatchObject({ status: 200, body: { size_bytes: 9 } })
-  expect(await put(first?.upload_url, 'the second')).toMatchObject({ status: 200, body: { size_bytes: 10 } })
+  expect(await put(first?.upload_url, 'the bytes')).toMatchObject({ status: 200, body: { size_bytes: 9 } })
+  // The answer was lost; and others, of which the agent would have the wrong ones.
+  expect(await put(first?.upload_url, 'the bytes')).toMatchObject({ status: 200, body: { size_bytes: 9 } })
+  expect(await put(first?.upload_url, 'the second')).toMatchObject({
+    status: 409,
+    body: { code: 'attachment_uploaded', detail: expect.stringContaining(runId) },
+  })
   expect(await put(first?.upload_url, Buffer.alloc(10_000_001))).toMatchObject({
     status: 413,
     body: { code: 'attachment_too_large' },
@@ -148,17 +162,32 @@ test('files are prepared, uploaded by links, given to the agent with its next tu
   const { attachments = [] } = await agent.nextTurn()
   expect(attachments.map(({ file_name, size_bytes }) => [file_name, size_bytes])).toEqual([
     ['a.txt', 4],
-    ['a-2.txt', 10],
+    ['a-2.txt', 9],
   ])
-  // What was replaced is gone.
+  // What was sent once more is gone.
   expect(await cp.db.query('select id from blobs')).toHaveLength(2)
+  const [preparing, uploading, ...more] = await cp.db.query(
+    `select actor, action, target, data from audit_events where action like 'attachment.%' order by id`,
+  )
+  expect(preparing).toMatchObject({
+    action: 'attachment.prepare',
+    target: `run:${runId}`,
+    data: { attachment_ids: idsOf(prepared) },
+  })
+  expect(uploading).toEqual({
+    actor: 'link',
+    action: 'attachment.upload',
+    target: `run:${runId}`,
+    data: { attachment_id: first?.attachment_id },
+  })
+  expect(more).toEqual([])
 
   const download = (...attachment_ids: string[]) =>
     cp.request<{ attachments: { download_url: string }[] }>('POST', `${path}/download`, { json: { attachment_ids } })
   const { body } = await download(idsOf(prepared)[0] ?? '')
   const answer = await fetch(body.attachments[0]?.download_url ?? '')
   expect(answer.headers.get('content-disposition')).toContain('a-2.txt')
-  expect(await answer.text()).toBe('the second')
+  expect(await answer.text()).toBe('the bytes')
   expect(await download(never?.attachment_id ?? '')).toMatchObject({
     status: 404,
     body: { code: 'attachment_not_found' },
@@ -180,14 +209,27 @@ test('tidying leaves attachments and added artifacts alone, however old they are
   const url = `${cp.url}/api/v1/agent/artifacts?run_id=${runId}&filepath=b`
   await fetch(url, { method: 'POST', headers: { authorization: `Bearer ${cp.adminKey}` }, body: 'added' })
   const orphan = await agent.putBlob('orphan')
+  // An upload whose server failed between the bytes and what names them.
+  const [failed] = await cp.db.query<{ id: string }>(
+    `insert into blobs (id, run_id, content_type, size_bytes, sha256)
+     values (gen_random_uuid(), $1, 'text/plain', 1, '\\x01') returning id`,
+    [runId],
+  )
+  // Of a run whose agent is at work; the run's log does not matter for it.
+  const other = await cp.startAgent()
+  await cp.db.query(
+    `insert into blobs (id, run_id, content_type, size_bytes, sha256) values (gen_random_uuid(), $1, '', 1, '\\x01')`,
+    [other.runId],
+  )
   await agent.end('SUCCEEDED')
   await agent.nextTurn(true)
   worker.complete(assignment)
   await cp.advanceDatabaseClock({ seconds: 25 * 3600 })
   await cp.restart()
   const blobs = () => cp.db.query<{ id: string }>('select id from blobs')
-  await until(async () => !(await blobs()).some(({ id }) => id === orphan))
-  expect(await blobs()).toHaveLength(2)
+  await until(async () => (await blobs()).length === 2)
+  expect((await blobs()).map(({ id }) => id)).not.toContain(failed?.id)
+  expect((await blobs()).map(({ id }) => id)).not.toContain(orphan)
 })
 
 test('what a run left behind is handed over as bundles and diffs', async () => {

@@ -77,7 +77,7 @@ test('a body that is no JSON by its type is refused in words about the type, and
   const withoutType = (text: string) =>
     new Promise((resolve, reject) => {
       const headers = { authorization: `Bearer ${cp.adminKey}` }
-      const upload = request(cp.url + path, { method: 'POST', agent: false, headers })
+      const upload = request(`${cp.url}/api/v1/agent/runs`, { method: 'POST', agent: false, headers })
       upload.on('response', (response) => {
         response.resume()
         resolve(response.statusCode)
@@ -106,7 +106,7 @@ test('a body over 8 MB is refused, with its length or without', async () => {
     body: { code: 'body_too_large' },
   })
   const status = await new Promise((resolve, reject) => {
-    const upload = request(`${cp.url}/api/v1/agent/runs`, {
+    const upload = request(cp.url + path, {
       method: 'POST',
       agent: false,
       headers: {

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { expect, test } from 'vitest'
 import { type ControlPlane, startControlPlane } from './support/control-plane.ts'
 import { addMember, addTeam } from './support/people.ts'
@@ -64,7 +65,15 @@ test('a copy of a conversation is what it was then, whatever either does later',
       (await agent.request(`/api/v1/agent-channel/blobs/${blobId}`)).text()
     expect(await text(hello.checkpoint?.blob_id)).toBe('memory 1')
     expect(await text(hello.workspace?.repositories[0]?.bundle_blob_id)).toBe('bundle 1')
+    const kept = (table: string) =>
+      cp.db.query(`select execution_id from ${table} where conversation_id = $1`, [conversation_id])
+    expect(await kept('checkpoints')).toEqual([{ execution_id: null }])
     await agent.checkpoint(5, 'memory 5')
+    const repositories = [savedRepository(await agent.putBlob('bundle 5'))]
+    await agent.send({ type: 'workspace_saved', data: { repositories, left_out: [] } })
+    // What it began with is not needed any more.
+    for (const table of ['checkpoints', 'saved_workspaces'])
+      expect(await kept(table)).toEqual([{ execution_id: agent.executionId }])
     expect((await cp.client.runs.get(created.run_id)).forked_from_conversation_id).toBeTypeOf('string')
     await finish(cp, { ...original, agent, assignment, runId: created.run_id })
   }
@@ -72,6 +81,25 @@ test('a copy of a conversation is what it was then, whatever either does later',
   const again = await cp.client.runs.create({ prompt: 'and on', conversation_id: conversationId })
   const agent = cp.agentFor(await original.worker.claimNext())
   expect(await agent.hello()).toMatchObject({ run_id: again.run_id, checkpoint: { step: 2 } })
+})
+
+test('what happens in the original after the copy was made decides nothing about the copy', async () => {
+  await using cp = await startControlPlane()
+  const original = await startedRun(cp, { config: { base_prompt: 'Be brief.' } })
+  const { conversationId } = original
+  const { forked_conversation_id: copyId } = await cp.client.conversations.fork(conversationId)
+  const { forked_conversation_id: copyOfCopyId } = await cp.client.conversations.fork(copyId)
+  await finish(cp, original)
+  const config = { base_prompt: 'Be long.' }
+  const later = await cp.createRun({ conversation_id: conversationId, config })
+  await cp.createRun({ conversation_id: copyId })
+  await cp.db.query(`update runs set scope = 'user' where id = $1`, [later])
+  const colleague = cp.clientFor((await addMember(cp, 'member')).key)
+  await expect(colleague.conversations.fork(conversationId)).rejects.toMatchObject({
+    problem: { code: 'conversation_not_found' },
+  })
+  const runId = (await colleague.runs.create({ prompt: 'go on', conversation_id: copyOfCopyId })).run_id
+  expect((await colleague.runs.get(runId)).agent_config).toMatchObject({ base_prompt: 'Be brief.' })
 })
 
 test('a conversation without a finished step is not copied', async () => {
@@ -89,7 +117,14 @@ test('a copy is made once per request, and is seen by those who see what it was 
   const { conversationId } = await startedRun(cp, { team: false })
   const once = { idempotencyKey: 'k' }
   const { forked_conversation_id: copyId } = await cp.client.conversations.fork(conversationId, {}, once)
-  expect(await cp.client.conversations.fork(conversationId, {}, once)).toEqual({ forked_conversation_id: copyId })
+  for (const id of [conversationId, conversationId.toUpperCase()])
+    expect(await cp.client.conversations.fork(id, {}, once)).toEqual({ forked_conversation_id: copyId })
+  // The key of the request is made of no more than an id.
+  for (const id of [randomBytes(6000).toString('base64url'), 'a%00b']) {
+    const path = `/api/v1/agent/conversations/${id}/fork`
+    const headers = { 'idempotency-key': 'k' }
+    expect(await cp.request('POST', path, { json: {}, headers })).toMatchObject({ status: 404 })
+  }
   for (const { key } of [await addMember(cp, 'admin'), await addTeam(cp, 'strangers')]) {
     const client = cp.clientFor(key)
     for (const id of [conversationId, copyId]) {

@@ -10,32 +10,52 @@ const isUnknown = (error: unknown) => isApiError(error, 'conversation_not_found'
 
 test('a conversation with a colleague’s personal run in it is neither continued nor copied', async () => {
   await using cp = await startControlPlane()
-  const { agent, runId, worker, assignment } = await cp.startAgent()
-  await agent.checkpoint(1, 'what we know')
-  await agent.end('SUCCEEDED')
-  await agent.nextTurn(true)
-  worker.complete(assignment)
-  const { conversation_id } = await cp.client.runs.get(runId)
+  const worker = await cp.connectWorker()
+  const perform = async (step: number) => {
+    const assignment = await worker.claimNext()
+    const agent = cp.agentFor(assignment)
+    await agent.hello()
+    await agent.checkpoint(step, 'secret')
+    await agent.end('SUCCEEDED')
+    await agent.nextTurn(true)
+    worker.complete(assignment)
+  }
   const colleague = cp.clientFor((await addMember(cp, 'member')).key)
-  const request = { prompt: 'for my eyes only', conversation_id, team: false }
+  const request = { prompt: 'for my eyes only', team: false }
   const { run_id: personalId } = await colleague.runs.create(request)
+  await perform(1)
+  const { conversation_id } = await colleague.runs.get(personalId)
+  const { run_id: runId } = await colleague.runs.create({ prompt: 'for all', conversation_id })
 
   // At work or not: that it is busy would tell of a run that may not be seen.
   for (const isOver of [false, true]) {
-    if (isOver) {
-      const personal = cp.agentFor(await worker.claimNext())
-      await personal.hello()
-      await personal.checkpoint(2, 'secret')
-      await personal.end('SUCCEEDED')
-      await personal.nextTurn(true)
-    }
+    if (isOver) await perform(2)
     await expect(cp.client.runs.create({ prompt: 'go on', conversation_id })).rejects.toSatisfy(isUnknown)
     await expect(cp.client.runs.fork(runId, { prompt: 'copy' })).rejects.toSatisfy(isUnknown)
     await expect(cp.client.runs.followUp(runId, { message: 'go on' })).rejects.toSatisfy(isUnknown)
   }
   const { run_id: forkId } = await colleague.runs.fork(personalId, { prompt: 'copy' })
   expect((await colleague.runs.get(forkId)).scope?.type).toBe('User')
-  expect((await colleague.runs.create(request)).state).toBe('QUEUED')
+  expect((await colleague.runs.create({ prompt: 'more', conversation_id })).state).toBe('QUEUED')
+})
+
+test('a personal run goes on with runs of the team in a copy alone: in their conversation it would lock out everybody else', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  await agent.checkpoint(1, 'what we know')
+  await agent.end('SUCCEEDED')
+  await agent.nextTurn(true)
+  const { conversation_id } = await cp.client.runs.get(runId)
+  const personal = { prompt: 'for my eyes only', team: false }
+  const refused = { problem: { code: 'conversation_of_team', status: 409 } }
+  await expect(cp.client.runs.create({ ...personal, conversation_id })).rejects.toMatchObject(refused)
+  const local = { ...personal, conversation_id, host: 'laptop' }
+  await expect(cp.client.runs.startLocal(local)).rejects.toMatchObject(refused)
+  const { forked_conversation_id: copyId } = await cp.client.conversations.fork(conversation_id)
+  const { run_id } = await cp.client.runs.create({ ...personal, conversation_id: copyId })
+  expect((await cp.client.runs.get(run_id)).scope?.type).toBe('User')
+  const colleague = cp.clientFor((await addMember(cp, 'member')).key)
+  expect(await colleague.runs.followUp(runId, { message: 'go on' })).toMatchObject({ state: 'QUEUED' })
 })
 
 test('a fork that waits while the newest checkpoint is replaced copies the one that replaced it', async () => {

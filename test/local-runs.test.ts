@@ -138,6 +138,11 @@ test('a question that nobody can answer any more is answered by a new run in the
   await agent.nextTurn(true)
   const heir = await startAgent(cp, next)
   expect(heir.hello).toMatchObject({ conversation_id: started.conversation_id, checkpoint: { step: 1 } })
+  // Nobody answers it in the first one any more.
+  expect(await cp.client.runs.get(started.run_id)).toMatchObject({
+    state: 'CANCELLED',
+    status_message: { message: 'Another run goes on with its conversation.' },
+  })
 })
 
 test('a local run inherits the model of its conversation, but not the environment', async () => {

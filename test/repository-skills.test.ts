@@ -83,6 +83,22 @@ test('what was found last replaces what was known of a repository, and comes fir
   expect((await listAgents(cp, '?repo=acme/a'))[0]?.variants[0]?.description).toBe('newer')
 })
 
+test('hosts are told apart, and a repository whose last skill was removed has none, without a word in the log', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  const found = (repository_url: string, ...skills: FoundSkill[]) =>
+    agent.send({ type: 'skills_found', data: { repository_url, skills } })
+  await found('https://github.com/acme/a', skill('one'))
+  await found('https://gitlab.com/acme/a', skill('one'))
+  const ids = async () => (await listAgents(cp)).flatMap(({ variants }) => variants.map(({ id }) => id))
+  const path = '.agents/skills/one/SKILL.md'
+  expect(await ids()).toEqual([`acme/a:${path}`, `gitlab.com/acme/a:${path}`])
+  const { length } = await cp.eventsOf(runId)
+  expect((await found('git@github.com:acme/a.git')).acked_n).toBe(agent.n)
+  expect(await ids()).toEqual([`gitlab.com/acme/a:${path}`])
+  expect(await cp.eventsOf(runId)).toHaveLength(length)
+})
+
 test('what a personal run found is not shown to the team, and what does not fit changes nothing', async () => {
   await using cp = await startControlPlane()
   const { agent } = await cp.startAgent({ team: false })

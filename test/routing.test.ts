@@ -35,6 +35,31 @@ test('worker ids are case-sensitive', async () => {
   expect(lower.assignments.items).toEqual([])
 })
 
+test('why names the worker that a waiting run is meant for: not there, written differently, or of another team', async () => {
+  await using cp = await startControlPlane()
+  const { key } = await addTeam(cp, 'others')
+  await cp.connectWorker({ workerId: 'build', key })
+  const runId = await cp.createRun({ config: { worker_host: 'build' } })
+  const why = await cp.client.runs.why(runId)
+  expect(why).toMatchObject({ waiting_code: 'worker_not_connected', summary: expect.stringContaining('worker build') })
+  expect(why.next_step).toContain('A worker takes the runs of its key’s team only; its log names that team.')
+
+  await cp.connectWorker({ workerId: 'Build' })
+  const differs = await until(
+    () => cp.client.runs.why(runId),
+    ({ workers }) => workers.length === 1,
+  )
+  expect(differs).toMatchObject({
+    waiting_code: 'worker_id_differs',
+    next_step: expect.stringContaining('--host Build'),
+  })
+
+  await cp.connectWorker({ workerId: 'build', maxConcurrentTasks: 1 })
+  await cp.waitFor(runId, 'PENDING')
+  const behind = await cp.createRun({ config: { worker_host: 'build' } })
+  expect((await cp.client.runs.why(behind)).waiting_code).toBe(null)
+})
+
 test('a run that names nobody goes to any worker of its team, and to no other team’s', async () => {
   await using cp = await startControlPlane()
   const { key } = await addTeam(cp, 'others')

@@ -157,6 +157,8 @@ test('filters of things that runs do not have find nothing', async () => {
   for (const source of ['JIRA', 'AUTOFIX', 'ORCHESTRATION']) expect(await titles(cp, { source })).toEqual([])
   expect(await titles(cp, { artifact_type: 'PLAN' })).toEqual([])
   expect(await titles(cp, { environment_id: 'empty-environment' })).toEqual(['a'])
+  for (const environment_id of ['x', '', '00000000-0000-4000-8000-000000000000'])
+    expect([environment_id, await titles(cp, { environment_id })]).toEqual([environment_id, []])
   expect(await titles(cp, { executor: (await cp.client.whoami()).uid })).toEqual(['a'])
 })
 

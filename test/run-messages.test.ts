@@ -59,7 +59,7 @@ test('a message waits in the inbox until it is read, and is told as an event', a
   expect((await inbox(cp, to, '?unread=false')).body).toHaveLength(1)
 })
 
-test('an agent at work is told the message before its next step, and the inbox says so', async () => {
+test('an agent at work is told the message before its next step, and it is delivered once a checkpoint has it', async () => {
   await using cp = await startControlPlane()
   const { agent, runId } = await cp.startAgent()
   const from = await waitingRun(cp)
@@ -70,6 +70,10 @@ test('an agent at work is told the message before its next step, and the inbox s
     payload: { message_id: message_ids[0], mode: 'steer', text, turn_id: agent.turnId },
   })
   expect(await saidTo(cp, runId)).toMatchObject([{ text, mode: 'steer', author: `run ${from}` }])
+  expect((await inbox(cp, runId)).body).toMatchObject([{ delivered_at: null, read_at: null }])
+  const blob_id = await agent.putBlob('state')
+  const data = { harness: 'oz', format: 'test', step: 1, blob_id, taken_message_ids: message_ids }
+  await agent.send({ type: 'checkpoint', data })
   expect((await inbox(cp, runId)).body).toMatchObject([{ delivered_at: expect.any(String), read_at: null }])
 })
 
@@ -79,7 +83,9 @@ test('what comes too late for an agent at work becomes its next turn', async () 
   const from = await waitingRun(cp)
   await send(cp, { from, to: [runId], subject: 'Late', body: 'Sorry.' })
   await agent.end('SUCCEEDED')
+  expect((await inbox(cp, runId)).body).toMatchObject([{ delivered_at: null }])
   expect((await agent.nextTurn()).turn).toMatchObject({ message: `Message from run ${from}: Late\n\nSorry.` })
+  expect((await inbox(cp, runId)).body).toMatchObject([{ delivered_at: expect.any(String) }])
 })
 
 test('a run that waits for an answer, or is being cancelled, is not disturbed', async () => {

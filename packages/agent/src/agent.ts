@@ -18,7 +18,7 @@ export async function runAgent(options: RunAgentOptions): Promise<RunAgentResult
     dialer = createDialer({ serverUrl, env })
   } catch (error) {
     log.error({ err: error }, 'the control plane’s address cannot be used')
-    return { exitCode: 1 }
+    return { exitCode: 1, error }
   }
   try {
     const channel = createAgentChannel(dialer, executionToken)

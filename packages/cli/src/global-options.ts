@@ -21,11 +21,7 @@ export function createProgram(env: NodeJS.ProcessEnv): Command {
     .addOption(new Option('--api-key <key>', 'key to act with (OZ_API_KEY, WARP_API_KEY, or the saved login)'))
     .addOption(new Option('--server-url <url>', 'control plane (OZ_SERVER_URL, or the saved login)'))
     .addOption(new Option('--server-root-url <url>').hideHelp())
-    .addOption(
-      new Option('--output-format <format>', 'how to print (OZ_OUTPUT_FORMAT)')
-        .choices(outputFormats)
-        .default(formatFromEnvironment(env)),
-    )
+    .addOption(outputFormatOption(env))
     .addOption(new Option('--debug', 'say more on stderr'))
     .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
     .configureOutput({ outputError: (text, write) => write(text) })
@@ -34,9 +30,13 @@ export function createProgram(env: NodeJS.ProcessEnv): Command {
   return program
 }
 
-function formatFromEnvironment(env: NodeJS.ProcessEnv): OutputFormat {
-  const wanted = env.OZ_OUTPUT_FORMAT || env.WARP_OUTPUT_FORMAT
-  return outputFormats.find((format) => format === wanted) ?? 'pretty'
+/** The variable is named to the library only when it says something, so that an empty one is none, and a wrong one is refused by its name. */
+function outputFormatOption(env: NodeJS.ProcessEnv): Option {
+  const option = new Option('--output-format <format>', 'how to print (OZ_OUTPUT_FORMAT)')
+    .choices(outputFormats)
+    .default('pretty')
+  const variable = ['OZ_OUTPUT_FORMAT', 'WARP_OUTPUT_FORMAT'].find((name) => env[name])
+  return variable === undefined ? option : option.env(variable)
 }
 
 export function globalOptions(command: Command): GlobalOptions {

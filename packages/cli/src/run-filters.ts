@@ -1,4 +1,5 @@
-import type { ListRunsParams, RunSource, RunState } from '@openoz/protocol'
+import type { ArtifactType, ListRunsParams, RunSource, RunState } from '@openoz/protocol'
+import { readMetadata } from './run-wishes.ts'
 
 /** The command line's words for what the wire calls otherwise. */
 export const stateNames = {
@@ -22,8 +23,23 @@ export const sourceNames = {
   'web-app': 'WEB_APP',
   'cloud-mode': 'CLOUD_MODE',
   'github-action': 'GITHUB_ACTION',
+  jira: 'JIRA',
+  'github-webhook': 'GITHUB_WEBHOOK',
+  'gitlab-webhook': 'GITLAB_WEBHOOK',
+  autofix: 'AUTOFIX',
+  orchestration: 'ORCHESTRATION',
+  'run-scorer': 'RUN_SCORER',
+  'self-improvement': 'SELF_IMPROVEMENT',
   interactive: 'LOCAL',
 } as const satisfies Record<string, RunSource>
+
+export const artifactTypeNames = {
+  plan: 'PLAN',
+  'pull-request': 'PULL_REQUEST',
+  screenshot: 'SCREENSHOT',
+  file: 'FILE',
+  'external-reference': 'EXTERNAL_REFERENCE',
+} as const satisfies Record<string, ArtifactType>
 
 export interface ListOptions {
   limit: string
@@ -32,6 +48,10 @@ export interface ListOptions {
   executionLocation?: 'local' | 'remote'
   creator?: string
   environment?: string
+  skill?: string
+  schedule?: string
+  artifactType?: keyof typeof artifactTypeNames
+  metadata: string[]
   ancestorRun?: string
   name?: string
   model?: string
@@ -53,6 +73,10 @@ export function listParams(options: ListOptions): ListRunsParams {
     execution_location: options.executionLocation?.toUpperCase(),
     creator: options.creator,
     environment_id: options.environment,
+    skill_spec: options.skill,
+    schedule_id: options.schedule,
+    artifact_type: options.artifactType && artifactTypeNames[options.artifactType],
+    ...labelParams(options.metadata),
     ancestor_run_id: options.ancestorRun,
     name: options.name,
     model_id: options.model,
@@ -64,4 +88,9 @@ export function listParams(options: ListOptions): ListRunsParams {
     sort_order: options.sortOrder,
     cursor: options.cursor,
   }
+}
+
+function labelParams(texts: readonly string[]): ListRunsParams {
+  const labels = Object.entries(readMetadata(texts) ?? {})
+  return Object.fromEntries(labels.map(([key, value]) => [`metadata[${key}]`, value]))
 }

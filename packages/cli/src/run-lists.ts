@@ -71,7 +71,8 @@ export function printWhy(output: Output, why: Why): void {
     printJson(output, why)
     return
   }
-  output.line(`${paintState(why.state, output.colors)}  ${plainText(why.summary)}`)
+  const code = why.waiting_code === null ? '' : output.colors.dim(` [${why.waiting_code}]`)
+  output.line(`${paintState(why.state, output.colors)}  ${plainText(why.summary)}${code}`)
   if (why.next_step !== '') output.line(plainText(why.next_step))
   if (why.place_in_queue !== null) output.line(`Place in the queue: ${why.place_in_queue}`)
   if (why.workers.length === 0) return

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { timestamp } from './timestamps.ts'
 
 /** A conversation in the reference's shape: a step per turn, with what was said, called and answered in it. Made from the session log. */
 
@@ -30,8 +31,6 @@ const contentBlock = z
   .discriminatedUnion('type', [textBlock, actionBlock, actionResultBlock, eventBlock])
   .meta({ id: 'ConversationContentBlock' })
 export type ConversationContentBlock = z.infer<typeof contentBlock>
-
-const timestamp = z.iso.datetime({ offset: true }).describe('RFC 3339, UTC')
 
 const conversationMessage = z
   .object({

@@ -88,7 +88,7 @@ export { type FailureReason, failureReasonOf, failureReasons, failureSpec, lostE
 export type { ListModelsResponse, ModelInfo } from './models.ts'
 export { operatorErrors } from './operator-errors.ts'
 export type { Problem } from './problem.ts'
-export { repositoriesOf } from './repositories.ts'
+export { repositoriesOf, repositoryAddress } from './repositories.ts'
 export { requestErrors } from './request-errors.ts'
 export { runErrors } from './run-errors.ts'
 export type { ReportEventRequest, RunEvent, RunEventType } from './run-events.ts'

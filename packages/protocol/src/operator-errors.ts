@@ -343,7 +343,7 @@ export const operatorErrors = {
     platform: 'internal_error',
     retryable: false,
     title: 'Service not installed',
-    message: '{path} could not be written: {problem}',
+    message: 'The service could not be set up. {path}: {problem}.',
     remedy: 'Run it as root, or with `--user` for a service of your own.',
   },
   websocket_blocked: {

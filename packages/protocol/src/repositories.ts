@@ -25,17 +25,31 @@ const gitHubForm = /^[\w.-]+\/[\w.-]+$/
 const scpForm = /^(?:[\w.-]+@)?([\w.-]{2,}):(?!\/\/)(\S+)$/
 
 function canonical(url: string): string {
-  const [, host, path] = scpForm.exec(url) ?? []
-  if (gitHubForm.test(url)) return named('github.com', url)
-  if (host !== undefined && path !== undefined) return named(host, path)
-  if (!URL.canParse(url)) return url
-  const parsed = new URL(url)
+  const { host, path } = repositoryAddress(url) ?? {}
+  if (host === undefined) return url
   // Folders of this machine may differ in case alone; hosts that serve repositories do not tell their names apart by it.
-  return parsed.protocol === 'file:' ? withoutEnds(url) : named(parsed.host, parsed.pathname)
+  return host === '' ? `file:///${path}` : `${host}/${path}`.toLowerCase()
 }
 
-function named(host: string, path: string): string {
-  return `${host}/${withoutEnds(path)}`.toLowerCase()
+/**
+ * Where a repository is: its host with its port, in lower case ('' for a folder of the machine itself), and its path there, as it is written,
+ * without `.git`. undefined: the text is no address.
+ */
+export function repositoryAddress(url: string): { host: string; path: string } | undefined {
+  const [, host, path] = scpForm.exec(url) ?? []
+  if (gitHubForm.test(url)) return { host: 'github.com', path: withoutEnds(url) }
+  if (host !== undefined && path !== undefined) return { host: host.toLowerCase(), path: withoutEnds(path) }
+  if (!URL.canParse(url)) return undefined
+  const parsed = new URL(url)
+  return { host: parsed.host, path: withoutEnds(decoded(parsed.pathname)) }
+}
+
+function decoded(path: string): string {
+  try {
+    return decodeURIComponent(path)
+  } catch {
+    return path
+  }
 }
 
 function withoutEnds(path: string): string {

@@ -346,6 +346,14 @@ export const requestErrors = {
     message: 'Run {runId} has no attachment {attachmentId}.',
     remedy: 'List the attachments by their ids from `attachments/prepare`.',
   },
+  attachment_uploaded: {
+    status: 409,
+    platform: 'conflict',
+    retryable: false,
+    title: 'Attachment uploaded before',
+    message: 'The bytes of attachment {name} of run {runId} are there already, and its agent may have them: they stay.',
+    remedy: 'Name another attachment with `attachments/prepare`.',
+  },
   message_not_found: {
     status: 404,
     platform: 'resource_not_found',
@@ -361,6 +369,15 @@ export const requestErrors = {
     title: 'Recipient has ended',
     message: 'Run {runId} has ended ({state}): it reads no more messages. Nothing was sent.',
     remedy: 'Say it as a follow-up: `oz run follow-up {runId} TEXT` reopens the run.',
+  },
+  conversation_of_team: {
+    status: 409,
+    platform: 'conflict',
+    retryable: false,
+    title: 'Conversation of the team',
+    message:
+      'Conversation {conversationId} has runs of the team: a personal one in it would keep everybody else from going on with it.',
+    remedy: 'Start the run without `team: false`, or in a copy: `POST agent/conversations/{conversationId}/fork`.',
   },
   conversation_not_forkable: {
     status: 409,

@@ -248,6 +248,31 @@ export const runErrors = {
     message: 'No space is left for {what} in {folder} ({free} free).',
     remedy: 'Free some space, or choose another folder.',
   },
+  worker_not_connected: {
+    status: 503,
+    platform: 'resource_unavailable',
+    retryable: true,
+    title: 'No worker for the run',
+    message: 'The run waits for a worker {workerId}, and none of its team is connected.',
+    remedy:
+      'Start that worker. If it runs: its log says why it cannot connect, or that its key belongs to another team, whose runs alone it takes.',
+  },
+  worker_id_differs: {
+    status: 503,
+    platform: 'resource_unavailable',
+    retryable: true,
+    title: 'Worker id written differently',
+    message: 'The run waits for a worker {workerId}, which is not connected; {similar} is.',
+    remedy: 'Upper and lower case count: start the run again with `--host {similar}`.',
+  },
+  out_of_memory: {
+    status: 500,
+    platform: 'resource_unavailable',
+    retryable: true,
+    title: 'Out of memory',
+    message: 'The kernel ended {what}: memory ran out on the machine, or in the control group that it runs in.',
+    remedy: 'Use less at a time, give the machine more, or let its worker take fewer tasks (--max-concurrent-tasks).',
+  },
   git_missing: {
     status: 422,
     platform: 'environment_setup_failed',

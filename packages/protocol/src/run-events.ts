@@ -41,7 +41,7 @@ export type ReportEventRequest = z.infer<typeof reportEventRequest>
 
 const since = z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER).default(0)
 
-/** Repeated, in either spelling; a single one comes as text. */
+/** Repeated, in either spelling; a single one may come as text. */
 const runIds = z.preprocess(
   (value) => (value === undefined || Array.isArray(value) ? value : [value]),
   z.array(z.uuid()).max(500).optional(),

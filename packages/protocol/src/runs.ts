@@ -311,6 +311,8 @@ export const whyResponse = z
     summary: z.string(),
     /** What to do next, or that nothing needs doing. */
     next_step: z.string(),
+    /** Of the registry (docs/errors.md), where something keeps a queued run from any worker; null while it only waits for its turn. */
+    waiting_code: z.string().nullable(),
     /** 1: it is the next one of those that the same workers could take; null when it is not queued. */
     place_in_queue: z.int().nullable(),
     /** Every worker that is connected, and why it does not take the run (`reason` null: it may). */

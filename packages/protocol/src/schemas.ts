@@ -22,7 +22,13 @@ export {
   listApiKeysResponse,
   whoami,
 } from './api-keys.ts'
-export { artifactItem, artifactResponse, uploadArtifactQuery, uploadArtifactResponse } from './artifacts.ts'
+export {
+  artifactItem,
+  artifactResponse,
+  artifactTypes,
+  uploadArtifactQuery,
+  uploadArtifactResponse,
+} from './artifacts.ts'
 export {
   downloadAttachmentsRequest,
   downloadAttachmentsResponse,

@@ -1,5 +1,5 @@
-import { type Dialer, fullJitterMs, sleep } from '@openoz/machine'
-import { ApiError, AppError, type ServerMessage, type WorkerMessage } from '@openoz/protocol'
+import { type Dialer, dialFailureReason, fullJitterMs, sleep } from '@openoz/machine'
+import { ApiError, AppError, type ErrorCode, type ServerMessage, type WorkerMessage } from '@openoz/protocol'
 import {
   serverMessage,
   workerCloseCodes,
@@ -18,6 +18,9 @@ import { Outbox } from './outbox.ts'
  * connecting → open (hello, then what waited) → broken → waiting (full jitter, up to 60 s) → connecting …
  * It ends when the caller closes it, or with an error when the control plane refused this worker for good: reconnecting with a wrong key
  * would only fill two logs.
+ *
+ * What stands in between is told apart from the control plane: where HTTP reaches it and the WebSocket does not, the problem is
+ * `websocket_blocked`. That is tried again for ever, as every other trouble of the network.
  */
 interface ConnectionOptions {
   dialer: Dialer
@@ -71,27 +74,33 @@ export class Connection {
 
   /** Connects and stays connected until the signal is aborted. Rejects when the control plane refuses this worker for good. */
   async run(signal: AbortSignal): Promise<void> {
-    const { log, onBroken } = this.#options
+    const { log, onBroken, dialer, webSocketUrl = dialer.serverUrl } = this.#options
     let attempt = 0
     while (!signal.aborted) {
       const startedAt = performance.now()
+      log.debug({ url: webSocketUrl, attempt }, 'Dialling the server')
       let problem: string
+      let code: ErrorCode | undefined
       let reason: 'dial_failed' | 'remote_close' = 'dial_failed'
       try {
         const socket = await this.#dial(signal)
         reason = 'remote_close'
         problem = await this.#serve(socket, signal)
-      } catch (error) {
+      } catch (dialError) {
+        if (signal.aborted) return
+        const error = (await this.#asBlocked(dialError, signal)) ?? dialError
         if (signal.aborted) return
         const refusal = asRefusal(error)
         if (refusal) throw refusal
         problem = error instanceof Error ? error.message : 'unknown error'
+        if (error instanceof AppError) code = error.code
+        log.debug(detailsOf(dialError), 'Why the server could not be dialled')
       }
       if (signal.aborted) return
       onBroken?.(problem, reason)
       if (reason === 'remote_close' && performance.now() - startedAt > this.#timing.stableAfterMs) attempt = 0
       const waitMs = fullJitterMs(attempt++, { baseMs: this.#timing.backoffBaseMs, maxMs: this.#timing.backoffMaxMs })
-      log.warn({ problem, retryInMs: Math.round(waitMs) }, 'Not connected to the server')
+      log.warn({ problem, code, retryInMs: Math.round(waitMs) }, 'Not connected to the server')
       await sleep(waitMs, signal)
     }
   }
@@ -116,6 +125,23 @@ export class Connection {
       headers: { authorization: `Bearer ${apiKey}`, [workerProtocolHeader]: String(workerProtocolVersion) },
       signal,
     })
+  }
+
+  /** The error to tell instead, when the control plane answers over HTTP on the way on which the WebSocket failed. */
+  async #asBlocked(error: unknown, signal: AbortSignal): Promise<AppError | undefined> {
+    if (!(error instanceof AppError) || !mayBeBlocked(error)) return undefined
+    const { dialer, webSocketUrl } = this.#options
+    const url = webSocketUrl === undefined ? dialer.serverUrl : new URL(webSocketUrl.replace(/^ws/, 'http')).origin
+    const path = webSocketUrl === undefined ? '/healthz' : new URL('/healthz', url)
+    try {
+      const response = await dialer.fetch(path, { signal: AbortSignal.any([signal, AbortSignal.timeout(10_000)]) })
+      await response.body?.cancel()
+      if (!response.ok) return undefined
+    } catch {
+      return undefined
+    }
+    const { status, problem = `it answered ${status}` } = error.details
+    return new AppError('websocket_blocked', { url, problem }, { cause: error })
   }
 
   /** Resolves with why the connection ended. Throws when the close code says not to come back. */
@@ -228,7 +254,7 @@ function asRefusal(error: unknown): Error | undefined {
   if (!(error instanceof AppError)) return undefined
   const { status } = error.details
   if (error.code === 'server_answer_unreadable') return status === 401 || status === 403 ? error : undefined
-  return error.code === 'server_unreachable' ? undefined : error
+  return error.code === 'server_unreachable' || error.code === 'websocket_blocked' ? undefined : error
 }
 
 function refusalOfClose(code: number, words: string, workerId: string): AppError | undefined {
@@ -239,6 +265,23 @@ function refusalOfClose(code: number, words: string, workerId: string): AppError
     return new AppError('worker_protocol_violation', { workerId, problem: words })
   }
   return code >= 4400 && code <= 4409 ? new AppError('worker_refused', { workerId, problem: words }) : undefined
+}
+
+/** For operators who look closely. Texts of other libraries are left out: they may quote a header. */
+function detailsOf(error: unknown): Record<string, unknown> {
+  if (!(error instanceof AppError)) return { error: error instanceof Error ? error.name : 'unknown' }
+  const { cause } = error
+  const inner =
+    cause instanceof Error && 'code' in cause
+      ? { cause: cause.code, syscall: 'syscall' in cause ? cause.syscall : undefined }
+      : {}
+  return { code: error.code, ...error.details, ...inner }
+}
+
+/** An answer that is not the control plane's, or a connection that was cut during the handshake. */
+function mayBeBlocked(error: AppError): boolean {
+  if (error.code === 'server_answer_unreadable') return true
+  return ['reset', 'protocol', 'timeout'].includes(dialFailureReason(error) ?? '')
 }
 
 function isEnvelope(json: unknown): json is { type: string } {

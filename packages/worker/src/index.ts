@@ -1,4 +1,5 @@
 export { type BackendName, backendNames } from './backends/backend.ts'
+export { directLayout } from './backends/direct-layout.ts'
 export { describeIsolation, type IsolationKind, type IsolationReport } from './isolation.ts'
 export { runWorker } from './run-worker.ts'
 export { readWorkerConfig, type WorkerConfigSources } from './worker-config.ts'

@@ -191,7 +191,7 @@ class LocalMirrors implements Mirrors {
       if (name.endsWith('.lock')) await rm(join(repository, name), { force: true })
     }
     const refs = ['+refs/heads/*:refs/heads/*', '+refs/tags/*:refs/tags/*']
-    const how = ['--quiet', '--prune', '--force', '--no-write-fetch-head', '--no-recurse-submodules', '--no-tags']
+    const how = ['--quiet', '--prune', '--force', '--no-recurse-submodules', '--no-tags']
     const [heads] = await Promise.all([
       this.#ask(repository, ['ls-remote', '--symref', '--', url, 'HEAD'], signal, env),
       this.#ask(repository, ['fetch', ...how, '--', url, ...refs], signal, env),
@@ -210,15 +210,7 @@ class LocalMirrors implements Mirrors {
       const full = ref.startsWith('refs/') ? ref : `refs/${ref}`
       const isName = isCommit || (await this.#says(repository, ['check-ref-format', full], signal))
       if (!isName) continue
-      const fetch = [
-        'fetch',
-        '--quiet',
-        '--no-write-fetch-head',
-        '--no-recurse-submodules',
-        '--no-tags',
-        '--',
-        address.url,
-      ]
+      const fetch = ['fetch', '--quiet', '--no-recurse-submodules', '--no-tags', '--', address.url]
       await this.#says(repository, [...fetch, isCommit ? ref : `+${full}:${full}`], signal, overTheNetwork(this.#env))
     }
   }

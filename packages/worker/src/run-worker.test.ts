@@ -117,6 +117,14 @@ test('a close code that says not to come back ends the worker with 1', async () 
   expect(worker.log()).toContain('the key was revoked')
 })
 
+test('a worker says which team it works for, since runs of other teams never come to it', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  await using worker = startWorker(cp, folder.path)
+  await until('the team', () => worker.log().includes('"teams":["platform"]'))
+  expect(worker.log()).toContain('Takes runs of the team of its key only')
+})
+
 test('malformed and unknown messages are logged without their content, and change nothing', async () => {
   using folder = createFolder()
   await using cp = await startControlPlane()
@@ -207,6 +215,21 @@ test('an oz that disappears later fails the task, not the worker', async () => {
     data: { failure_reason: 'agent_invocation', message: expect.stringContaining('cannot start agents') },
   })
   expect(existsSync(worker.stateDir)).toBe(true)
+})
+
+test('a workspace root that cannot be used any more fails the task, not the worker', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  const workspaceRoot = join(folder.path, 'workspaces')
+  await using worker = startWorker(cp, folder.path, { direct: { workspaceRoot } })
+  await worker.listening()
+  rmSync(workspaceRoot, { recursive: true })
+  writeFileSync(workspaceRoot, '')
+  const { execution_id } = cp.assign()
+  expect(await cp.outcome(execution_id)).toMatchObject({
+    type: 'task_failed',
+    data: { failure_reason: 'workspace_setup', message: expect.stringContaining(workspaceRoot) },
+  })
 })
 
 test('a workspace root that cannot be written keeps the worker from starting', async () => {

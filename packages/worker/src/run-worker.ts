@@ -1,6 +1,6 @@
 import { hostname } from 'node:os'
 import { createDialer } from '@openoz/machine'
-import type { ServerMessage, TaskAssignment, WorkerMessage } from '@openoz/protocol'
+import { createApiClient, type ServerMessage, type TaskAssignment, type WorkerMessage } from '@openoz/protocol'
 import { workerProtocolVersion } from '@openoz/protocol/schemas'
 import type { Logger } from 'pino'
 import manifest from '../package.json' with { type: 'json' }
@@ -91,6 +91,7 @@ class Worker {
   readonly #stopped = new AbortController()
   #isSweeping = false
   #isConnected = false
+  #hasToldTeam = false
   #exitCode = 0
 
   constructor(parts: WorkerParts) {
@@ -188,9 +189,23 @@ class Worker {
     if (this.#slots.active > 0 || this.#slots.isDraining) this.#tellStatus()
     if (!this.#slots.isDraining) {
       this.#log.info('Listening for tasks')
+      void this.#tellTeam()
       options.onEvent?.({ type: 'listening' })
     }
     this.#sweep()
+  }
+
+  /** Runs of another team never come here, and a control plane does not say so to that team: this line shows whose they are. */
+  async #tellTeam(): Promise<void> {
+    if (this.#hasToldTeam) return
+    const { options, dialer } = this.#parts
+    try {
+      const { team_names: teams } = await createApiClient({ fetch: dialer.fetch, apiKey: options.apiKey }).whoami()
+      this.#hasToldTeam = true
+      this.#log.info({ workerId: options.workerId, teams }, 'Takes runs of the team of its key only')
+    } catch {
+      // A word for the operator, which is not worth a warning when it cannot be said.
+    }
   }
 
   #receive(message: ServerMessage): void {

@@ -1,5 +1,5 @@
 import { constants } from 'node:os'
-import type { FailureReason, WorkerMessage } from '@openoz/protocol'
+import { describeError, type FailureReason, type WorkerMessage } from '@openoz/protocol'
 import { type TaskExit, TaskFailure, type TaskRemains } from './backends/backend.ts'
 
 /** Why a task is being stopped. `abandon` outranks the others: then nothing is reported at all. */
@@ -27,9 +27,11 @@ export function outcomeOf(end: TaskEnd, stopCause: StopCause | undefined): TaskO
       return { result: 'failed', reason: 'graceful_shutdown', message: 'The worker was stopped.', ...exitCodeOf(end) }
   }
   if ('failure' in end) return startFailure(end.failure)
-  const { exit, lastWords, isLost } = end
+  const { exit, lastWords, isLost, ranOutOfMemory } = end
   const lost = isLost ? ' Files that it had changed since they were last saved are lost.' : ''
-  const said = lastWords === '' ? lost : `${lost}\n${lastWords}`
+  // Only what SIGKILL ended: another task may have been the one that used too much.
+  const why = ranOutOfMemory && isKilled(exit) ? ` ${describeError('out_of_memory', { what: 'it' })}` : ''
+  const said = lastWords === '' ? `${why}${lost}` : `${why}${lost}\n${lastWords}`
   switch (exit.type) {
     case 'vanished':
       return {
@@ -79,6 +81,13 @@ function startFailure(failure: unknown): TaskOutcome {
   }
   const words = failure instanceof Error ? failure.message : 'unknown error'
   return { result: 'failed', reason: 'agent_invocation', message: `The agent could not be started: ${words}` }
+}
+
+/** By SIGKILL, which is also how the kernel ends what has too much memory. */
+function isKilled(exit: TaskExit): boolean {
+  if (exit.type === 'vanished') return true
+  const { SIGKILL } = constants.signals
+  return exit.type === 'killed' ? exit.signal === SIGKILL : exit.code === 128 + SIGKILL
 }
 
 function isSuccess(exit: TaskExit): boolean {

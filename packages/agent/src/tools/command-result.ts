@@ -1,4 +1,5 @@
 import { constants } from 'node:os'
+import { describeError } from '@openoz/protocol'
 import type { CommandEnd, CommandRun } from './command-run.ts'
 import type { ToolCall, ToolOutput } from './tool.ts'
 
@@ -51,6 +52,9 @@ export async function endOf(
       // A command that says no has worked as a tool: what its exit code means is for the model to read.
       exit_code: exitCode(end),
       ...(signal ? { signal } : {}),
+      ...(end.ranOutOfMemory
+        ? { error: describeError('out_of_memory', { what: 'this command or a part of it' }) }
+        : {}),
       ...(end.isOutputHeld
         ? { note: 'Something that the command started still runs in the background; its further output is not shown.' }
         : {}),

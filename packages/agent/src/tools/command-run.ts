@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
-import { endProcessTree } from '@openoz/machine'
+import { constants } from 'node:os'
+import { countOomKills, endProcessTree, hasOomKillSince } from '@openoz/machine'
 import { firstEnd } from '../child-end.ts'
 import { createLiveOutput } from '../live-output.ts'
 import { type CommandOutput, createCommandOutput } from './command-output.ts'
@@ -29,6 +30,8 @@ export interface CommandRequest {
 export interface CommandEnd extends CommandExit {
   /** Its time was over, so it was ended. */
   isTimedOut: boolean
+  /** It, or the last thing in it, was killed, and the kernel has ended something meanwhile because memory ran out. */
+  ranOutOfMemory: boolean
 }
 
 /** One command from its start to its end, whichever calls come to it in between. */
@@ -96,6 +99,7 @@ export async function startCommandRun(id: string, request: CommandRequest, call:
     env: { ...call.env, [commandIdVariable]: marker },
     onOutput: output.push,
   }
+  const oomKillsBefore = countOomKills()
   const process = await (pty ? openPseudoTerminal(options) : startPipedCommand({ ...options, input })).catch(
     async (error: unknown) => {
       output.end()
@@ -126,7 +130,8 @@ export async function startCommandRun(id: string, request: CommandRequest, call:
     } while (awaited !== treeEnd)
     output.end()
     live.end()
-    end = { ...exit, isTimedOut }
+    const isKilled = exit.signal === 'SIGKILL' || exit.code === 128 + constants.signals.SIGKILL
+    end = { ...exit, isTimedOut, ranOutOfMemory: isKilled && hasOomKillSince(oomKillsBefore) }
     tell('ended')
     return end
   })

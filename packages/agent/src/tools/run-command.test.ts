@@ -2,6 +2,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { type CommandFixture, createCommandFixture } from '../../../../test/support/command-fixture.ts'
+import { limitMemory, memoryHog } from '../../../../test/support/memory-limit.ts'
 import { runCommand } from './run-command.ts'
 
 let fixture: CommandFixture
@@ -23,6 +24,15 @@ test('a command runs in the tools’ folder, without stdin, with stdout and stde
 
 test('a command that is killed by a signal says by which', async () => {
   expect((await run('kill -9 $$')).result).toMatchObject({ exit_code: 137, signal: 'SIGKILL' })
+})
+
+test('a command that the kernel ended for memory says so, also when it was a part of the command', async (context) => {
+  using limit = limitMemory(40_000_000)
+  if (!limit) return context.skip('no control group can be made here')
+  for (const command of [memoryHog(limit), `sh -c '${memoryHog(limit)}'; exit $?`]) {
+    const { result } = await run(command)
+    expect(result).toMatchObject({ exit_code: 137, error: expect.stringContaining('memory ran out') })
+  }
 })
 
 test('a command that takes too long is ended with everything that it started', async () => {

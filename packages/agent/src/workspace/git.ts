@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { hostname } from 'node:os'
-import { endProcessTree, gitEnvironment, identifyProcess } from '@openoz/machine'
+import { endProcessTree, gitEnvironment, identifyProcess, ownTree } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 import { drainOutput, firstEnd, killedEnd } from '../child-end.ts'
 
@@ -58,7 +58,7 @@ export async function git(args: string[], options: GitOptions): Promise<GitResul
   const child = spawn('git', ['-c', 'core.fsmonitor=false', ...args], {
     cwd,
     env,
-    detached: true,
+    ...ownTree(),
     stdio: ['pipe', 'pipe', 'pipe'],
   })
   // Known from the start: a process that has ended cannot be identified any more, but what it started can be found through it.

@@ -67,6 +67,10 @@ export async function ownRefs(folder: string, options: GitOptions): Promise<GitO
   await gitAnswer(['init', '--quiet', '--bare', `--object-format=${format}`, folder], options)
   await writeFile(join(folder, 'objects', 'info', 'alternates'), `${objects}\n`)
   await copyFile(shallow, join(folder, 'shallow')).catch(() => {})
+  // A partial clone asks its remote for what it lacks, with the settings that it has for that.
+  const isPartial = await gitQuestion(['config', '--get-regexp', '^remote\\..*\\.promisor$'], options)
+  if (isPartial)
+    await gitAnswer(['config', '--file', join(folder, 'config'), 'include.path', await path('config')], options)
   const { GIT_WORK_TREE: _tree, GIT_INDEX_FILE: _index, ...env } = options.env
   return { ...options, env: { ...env, GIT_DIR: folder } }
 }

@@ -72,7 +72,7 @@ test('no link leads out of the repository, no pipe is waited for, and links insi
   }
 })
 
-test('a repository is reported with its address, up to what the control plane takes; one without skills is not', async () => {
+test('a repository is reported with its address, up to what the control plane takes; one without skills too', async () => {
   const empty = join(folder, 'empty')
   mkdirSync(empty)
   for (let i = 100; i < 220; i++) write(`.agents/skills/s${i}/SKILL.md`, `${head(`s${i}`)}text`)
@@ -87,9 +87,12 @@ test('a repository is reported with its address, up to what the control plane ta
     ],
     sink,
   )
-  expect(sink.events).toHaveLength(1)
-  expect(sink.events[0]).toMatchObject({ type: 'skills_found', data: { repository_url: 'https://git.test/full' } })
-  expect(sink.events[0]?.type === 'skills_found' && sink.events[0].data.skills).toHaveLength(100)
+  // One that could not be read is not said to have none.
+  expect(sink.events).toHaveLength(2)
+  const [none, full] = sink.events
+  expect(none).toEqual({ type: 'skills_found', data: { repository_url: 'https://git.test/empty', skills: [] } })
+  expect(full).toMatchObject({ type: 'skills_found', data: { repository_url: 'https://git.test/full' } })
+  expect(full?.type === 'skills_found' && full.data.skills).toHaveLength(100)
 
   const large = 'x'.repeat(60 * 1024)
   for (let i = 100; i < 110; i++) write(`.agents/skills/s${i}/SKILL.md`, head(`s${i}`) + large)

@@ -15,8 +15,9 @@ const maxHeadBytes = 8 * 1024
 export async function reportSkills(repositories: readonly Repository[], sink: EventSink): Promise<void> {
   for (const { folder, url } of repositories) {
     if (url === undefined) continue
-    const skills = await findSkills(folder).catch(() => [])
-    if (skills.length > 0) sink.emit({ type: 'skills_found', data: { repository_url: url, skills } })
+    const skills = await findSkills(folder).catch(() => undefined)
+    // None too: there may have been some.
+    if (skills) sink.emit({ type: 'skills_found', data: { repository_url: url, skills } })
   }
 }
 

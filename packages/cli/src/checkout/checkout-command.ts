@@ -5,12 +5,13 @@ import { oneLine } from '../plain-text.ts'
 import { type CheckoutRequest, type CheckoutResult, checkoutRun, findClone } from './checkout-run.ts'
 
 export async function checkoutCommand(
-  { options, output, env }: CommandContext,
+  { options, output, env, progress }: CommandContext,
   request: Omit<CheckoutRequest, 'connection'>,
 ): Promise<number> {
   // Before anything is asked of the server: the commonest slip is the wrong folder.
   await findClone(request.repo)
   await using connection = await connect(options, env)
+  progress.waitFor(connection.serverUrl)
   const result = await checkoutRun({ ...request, connection })
   if (output.isJson) printJson(output, result)
   else printCheckout(output, result)

@@ -32,6 +32,7 @@ export async function agentRunLocal(
   const log = createLogger({ name: 'agent', level: globals.debug ? 'debug' : 'warn', env, isForPeople: !output.isJson })
   for (const text of wish.notes) output.note(text)
 
+  goOnWithoutReader()
   using stop = onStopSignals()
   await using connection = openConnection({ ...login, env, signal: stop.first, timeoutMs: startTimeoutMs })
   const parentRunId = runIdOf(env.OZ_RUN_ID)
@@ -50,7 +51,8 @@ export async function agentRunLocal(
   // From here on nothing that is started may find our keys.
   forgetKeys(env)
   const spool = await localSpool(env, started.execution_id)
-  const draining = drainSpools(env, { except: spool.folder, log, signal: stop.first })
+  const isDone = new AbortController()
+  const draining = drainSpools(env, { except: spool.folder, log, signal: AbortSignal.any([stop.first, isDone.signal]) })
   const result = await runAgent({
     serverUrl: login.serverUrl,
     executionToken: started.execution_token,
@@ -63,7 +65,7 @@ export async function agentRunLocal(
     helloPatienceMs: startTimeoutMs,
     idle: wish.idle,
     savesWorkspace: wish.savesWorkspace,
-    secrets: [login.apiKey],
+    secrets: [login.apiKey, login.apiKey.replace(/^wk-/, '')],
     onEvent: (event) => stream.event(event),
   })
   const isInterrupted = stop.first.aborted
@@ -78,14 +80,22 @@ export async function agentRunLocal(
   const exitCode = isInterrupted ? interruptedCode(stop) : result.exitCode
   // Whoever asks twice does not wait for what is still open.
   if (stop.second.aborted) process.exit(exitCode)
+  const patience = setTimeout(() => isDone.abort(), drainPatienceMs)
   await draining
-  if (!result.local && !isInterrupted)
-    throw result.error ?? new AppError('usage', { problem: 'The agent could not begin.' })
+  clearTimeout(patience)
+  if (!result.local && !isInterrupted) throw result.error ?? new Error('the agent could not begin')
   return exitCode
 }
 
 /** A person waits for the first word. */
 const startTimeoutMs = 8_000
+/** What an earlier run left is not worth a longer wait. */
+const drainPatienceMs = 2_000
+
+/** `oz agent run | head -1` has seen enough, but the agent is at work: it must not be left alone, with tools that nobody ends. */
+function goOnWithoutReader(): void {
+  process.stdout.removeAllListeners('error').on('error', () => {})
+}
 
 async function requireFolder(folder: string): Promise<void> {
   const found = await stat(folder).catch(() => undefined)

@@ -1,4 +1,4 @@
-import { type Command, Option } from 'commander'
+import { type Command, Help, Option } from 'commander'
 import { run, runConnected, withExamples } from '../command-context.ts'
 import type { AgentRunOptions } from './agent-run.ts'
 import type { RunCloudOptions } from './agent-run-cloud.ts'
@@ -57,7 +57,7 @@ function registerRunCloud(group: Command): void {
   withExamples(command, [
     'oz agent run-cloud -p "Make the failing test pass" --environment 0198c2f0-… --watch',
     'oz agent run-cloud -p "Make the failing test pass" --repo https://github.com/acme/shop.git --watch',
-    'oz agent run-cloud -p "Update the dependencies" --host build-1 --repo acme/shop --setup-command "npm ci"',
+    'oz agent run-cloud -p "Update the dependencies" --host build-1 --repo acme/shop --setup-command "cd shop && npm ci"',
     'oz agent run-cloud -p "Now add a test for it" --conversation 0198c2f0-…',
     'oz agent run-cloud -p "/plan Make the page look like this" --repo acme/shop --attach design.png --metadata ticket=SHOP-7',
   ])
@@ -81,6 +81,7 @@ function registerAgentRun(group: Command): void {
     .alias('r')
     .description('perform a run here, in this folder of this machine, and show it')
   for (const flag of agentRunFlags) command.addOption(agentRunOption(flag))
+  command.configureHelp({ ...command.configureHelp(), optionDescription: descriptionWithoutPreset })
   command.action(
     run<AgentRunOptions & LocalRunOptions>(async (context, { options }) => {
       const given = givenOptions(command)
@@ -94,9 +95,14 @@ function registerAgentRun(group: Command): void {
   )
   withExamples(command, [
     'oz agent run --prompt "Make the failing test pass" --share team',
-    'oz agent run -p "Review the last commit" --output-format ndjson | jq -r .text',
+    'oz agent run -p "Review the last commit" --output-format ndjson | jq -r \'select(.type == "agent").text\'',
     'cat task.md | oz agent run --prompt - --cwd packages/shop --model anthropic/claude-sonnet-4-6',
   ])
+}
+
+/** What a flag means without its value is in its words, where it can be said. */
+function descriptionWithoutPreset(this: Help, option: Option): string {
+  return option.presetArg === undefined ? Help.prototype.optionDescription.call(this, option) : option.description
 }
 
 function agentRunOption({ flags, help, isList, preset }: AgentRunFlag): Option {

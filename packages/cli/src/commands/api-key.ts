@@ -1,6 +1,6 @@
 import { type ApiKey, type ApiKeyScope, AppError, parseDuration } from '@openoz/protocol'
 import { type Command, Option } from 'commander'
-import { run, runConnected, withExamples } from '../command-context.ts'
+import { run, runConnected, withExamples, withJq } from '../command-context.ts'
 import { confirm } from '../confirm.ts'
 import { connect } from '../connection.ts'
 import { printJson } from '../output.ts'
@@ -43,7 +43,7 @@ function registerList(group: Command): void {
         },
       ),
     )
-  withExamples(list, ['oz api-key list', 'oz api-key list --sort-by expires-at --sort-order asc'])
+  withExamples(withJq(list), ['oz api-key list', 'oz api-key list --sort-by expires-at --sort-order asc'])
 }
 
 interface CreateOptions {
@@ -93,7 +93,7 @@ function registerCreate(group: Command): void {
         return 0
       }),
     )
-  withExamples(create, [
+  withExamples(withJq(create), [
     'oz api-key create ci --expires-in 90d',
     'oz api-key create build-machine --scope worker --worker-id build-1 --no-expiration',
   ])
@@ -128,13 +128,14 @@ function registerExpire(group: Command): void {
         const key = args[0] ?? ''
         if (!options.force) await confirm(`Expire the API key ${key}?`)
         await using connection = await connect(context.options, context.env)
+        context.progress.waitFor(connection.serverUrl)
         const { uid } = await connection.client.apiKeys.expire(key)
         if (context.output.isJson) printJson(context.output, { uid, expired: true })
         else context.output.line(`Expired ${key}.`)
         return 0
       }),
     )
-  withExamples(expire, ['oz api-key expire ci', 'oz api-key expire ci --force'])
+  withExamples(withJq(expire), ['oz api-key expire ci', 'oz api-key expire ci --force'])
 }
 
 function columns(now: number): Column<ApiKey>[] {

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander'
-import { runConnected, withExamples } from '../command-context.ts'
+import { runConnected, withExamples, withJq } from '../command-context.ts'
 
 const exampleId = '0198c2f0-…'
 
@@ -44,7 +44,7 @@ function registerGet(group: Command): void {
         return showArtifact(context, args[0] ?? '')
       }),
     )
-  withExamples(get, [`oz artifact get ${exampleId}`, `oz artifact get ${exampleId} --output-format json`])
+  withExamples(withJq(get), [`oz artifact get ${exampleId}`, `oz artifact get ${exampleId} --output-format json`])
 }
 
 function registerDownload(group: Command): void {

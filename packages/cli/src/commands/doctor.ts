@@ -7,8 +7,9 @@ export function registerDoctor(program: Command): void {
     .command('doctor')
     .description('check this machine and the control plane, and say what to do')
     .action(
-      run(async ({ options, output, env }) => {
+      run(async ({ options, output, env, progress }) => {
         const { examine } = await import('../doctor/examine.ts')
+        progress.waitFor('the checks')
         const findings = await examine(options, env)
         if (output.isJson) printJsonList(output, findings)
         else {

@@ -1,6 +1,6 @@
 import { AppError, type ListEnvironmentsQuery } from '@openoz/protocol'
 import { type Command, Option } from 'commander'
-import { run, runConnected, withExamples } from '../command-context.ts'
+import { run, runConnected, withExamples, withJq } from '../command-context.ts'
 import { confirm } from '../confirm.ts'
 import { connect } from '../connection.ts'
 import { changedConfig, type EnvironmentChanges, type EnvironmentFlags } from '../environment-config.ts'
@@ -39,7 +39,7 @@ function registerList(group: Command): void {
         return 0
       }),
     )
-  withExamples(list, ['oz environment list', 'oz environment list --sort-by name --output-format json'])
+  withExamples(withJq(list), ['oz environment list', 'oz environment list --sort-by name --output-format json'])
 }
 
 function registerGet(group: Command): void {
@@ -53,7 +53,7 @@ function registerGet(group: Command): void {
         return 0
       }),
     )
-  withExamples(get, [`oz environment get ${exampleId}`])
+  withExamples(withJq(get), [`oz environment get ${exampleId}`])
 }
 
 function registerCreate(group: Command): void {
@@ -82,7 +82,7 @@ function registerCreate(group: Command): void {
       ),
     )
   withExamples(create, [
-    'oz environment create --name shop --repo acme/shop --setup-command "npm ci"',
+    'oz environment create --name shop --repo acme/shop --setup-command "cd shop && npm ci"',
     'oz environment create --name tools --repo https://git.example.com/tools.git --variable NODE_ENV=test --personal',
   ])
 }
@@ -129,7 +129,7 @@ function registerUpdate(group: Command): void {
       }),
     )
   withExamples(update, [
-    `oz environment update ${exampleId} --setup-command "npm run build"`,
+    `oz environment update ${exampleId} --setup-command "cd shop && npm run build"`,
     `oz environment update ${exampleId} --remove-repo acme/old --repo acme/new --name new`,
   ])
 }
@@ -145,6 +145,7 @@ function registerDelete(group: Command): void {
         const id = args[0] ?? ''
         if (!options.force) await confirm(`Delete the environment ${id}?`)
         await using connection = await connect(context.options, context.env)
+        context.progress.waitFor(connection.serverUrl)
         const deleted = await connection.client.environments.delete(id)
         if (context.output.isJson) printJson(context.output, deleted)
         else context.output.line(`Deleted environment ${deleted.uid}.`)

@@ -12,12 +12,13 @@ export function registerLogin(program: Command): void {
     .description('check address and key of a control plane, and save them for later commands')
     .option('--stdin', 'read the key from standard input, which other users of the machine cannot see')
     .action(
-      run<{ stdin?: boolean }>(async ({ options, output, env }, { options: { stdin } }) => {
+      run<{ stdin?: boolean }>(async ({ options, output, env, progress }, { options: { stdin } }) => {
         const piped = stdin ? (await readAll(process.stdin)).trim() : undefined
         const { serverUrl, apiKey } = await findLogin({ ...options, apiKey: piped ?? options.apiKey }, env)
         if (apiKey === undefined)
           throw new AppError('usage', { problem: 'A key is needed: --stdin, --api-key or OZ_API_KEY.' })
         await using connection = openConnection({ serverUrl, apiKey, env })
+        progress.waitFor(connection.serverUrl)
         const me = await connection.client.whoami()
         await saveLogin({ server_url: connection.serverUrl, api_key: apiKey }, env)
         if (output.isJson) printJson(output, { server_url: connection.serverUrl, ...me })

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { runConnected, withExamples } from '../command-context.ts'
+import { runConnected, withExamples, withJq } from '../command-context.ts'
 import { printList } from '../table.ts'
 
 export function registerModel(program: Command): void {
@@ -19,5 +19,5 @@ export function registerModel(program: Command): void {
         return 0
       }),
     )
-  withExamples(list, ['oz model list', 'oz model list --output-format json'])
+  withExamples(withJq(list), ['oz model list', 'oz model list --output-format json'])
 }

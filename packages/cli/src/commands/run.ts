@@ -1,8 +1,8 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { run, runConnected, withExamples } from '../command-context.ts'
+import { run, runConnected, withExamples, withJq } from '../command-context.ts'
 import { printJson } from '../output.ts'
 import { plainText } from '../plain-text.ts'
-import { type ListOptions, listParams, sourceNames, stateNames } from '../run-filters.ts'
+import { artifactTypeNames, type ListOptions, listParams, sourceNames, stateNames } from '../run-filters.ts'
 import { registerFollowUp, registerFork } from './run-follow-up.ts'
 import { registerMessage } from './run-message.ts'
 import { registerConversation, registerTranscript } from './run-transcript.ts'
@@ -32,14 +32,23 @@ function registerList(group: Command): void {
     .description('list runs, the latest first')
     .option('-L, --limit <n>', 'how many', '10')
     .addOption(
-      new Option('--state <state>', `${states.join(', ')}; may be repeated`)
+      new Option('--state <state>', 'may be repeated')
+        .choices(states)
         .argParser((value, previous: string[]) => append(checked(value, states), previous))
         .default([], 'all'),
     )
     .addOption(new Option('--source <source>').choices(Object.keys(sourceNames)))
     .addOption(new Option('--execution-location <location>').choices(['local', 'remote']))
     .option('--creator <uid>')
-    .option('--environment <id>')
+    .option('--environment <id>', 'empty-environment: in none')
+    .option('--skill <spec>')
+    .option('--schedule <id>')
+    .addOption(new Option('--artifact-type <type>', 'that made one of these').choices(Object.keys(artifactTypeNames)))
+    .addOption(
+      new Option('--metadata <key=value>', 'with this label; may be repeated')
+        .argParser((value, previous: string[]) => append(value, previous))
+        .default([], 'any'),
+    )
     .option('--ancestor-run <id>', 'runs below this one')
     .option('--name <name>', 'the name in the run’s config')
     .option('--model <id>')
@@ -57,10 +66,12 @@ function registerList(group: Command): void {
         return 0
       }),
     )
-  withExamples(list, [
+  withExamples(withJq(list), [
     'oz run list',
     'oz run list --state failed --state error -L 50',
+    'oz run list --metadata ticket=SHOP-7 --artifact-type pull-request',
     'oz run list --output-format ndjson',
+    "oz run list --jq '.runs[].run_id'",
   ])
 }
 
@@ -89,9 +100,10 @@ function registerGet(group: Command): void {
         return 0
       }),
     )
-  withExamples(get, [
+  withExamples(withJq(get), [
     'oz run get 0198c2f0-…',
     'oz run get 0198c2f0-… --output-format json',
+    'oz run get 0198c2f0-… --jq .state',
     'oz run get 0198c2f0-… --conversation',
   ])
 }

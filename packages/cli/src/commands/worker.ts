@@ -1,6 +1,6 @@
 import type { Worker } from '@openoz/protocol'
 import type { Command } from 'commander'
-import { runConnected, withExamples } from '../command-context.ts'
+import { runConnected, withExamples, withJq } from '../command-context.ts'
 import { type Column, printList } from '../table.ts'
 import { ageText } from '../time-text.ts'
 
@@ -21,7 +21,7 @@ export function registerWorker(program: Command): void {
         return 0
       }),
     )
-  withExamples(list, ['oz worker list', 'oz worker list --output-format ndjson'])
+  withExamples(withJq(list), ['oz worker list', 'oz worker list --output-format ndjson'])
 }
 
 function columns(now: number): Column<Worker>[] {

@@ -1,51 +1,34 @@
-import { type ApiClient, AppError, type ListModelsResponse, type Worker } from '@openoz/protocol'
+import type { ApiClient, ListModelsResponse, Worker } from '@openoz/protocol'
 import { findLogin, openConnection, type ServerLogin } from '../connection.ts'
 import type { GlobalOptions } from '../global-options.ts'
-import type { Finding } from './finding.ts'
+import { type Finding, messageOf } from './finding.ts'
+import { checkKey } from './key.ts'
+import { checkAddress, checkClock, checkDatabase, checkWebSocket } from './network.ts'
 
-/** Address, key, models and workers; what depends on a failed one is left out. */
+/** The way to it, its database, the key, models and workers; what depends on a failed one is left out. */
 export async function checkControlPlane(options: GlobalOptions, env: NodeJS.ProcessEnv): Promise<Finding[]> {
   let login: ServerLogin
   try {
     login = await findLogin(options, env)
   } catch (error) {
-    return [{ check: 'login', level: 'fail', text: messageOf(error) }]
+    return [{ check: 'login', level: 'fail', text: messageOf(error), remedy: 'oz login writes it anew.' }]
   }
   try {
     await using connection = openConnection({ serverUrl: login.serverUrl, apiKey: login.apiKey ?? '', env })
-    const reached = await checkAddress(connection.dialer.fetch, login)
-    if (reached.level === 'fail') return [reached]
-    const key = await checkKey(connection.client, login)
-    if (key.level === 'fail') return [reached, key]
-    return [reached, key, ...(await Promise.all([checkModels(connection.client), checkWorkers(connection.client)]))]
+    const { client, dialer } = connection
+    const { finding: address, date } = await checkAddress(dialer, login, env)
+    if (address.level === 'fail') return [address]
+    const reached = [address, ...checkClock(date, Date.now()), await checkDatabase(dialer)]
+    if (reached.at(-1)?.level === 'fail') return reached
+    const key = await checkKey(client, login, env)
+    // It shows the way alone: the key may be of any kind.
+    const webSocket = await checkWebSocket(dialer, login.apiKey ?? '')
+    const found = [...reached, ...key, webSocket]
+    if (key.some(({ level }) => level === 'fail')) return found
+    return [...found, ...(await Promise.all([checkModels(client), checkWorkers(client)]))]
   } catch (error) {
-    return [{ check: 'address', level: 'fail', text: messageOf(error) }]
-  }
-}
-
-async function checkAddress(fetch: (path: string) => Promise<Response>, login: ServerLogin): Promise<Finding> {
-  const check = 'address'
-  const where = `${login.serverUrl} (from ${login.from.serverUrl})`
-  try {
-    const response = await fetch('/readyz')
-    await response.body?.cancel()
-    if (response.ok) return { check, level: 'ok', text: `${where} is ready` }
-    return { check, level: 'fail', text: `${where} answers ${response.status}`, remedy: 'Look at the server’s log.' }
-  } catch (error) {
-    return { check, level: 'fail', text: `${where}: ${messageOf(error)}` }
-  }
-}
-
-async function checkKey(client: ApiClient, login: ServerLogin): Promise<Finding> {
-  const check = 'key'
-  if (login.apiKey === undefined) {
-    return { check, level: 'fail', text: 'no API key and no saved login', remedy: 'oz login, or set OZ_API_KEY.' }
-  }
-  try {
-    const me = await client.whoami()
-    return { check, level: 'ok', text: `${me.display_name}, ${me.key_scope} scope (from ${login.from.apiKey})` }
-  } catch (error) {
-    return { check, level: 'fail', text: `from ${login.from.apiKey}: ${messageOf(error)}` }
+    const remedy = 'docs/configuration.md says how addresses and files of authorities are named.'
+    return [{ check: 'address', level: 'fail', text: messageOf(error), remedy }]
   }
 }
 
@@ -55,7 +38,7 @@ async function checkModels(client: ApiClient): Promise<Finding> {
   try {
     answer = await client.models.list()
   } catch (error) {
-    return { check, level: 'fail', text: messageOf(error) }
+    return { check, level: 'fail', text: messageOf(error), remedy: 'Look at the control plane’s log.' }
   }
   const { models, default_model_id, problems } = answer
   const trouble = problems.map(({ provider, problem }) => `${provider}: ${problem}`).join('; ')
@@ -74,15 +57,14 @@ async function checkWorkers(client: ApiClient): Promise<Finding> {
   try {
     workers = (await client.workers.list()).workers
   } catch (error) {
-    return { check, level: 'fail', text: messageOf(error) }
+    return { check, level: 'fail', text: messageOf(error), remedy: 'Look at the control plane’s log.' }
   }
-  const ids = [...new Set(workers.map((worker) => worker.worker_id))]
-  if (ids.length > 0) return { check, level: 'ok', text: ids.join(', ') }
+  const names = [...new Set(workers.map((worker) => `${worker.worker_id} (${worker.backend})`))].join(', ')
+  if (workers.length > 0 && workers.every((worker) => worker.draining)) {
+    const remedy = 'They end what they have and take nothing new: start another, or wait for their restart.'
+    return { check, level: 'warn', text: `${names}: all of them are being drained`, remedy }
+  }
+  if (workers.length > 0) return { check, level: 'ok', text: names }
   const remedy = 'Start one: oz up, or oz-agent-worker --worker-id NAME --backend direct.'
   return { check, level: 'fail', text: 'none is connected, so runs stay queued', remedy }
-}
-
-function messageOf(error: unknown): string {
-  if (error instanceof AppError || error instanceof Error) return error.message
-  return String(error)
 }

@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
-import { stat, statfs } from 'node:fs/promises'
+import { access, stat, statfs } from 'node:fs/promises'
 import { delimiter, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { readServerOptions } from '@openoz/server'
-import { describeIsolation } from '@openoz/worker'
+import { describeIsolation, directLayout } from '@openoz/worker'
 import type { Finding } from './finding.ts'
 
 const run = promisify(execFile)
@@ -45,7 +45,10 @@ export async function checkDataDir(env: NodeJS.ProcessEnv): Promise<Finding> {
   const check = 'data folder'
   const found = await stat(dataDir).catch((error: NodeJS.ErrnoException) => error.code)
   if (typeof found !== 'object') {
-    if (found !== 'ENOENT') return { check, level: 'fail', text: `${dataDir} cannot be read (${found})` }
+    if (found !== 'ENOENT') {
+      const remedy = 'Let this user read it, or name another one: --data-dir, OZ_DATA_DIR.'
+      return { check, level: 'fail', text: `${dataDir} cannot be read (${found})`, remedy }
+    }
     return { check, level: 'ok', text: `${dataDir} (made by the first start of a control plane here)` }
   }
   const uid = process.getuid?.()
@@ -72,6 +75,21 @@ export async function checkDisk(env: NodeJS.ProcessEnv): Promise<Finding> {
     level: free < neededBytes ? 'fail' : 'warn',
     text,
     remedy: 'Free some space before agents build there.',
+  }
+}
+
+/** Where a worker of this user with the direct backend keeps what runs work in, unless it is told otherwise. */
+export async function checkWorkspaces(env: NodeJS.ProcessEnv): Promise<Finding> {
+  const check = 'workspaces'
+  const { workspaceRoot } = directLayout({ direct: {}, env })
+  const folder = await nearestExisting(workspaceRoot)
+  try {
+    await access(folder, constants.W_OK)
+    const made = folder === workspaceRoot ? '' : ' (made by the first start of a worker here)'
+    return { check, level: 'ok', text: `${workspaceRoot}${made}` }
+  } catch {
+    const remedy = 'Give a worker here another folder: --workspace-root, or start it as a user who may write there.'
+    return { check, level: 'warn', text: `${folder} cannot be written, so no worker can work in it`, remedy }
   }
 }
 

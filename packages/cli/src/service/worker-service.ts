@@ -35,19 +35,20 @@ export async function installService(
   { flags, env, say }: ServiceContext,
 ): Promise<void> {
   const files = serviceFiles(flags, env)
-  const secrets = environmentFileText(serviceEnvironment(worker, env))
+  const secrets = serviceEnvironment(worker, env)
   const unit = unitText({
     workerId: worker.config.workerId,
     command: [process.execPath, workerProgram, ...serviceArguments(worker)],
-    path: pathWithOz(env),
+    path: servicePath(worker.config, env),
     environmentFile: files.environment,
     isUsers: flags.user === true,
   })
   if (flags.print) {
-    say(`# ${files.unit}\n${unit}\n# ${files.environment} (mode 0600)\n${withoutValues(secrets)}`)
+    const names = Object.keys(secrets).map((name) => `${name}=…`)
+    say(`# ${files.unit}\n${unit}\n# ${files.environment} (mode 0600)\n${names.join('\n')}`)
     return
   }
-  await place(files.environment, () => writePrivateFile(files.environment, secrets))
+  await place(files.environment, () => writePrivateFile(files.environment, environmentFileText(secrets)))
   await place(files.unit, async () => {
     await mkdir(dirname(files.unit), { recursive: true })
     await writeFile(files.unit, unit, { mode: 0o644 })
@@ -97,7 +98,12 @@ function serviceEnvironment(
   { flags, config }: { flags: WorkerFlagValues; config: WorkerOptions },
   env: NodeJS.ProcessEnv,
 ): Record<string, string> {
-  const network = Object.entries(env).filter(([name]) => inherited.some((pattern) => pattern.test(name)))
+  const network = Object.entries(env)
+    .filter(([name, value]) => value !== '' && inherited.some((pattern) => pattern.test(name)))
+    .map(([name, value = '']): [string, string] => [
+      name,
+      /^(OZ_CA_FILE|NODE_EXTRA)/.test(name) ? resolve(value) : value,
+    ])
   // `-e NAME=VALUE`: the name is in the command line, and takes its value from here.
   const forTasks = (flags.env ?? []).map((entry) => entry.split('=')[0] ?? '')
   const values = [
@@ -110,15 +116,14 @@ function serviceEnvironment(
 }
 
 /** The service finds `oz` where whoever installs it does, or beside this program. */
-function pathWithOz(env: NodeJS.ProcessEnv): string {
+function servicePath({ direct }: WorkerOptions, env: NodeJS.ProcessEnv): string {
   const folders = (env.PATH ?? '').split(delimiter).filter((folder) => folder.startsWith('/'))
   const beside = dirname(process.argv[1] ?? workerProgram)
   const folder = [...folders, beside].find((candidate) => existsSync(join(candidate, 'oz')))
+  if (folder === undefined && direct.ozPath === undefined) {
+    throw new AppError('oz_missing', { path: '`oz`', problem: 'is not on the PATH' })
+  }
   return [...new Set(folder === undefined ? folders : [...folders, folder])].join(delimiter)
-}
-
-function withoutValues(text: string): string {
-  return text.replaceAll(/=.*\n/g, '=…\n').trimEnd()
 }
 
 async function tellSystemd(commands: string[][], { flags, env, say }: ServiceContext): Promise<void> {
@@ -131,7 +136,7 @@ async function tellSystemd(commands: string[][], { flags, env, say }: ServiceCon
   }
   for (const command of commands) {
     const words = ['systemctl', ...scope, ...command].join(' ')
-    await place(`What \`${words}\` changes`, () => run('systemctl', [...scope, ...command], { env }))
+    await place(`\`${words}\``, () => run('systemctl', [...scope, ...command], { env }))
     say(words)
   }
 }
@@ -140,7 +145,7 @@ async function place(path: string, work: () => Promise<unknown>): Promise<void> 
   try {
     await work()
   } catch (cause) {
-    const problem = cause instanceof Error ? cause.message.trim() : 'unknown error'
+    const problem = cause instanceof Error ? cause.message.trim().replace(/\.$/, '') : 'unknown error'
     throw new AppError('service_install_failed', { path, problem }, { cause })
   }
 }

@@ -9,6 +9,9 @@ const allowed = [
   /^XDG_(CONFIG|DATA|STATE|CACHE|RUNTIME)_/,
   /^(https?|no|all)_proxy$/i,
   /^(NODE_EXTRA_CA_CERTS|OZ_CA_FILE|SSL_CERT_FILE|SSL_CERT_DIR)$/,
+  // With its own user's logins the worker mirrors repositories.
+  /^(SSH_AUTH_SOCK|GIT_SSH|GIT_SSH_COMMAND|GIT_SSL_CAINFO|OZ_GIT_MIRRORS)$/,
+  /^GIT_CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+)$/,
   /^OTEL_/,
 ]
 

@@ -7,8 +7,9 @@ import {
 } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
 import { type ArtifactRecord, listArtifacts } from '../store/artifacts.ts'
+import { insertAuditEvent } from '../store/audit-events.ts'
 import { deleteBlob, findBlob } from '../store/blobs.ts'
-import { findRun, listRunsOfConversation } from '../store/runs.ts'
+import { findRun, listRunsOfConversation, type RunRecord } from '../store/runs.ts'
 import { type Actor, actorLabel } from './actors.ts'
 import type { Ctx } from './context.ts'
 import { blobLink } from './downloads.ts'
@@ -108,7 +109,7 @@ export async function uploadArtifact(
   const filename = filepath.split(/[/\\]/).at(-1) ?? ''
   if (filename === '' || filename === '.' || filename === '..')
     throw new AppError('invalid_request', { problem: 'filepath: names no file.' })
-  const runId = await runOf(ctx, query, actor)
+  const { id: runId, teamId } = await runOf(ctx, query, actor)
   const blob = await storeUpload(ctx, upload, {
     runId,
     maxBytes: maxArtifactBytes,
@@ -127,6 +128,13 @@ export async function uploadArtifact(
           await appendServerEvents(tx, runId, [
             { type: 'artifact', data: { artifact_type: 'FILE', ...shown, filename, blob_id } },
           ])
+          await insertAuditEvent(tx, {
+            teamId,
+            actor: actorLabel(actor),
+            action: 'artifact.create',
+            target: `run:${runId}`,
+            data: { artifact_uid: shown.artifact_uid },
+          })
           hint(`run ${runId}`)
           return { status: 201, body: shown }
         },
@@ -135,7 +143,7 @@ export async function uploadArtifact(
     if (answer.isRepeated) await deleteBlob(ctx.db, blob.id)
     return answer.body as UploadArtifactResponse
   } catch (error) {
-    // A refusal. What a broken connection to the database kept of the transaction, nobody knows.
+    // A refusal. What a broken connection to the database kept of the transaction, nobody knows; housekeeping finds what is left over.
     if (error instanceof AppError) await deleteBlob(ctx.db, blob.id)
     throw error
   }
@@ -146,13 +154,13 @@ async function runOf(
   ctx: Ctx,
   { run_id: runId, conversation_id: conversationId }: UploadArtifactQuery,
   actor: Actor,
-): Promise<string> {
+): Promise<RunRecord> {
   if ((runId === undefined) === (conversationId === undefined))
     throw new AppError('invalid_request', { problem: 'Give either run_id or conversation_id.' })
-  if (runId !== undefined) return (await requireRun(ctx, runId, actor)).id
+  if (runId !== undefined) return requireRun(ctx, runId, actor)
   const last = (await listRunsOfConversation(ctx.db, conversationId ?? '')).findLast((run) => maySee(run, actor))
   if (!last) throw new AppError('conversation_not_found', { conversationId })
-  return last.id
+  return last
 }
 
 function text(value: unknown): string | undefined {

@@ -7,10 +7,18 @@ import {
   type UploadAttachmentResponse,
 } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
-import { findAttachment, insertAttachment, listAttachments, updateAttachmentBlob } from '../store/attachments.ts'
-import { deleteBlob } from '../store/blobs.ts'
+import {
+  type AttachmentRecord,
+  findAttachment,
+  insertAttachment,
+  listAttachments,
+  updateAttachmentBlob,
+} from '../store/attachments.ts'
+import { insertAuditEvent } from '../store/audit-events.ts'
+import { deleteBlob, haveSameBytes } from '../store/blobs.ts'
 import { findLastWorkspace } from '../store/checkpoints.ts'
-import { findRunForUpdate } from '../store/runs.ts'
+import type { Tx } from '../store/database.ts'
+import { findRun, findRunForUpdate } from '../store/runs.ts'
 import { type Actor, actorLabel } from './actors.ts'
 import { attachmentTooLarge, fileNameOf, freeName } from './attachments.ts'
 import { type Ctx, change } from './context.ts'
@@ -51,6 +59,13 @@ export async function prepareAttachments(
           await insertAttachment(tx, { id, runId: run.id, fileName: freeName(name, taken), mimeType })
           prepared.push({ id, mimeType })
         }
+        await insertAuditEvent(tx, {
+          teamId: run.teamId,
+          actor: actorLabel(actor),
+          action: 'attachment.prepare',
+          target: `run:${run.id}`,
+          data: { attachment_ids: prepared.map(({ id }) => id) },
+        })
         return { status: 200, body: prepared }
       },
     },
@@ -72,7 +87,10 @@ interface PreparedAttachment {
 
 const uploadOf = (id: string): LinkTarget => ({ method: 'PUT', path: `/agent/attachments/${id}` })
 
-/** Where such a link leads. Sent again, the bytes replace those of before. */
+/**
+ * Where such a link leads. An agent may know of the bytes already, so others are refused (`attachment_uploaded`); the same ones, sent again because
+ * the answer was lost, are not.
+ */
 export async function uploadAttachment(
   ctx: Ctx,
   { id, ...link }: { id: string; expires: string | undefined; signature: string | undefined },
@@ -91,11 +109,32 @@ export async function uploadAttachment(
       tooLarge: () => attachmentTooLarge(fileName, upload.contentLength ?? `more than ${maxAttachmentBytes}`),
     },
   )
-  await change(ctx, async (tx) => {
-    const updated = await updateAttachmentBlob(tx, id, blob)
-    if (updated?.replacedBlobId) await deleteBlob(tx, updated.replacedBlobId)
-  })
+  try {
+    await change(ctx, async (tx) => {
+      if (await updateAttachmentBlob(tx, id, blob)) return auditUpload(tx, attachment)
+      const { blobId } = (await findAttachment(tx, id)) ?? {}
+      if (!blobId || !(await haveSameBytes(tx, blobId, blob.id)))
+        throw new AppError('attachment_uploaded', { name: fileName, runId })
+      await deleteBlob(tx, blob.id)
+    })
+  } catch (error) {
+    // A refusal. What a broken connection to the database kept of the transaction, nobody knows; housekeeping finds what is left over.
+    if (error instanceof AppError) await deleteBlob(ctx.db, blob.id)
+    throw error
+  }
   return { attachment_id: id, size_bytes: blob.sizeBytes }
+}
+
+/** Whoever has the link is who it is. */
+async function auditUpload(tx: Tx, { id, runId }: AttachmentRecord): Promise<void> {
+  const run = await findRun(tx, runId)
+  await insertAuditEvent(tx, {
+    teamId: run?.teamId ?? null,
+    actor: 'link',
+    action: 'attachment.upload',
+    target: `run:${runId}`,
+    data: { attachment_id: id },
+  })
 }
 
 /** Links to attachments of a run. One that is not there, or was never uploaded, is `attachment_not_found`. */

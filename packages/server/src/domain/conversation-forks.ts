@@ -61,12 +61,18 @@ export async function renameConversation(
       target: `conversation:${conversationId}`,
     })
   })
-  return { conversation_id: conversationId.toLowerCase(), title: stored }
+  return { conversation_id: conversationId, title: stored }
+}
+
+/** An id from outside as it is stored. Throws `conversation_not_found` for what can be none. */
+export function conversationIdOf(text: string): string {
+  if (!isUuid(text)) throw new AppError('conversation_not_found', { conversationId: text })
+  return text.toLowerCase()
 }
 
 /** The runs that decide about it, oldest first; there is at least one. */
 async function requireConversation(db: Queryable, conversationId: string, actor: Actor): Promise<RunRecord[]> {
-  const runs = isUuid(conversationId) ? await listRunsBehindConversation(db, conversationId) : []
+  const runs = await listRunsBehindConversation(db, conversationId)
   if (runs.length === 0) throw new AppError('conversation_not_found', { conversationId })
   requireSeen(runs, { conversationId, actor })
   return runs

@@ -20,7 +20,7 @@ import {
 import type { Actor } from './actors.ts'
 import { maySee } from './permissions.ts'
 import { storableJson } from './session-log.ts'
-import type { Hint } from './turns.ts'
+import { type Hint, moveRun } from './turns.ts'
 
 /**
  * Who works in a conversation. It may be continued by several runs, one at a time: two at once would each go on without what the other one did. An
@@ -35,11 +35,12 @@ interface Use {
   actor: Actor
   /** The run that goes on, when it exists already. Its row is locked. */
   forRunId: string | null
+  scope: RunRecord['scope']
 }
 
-/** Takes the conversation for a run that is about to begin or to go on. Throws `conversation_not_found` or `conversation_busy`. */
+/** Takes the conversation for a run that is about to begin or to go on. Throws `conversation_not_found`, `conversation_of_team` or `conversation_busy`. */
 export async function claimConversation(tx: Tx, hint: Hint, use: Use): Promise<void> {
-  const { conversationId, actor, forRunId } = use
+  const { conversationId, actor, forRunId, scope } = use
   const listOthers = async () => (await listRunsOfConversation(tx, conversationId)).filter(({ id }) => id !== forRunId)
   // Its only run: whoever wants to continue it has to lock that one, as our caller did.
   if (forRunId !== null && (await listOthers()).length === 0) return
@@ -47,6 +48,9 @@ export async function claimConversation(tx: Tx, hint: Hint, use: Use): Promise<v
     throw new AppError('conversation_not_found', { conversationId })
   const others = await listOthers()
   requireSeen(others.length > 0 ? others : await listRunsBehindConversation(tx, conversationId), use)
+  // With a personal run among them nobody else could go on with the others.
+  if (forRunId === null && scope === 'user' && others.some((run) => run.scope === 'team'))
+    throw new AppError('conversation_of_team', { conversationId })
   for (const { id } of others) {
     const run = await findRunForUpdate(tx, id)
     const execution = await findCurrentExecutionForUpdate(tx, id)
@@ -54,6 +58,9 @@ export async function claimConversation(tx: Tx, hint: Hint, use: Use): Promise<v
     const isOver = run !== undefined && (isTerminal(run.state) || isLocalQuestion(run, execution))
     if (!isAtRest || !isOver)
       throw new AppError('conversation_busy', { conversationId, otherRunId: id, state: run?.state })
+    // Nobody answers it there any more.
+    if (isLocalQuestion(run, execution))
+      await moveRun(tx, hint, run, { state: 'CANCELLED', message: 'Another run goes on with its conversation.' })
     if (execution?.state !== 'idle') continue
     await updateExecutionEnded(tx, execution.id, { state: 'ended', message: 'Another run continues its conversation.' })
     hint(`commands ${execution.id}`)
@@ -61,7 +68,7 @@ export async function claimConversation(tx: Tx, hint: Hint, use: Use): Promise<v
   }
 }
 
-/** Of a local run whose agent has left: nobody can answer it there, so another run takes it up. */
+/** Of a local run whose agent has left: nobody can answer it there, so another run takes it up, and this one ends. */
 function isLocalQuestion(run: RunRecord, execution: ExecutionRecord | undefined): boolean {
   return run.state === 'BLOCKED' && run.executionLocation === 'LOCAL' && !(execution && isLive(execution.state))
 }

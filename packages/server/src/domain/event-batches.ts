@@ -140,7 +140,7 @@ async function tryEffect(ctx: Ctx, application: Application): Promise<NewEvent[]
   }
 }
 
-/** Acts on a control event and answers what the log keeps of it. Every event keeps one row, so that `n` stays traceable. */
+/** Acts on a control event and answers what the log keeps of it. */
 async function applyEffect({ tx, hint, run, execution, event, effect }: Application): Promise<NewEvent[]> {
   // Only a hello makes a process the one that speaks for its execution; before it there is no turn to end and nothing to save.
   if (!execution.helloAt) return [invalid(event, execution.id, 'its agent has not said hello')]
@@ -197,7 +197,8 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
     }
     case 'skills_found':
       await keepSkills(tx, { run, execution }, effect.data)
-      return [toStored(event, execution.id, false)]
+      // Most repositories have none, and nobody has to read that.
+      return effect.data.skills.length === 0 ? [] : [toStored(event, execution.id, false)]
     case 'model_wait': {
       const { reason, until } = effect.data
       // Both times are the agent's: its clock may be wrong, the span between them is not.

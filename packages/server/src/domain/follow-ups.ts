@@ -70,21 +70,21 @@ export async function followUp(tx: Tx, hint: Hint, wish: FollowUp, actor: Actor)
 
 /**
  * The same for what another run says, which waits elsewhere until then: said to the turn at work where a live agent has begun it and has room for
- * it. Answers whether it was. The caller has locked the run.
+ * it. The caller has locked the run.
  */
 export async function steerLiveAgent(
   tx: Tx,
   hint: Hint,
   run: RunRecord,
   said: { id: string; text: string; author: string },
-): Promise<boolean> {
+): Promise<void> {
   const open = await listOpenTurns(tx, run.id)
   const current = open[0]
-  if (!current || run.cancelRequestedAt) return false
+  if (!current || run.cancelRequestedAt) return
   const execution = await findCurrentExecutionForUpdate(tx, run.id)
-  if (!execution?.helloAt || !isLive(execution.state) || current.executionId !== execution.id) return false
+  if (!execution?.helloAt || !isLive(execution.state) || current.executionId !== execution.id) return
   const before = await countMessages(tx, current.id)
-  if (before.all >= maxTurnMessages || open.length + before.open >= maxWaiting) return false
+  if (before.all >= maxTurnMessages || open.length + before.open >= maxWaiting) return
   await sayToTurn(tx, hint, {
     run,
     turn: current,
@@ -92,7 +92,6 @@ export async function steerLiveAgent(
     author: said.author,
   })
   hint(`run ${run.id}`)
-  return true
 }
 
 interface Saying {
@@ -103,6 +102,8 @@ interface Saying {
 }
 
 async function sayToTurn(tx: Tx, hint: Hint, { run, turn, said, author }: Saying): Promise<void> {
+  // Before the log, as an agent's batch does.
+  const execution = await findCurrentExecutionForUpdate(tx, run.id)
   const askedSeq = await appendServerEvents(tx, run.id, [
     {
       type: 'user_message',
@@ -110,7 +111,6 @@ async function sayToTurn(tx: Tx, hint: Hint, { run, turn, said, author }: Saying
     },
   ])
   await insertMessage(tx, { ...said, runId: run.id, turnId: turn.id, author, askedSeq })
-  const execution = await findCurrentExecutionForUpdate(tx, run.id)
   // Before its hello an agent is told with the hello itself.
   if (!execution?.helloAt || !isLive(execution.state)) return
   await insertCommand(tx, {
@@ -138,7 +138,11 @@ async function askTurn(
 ): Promise<{ turn: number; state: RunState }> {
   const number = await findNextTurnNumber(tx, run.id)
   const author = actorName(actor)
-  if (isAtRest) await requireResumable(tx, hint, run, actor)
+  if (isAtRest) {
+    await requireResumable(tx, hint, run, actor)
+    // It may be ended or woken: before the log, as an agent's batch does.
+    await findCurrentExecutionForUpdate(tx, run.id)
+  }
   const askedSeq = await appendServerEvents(tx, run.id, [
     { type: 'user_message', data: { text, turn: number, message_id: id, author, mode: 'queue' } },
   ])
@@ -148,7 +152,8 @@ async function askTurn(
 }
 
 async function requireResumable(tx: Tx, hint: Hint, run: RunRecord, actor: Actor): Promise<void> {
-  await claimConversation(tx, hint, { conversationId: run.conversationId, actor, forRunId: run.id })
+  const { conversationId, scope } = run
+  await claimConversation(tx, hint, { conversationId, actor, forRunId: run.id, scope })
   if (run.executionLocation === 'REMOTE') return
   const execution = await findCurrentExecutionForUpdate(tx, run.id)
   if (!execution?.helloAt || !isLive(execution.state)) throw new AppError('run_not_resumable', { runId: run.id })

@@ -4,13 +4,14 @@ import {
   type ListAgentsResponse,
   maxSkillsBytes,
   repositoriesOf,
+  repositoryAddress,
 } from '@openoz/protocol'
 import type { Tx } from '../store/database.ts'
 import type { ExecutionRecord } from '../store/executions.ts'
 import {
   listEnvironmentConfigs,
   listRepositorySkills,
-  type RepositorySkill,
+  type RepositoryName,
   replaceRepositorySkills,
 } from '../store/repository-skills.ts'
 import type { RunRecord } from '../store/runs.ts'
@@ -30,12 +31,12 @@ export async function keepSkills(
 ): Promise<void> {
   const repository = repositoryNamed(repository_url)
   if (!repository || run.scope !== 'team') return
-  const { owner, repo, isOnForge } = repository
-  const workerHost = isOnForge ? null : execution.workerId
+  const { host, owner, repo } = repository
+  const workerHost = forges.has(host) ? null : execution.workerId
   let room = maxSkillsBytes
   const kept = skills.flatMap(({ path, name, description, base_prompt, error }) => {
     room -= Buffer.byteLength(base_prompt) + Buffer.byteLength(description)
-    if (room < 0 || !isIndexable(owner, repo, path)) return []
+    if (room < 0 || !isIndexable(host, owner, repo, path)) return []
     return [
       {
         path: storableText(path),
@@ -47,12 +48,12 @@ export async function keepSkills(
       },
     ]
   })
-  await replaceRepositorySkills(tx, { teamId: run.teamId, owner, repo, runId: run.id }, kept)
+  await replaceRepositorySkills(tx, { teamId: run.teamId, repository, runId: run.id }, kept)
 }
 
 /** A row of a PostgreSQL index holds 2,704 bytes. */
 function isIndexable(...parts: string[]): boolean {
-  return parts.every((part) => Buffer.byteLength(part) <= 800)
+  return parts.every((part) => Buffer.byteLength(part) <= 600)
 }
 
 /** `GET agent`: skills by their names; the same name may stand for one of each of several repositories. */
@@ -70,7 +71,7 @@ export async function listAgents(ctx: Ctx, query: ListAgentsQuery, actor: Actor)
     name,
     lastSeen: Math.max(...variants.map(({ seenAt }) => seenAt.getTime())),
     variants: variants.map((skill) => ({
-      id: `${skill.owner}/${skill.repo}:${skill.path}`,
+      id: `${nameOf(skill)}:${skill.path}`,
       description: skill.description,
       base_prompt: skill.basePrompt,
       source: {
@@ -90,34 +91,23 @@ export async function listAgents(ctx: Ctx, query: ListAgentsQuery, actor: Actor)
   return { agents: agents.map(({ lastSeen: _, ...agent }) => agent) }
 }
 
-function isSame(a: { owner: string; repo: string }, b: RepositorySkill): boolean {
-  return `${a.owner}/${a.repo}`.toLowerCase() === `${b.owner}/${b.repo}`.toLowerCase()
+function isSame(a: RepositoryName, b: RepositoryName): boolean {
+  return `${a.host}/${a.owner}/${a.repo}`.toLowerCase() === `${b.host}/${b.owner}/${b.repo}`.toLowerCase()
+}
+
+/** `owner/repo` is GitHub's; others have their host before them. */
+function nameOf({ host, owner, repo }: RepositoryName): string {
+  return [...(host === 'github.com' ? [] : [host]), owner, repo].filter((part) => part !== '').join('/')
 }
 
 /** Hosts whose repositories have the same name for every worker. */
 const forges = new Set(['github.com', 'gitlab.com', 'bitbucket.org', 'codeberg.org', 'dev.azure.com'])
 
 /** Owner and name as a forge knows them; groups within groups are all the owner. undefined: the address names none. */
-function repositoryNamed(url: string): { owner: string; repo: string; isOnForge: boolean } | undefined {
-  const { host, path } = hostAndPath(url)
-  const names = path
-    .replace(/\/+$/, '')
-    .replace(/\.git$/, '')
-    .split('/')
-    .filter((name) => name !== '')
+function repositoryNamed(url: string): RepositoryName | undefined {
+  const address = repositoryAddress(url)
+  const names = (address?.path ?? '').split('/').filter((name) => name !== '')
   const repo = names.pop()
-  return repo === undefined ? undefined : { owner: names.join('/'), repo, isOnForge: forges.has(host) }
-}
-
-function hostAndPath(url: string): { host: string; path: string } {
-  const [, scpHost, scpPath = ''] = /^(?:[\w.-]+@)?([\w.-]{2,}):(?!\/\/)(\S+)$/.exec(url) ?? []
-  if (scpHost !== undefined) return { host: scpHost.toLowerCase(), path: scpPath }
-  // `owner/repo` is GitHub's.
-  if (!URL.canParse(url)) return { host: 'github.com', path: url }
-  const { hostname, pathname } = new URL(url)
-  try {
-    return { host: hostname, path: decodeURIComponent(pathname) }
-  } catch {
-    return { host: hostname, path: pathname }
-  }
+  if (address === undefined || repo === undefined) return undefined
+  return { host: address.host, owner: names.join('/'), repo }
 }

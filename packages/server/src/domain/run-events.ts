@@ -1,4 +1,5 @@
 import { AppError, type ReportEventRequest, type RunEventType, type RunState } from '@openoz/protocol'
+import { insertAuditEvent } from '../store/audit-events.ts'
 import type { Database, Tx } from '../store/database.ts'
 import { findExecution } from '../store/executions.ts'
 import {
@@ -9,7 +10,7 @@ import {
   type RunEventViewer,
 } from '../store/run-events.ts'
 import type { RunRecord } from '../store/runs.ts'
-import type { Actor } from './actors.ts'
+import { type Actor, actorLabel } from './actors.ts'
 import { storableText } from './session-log.ts'
 import type { Hint } from './turns.ts'
 
@@ -55,6 +56,13 @@ export async function reportRunEvent(
   const refId = request.ref_id === undefined ? null : storableText(request.ref_id)
   const eventType = request.event_type
   const id = await insertRunEvent(tx, { runId: run.id, eventType, refId, executionId: executionId ?? null })
+  await insertAuditEvent(tx, {
+    teamId: run.teamId,
+    actor: actorLabel(actor),
+    action: 'event.report',
+    target: `run:${run.id}`,
+    data: { event_type: eventType },
+  })
   while (await numberRunEvents(tx));
   hint('run-events')
   return { sequence: (await findRunEventSequence(tx, id)) ?? 0 }

@@ -60,8 +60,8 @@ export async function sendMessage(
     const id = uuidv7()
     ids.set(run.id, id)
     const text = `Message from run ${sender.id}: ${message.subject}\n\n${message.body}`
-    const isDelivered = await steerLiveAgent(tx, hint, run, { id, text, author: `run ${sender.id}` })
-    await insertRunMessage(tx, { id, senderRunId: sender.id, recipientRunId: run.id, ...message, isDelivered })
+    await steerLiveAgent(tx, hint, run, { id, text, author: `run ${sender.id}` })
+    await insertRunMessage(tx, { id, senderRunId: sender.id, recipientRunId: run.id, ...message })
     await recordMessage(tx, hint, run.id, id)
   }
   await insertAuditEvent(tx, {

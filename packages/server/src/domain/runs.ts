@@ -18,7 +18,7 @@ import { insertAuditEvent } from '../store/audit-events.ts'
 import { insertCommand } from '../store/commands.ts'
 import type { Tx } from '../store/database.ts'
 import { findCurrentExecutionForUpdate, updateExecutionEnded } from '../store/executions.ts'
-import { findRunWithFacts, listRuns as listRunRecords, type RunCursor } from '../store/run-lists.ts'
+import { findRunWithFacts, listRuns as listRunRecords, noEnvironment, type RunCursor } from '../store/run-lists.ts'
 import {
   findRun,
   findRunForUpdate,
@@ -183,15 +183,16 @@ export async function createRun(
   const { request, forkOf } = plan
   const prompt = storableText(request.prompt ?? '')
   const conversationId = request.conversation_id ?? uuidv7()
+  // A team's key has no person, so its runs are the team's.
+  const scope = actor.kind === 'team' || request.team !== false ? 'team' : 'user'
   if (request.conversation_id !== undefined)
-    await claimConversation(tx, hint, { conversationId, actor, forRunId: null })
+    await claimConversation(tx, hint, { conversationId, actor, forRunId: null, scope })
   const run = await insertRun(
     tx,
     {
       id: uuidv7(),
       teamId: actor.teamId,
-      // A team's key has no person, so its runs are the team's.
-      scope: actor.kind === 'team' || request.team !== false ? 'team' : 'user',
+      scope,
       createdByUser: actor.userId,
       createdByKey: actor.keyId,
       conversationId,
@@ -288,6 +289,9 @@ export async function getRun(ctx: Ctx, runId: string, actor: Actor): Promise<Run
 
 export async function listRuns(ctx: Ctx, query: ListRunsQuery, actor: Actor): Promise<ListRunsResponse> {
   if (query.ancestor_run_id !== undefined) await requireRun(ctx, query.ancestor_run_id, actor)
+  const { environment_id: environmentId } = query
+  if (environmentId !== undefined && environmentId !== noEnvironment && !isUuid(environmentId))
+    return { runs: [], page_info: { has_next_page: false } }
   const sort = `${query.sort_by} ${query.sort_order}`
   const found = await listRunRecords(ctx.db, actor, query, readCursor(query.cursor, sort))
   const page = found.slice(0, query.limit)

@@ -1,5 +1,5 @@
 import { AppError } from '@openoz/protocol'
-import { findDatabaseSeconds } from '../store/conversations.ts'
+import { findDatabaseTime } from '../store/control-plane.ts'
 import type { Ctx } from './context.ts'
 
 /**
@@ -25,7 +25,7 @@ export interface LinkSigner {
 
 /** All links of one answer end at the same time. */
 export async function openLinkSigner(ctx: Ctx): Promise<LinkSigner> {
-  const expires = (await findDatabaseSeconds(ctx.db)) + linkSeconds
+  const expires = (await databaseSeconds(ctx)) + linkSeconds
   return {
     expiresAt: new Date(expires * 1000),
     sign(target) {
@@ -48,7 +48,12 @@ export async function requireSignedLink(
   const expires = Number(given.expires)
   const isSigned =
     Number.isSafeInteger(expires) && ctx.signing.verify(signedText(target, expires), given.signature ?? '')
-  if (!isSigned || expires < (await findDatabaseSeconds(ctx.db))) throw new AppError('link_invalid')
+  if (!isSigned || expires < (await databaseSeconds(ctx))) throw new AppError('link_invalid')
+}
+
+/** Links made by one replica are judged by another. */
+async function databaseSeconds(ctx: Ctx): Promise<number> {
+  return Math.floor((await findDatabaseTime(ctx.db)).getTime() / 1000)
 }
 
 /** Parameters in the order of their names: nobody promises to pass them on in ours. */

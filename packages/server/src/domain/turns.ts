@@ -19,7 +19,7 @@ import {
   updateExecutionEnded,
   updateExecutionOutcome,
 } from '../store/executions.ts'
-import { listOpenMessages, updateMessagesTaken } from '../store/messages.ts'
+import { listOpenMessages, updateMessagesMoved } from '../store/messages.ts'
 import { type RunRecord, updateRunReopened, updateRunState } from '../store/runs.ts'
 import {
   findNextTurnNumber,
@@ -137,9 +137,8 @@ async function turnMessagesIntoTurns(tx: Tx, runId: string, turnId: string): Pro
   const late = await listOpenMessages(tx, turnId)
   for (const { message_id: id, text: message, author, askedSeq } of late)
     await insertTurn(tx, { id, runId, number: await findNextTurnNumber(tx, runId), message, author, askedSeq })
-  await updateMessagesTaken(
+  await updateMessagesMoved(
     tx,
-    runId,
     late.map((message) => message.message_id),
   )
 }

@@ -1,4 +1,4 @@
-import { isLive, isTerminal, type Why } from '@openoz/protocol'
+import { type ErrorCode, isLive, isTerminal, type Why } from '@openoz/protocol'
 import { findDatabaseTime } from '../store/control-plane.ts'
 import { type ExecutionRecord, listExecutions } from '../store/executions.ts'
 import { countRunsBefore, type RunRecord } from '../store/runs.ts'
@@ -45,6 +45,7 @@ export async function explainRun(ctx: Ctx, run: RunRecord): Promise<Why> {
       ? waitingSentence(run.workerHost, [...new Set(workers.map((worker) => worker.workerId))])
       : summary(run, silence),
     next_step: nextStep(ctx, { run, hasAgent, workers, silence }),
+    waiting_code: isWaiting ? waitingCode(run, workers) : null,
     place_in_queue: isWaiting ? (await countRunsBefore(ctx.db, run)) + 1 : null,
     workers: isWaiting
       ? workers.map((worker) => ({
@@ -56,6 +57,20 @@ export async function explainRun(ctx: Ctx, run: RunRecord): Promise<Why> {
     error_code: run.errorCode,
     failure_reason: run.failureReason,
   }
+}
+
+/** null where it only waits for its turn. A worker of another team is no worker here, and is not hinted at. */
+function waitingCode(run: RunRecord, workers: WorkerConnectionRecord[]): ErrorCode | null {
+  if (similarWorker(run, workers) !== undefined) return 'worker_id_differs'
+  const isThere = workers.some(({ workerId }) => run.workerHost === null || run.workerHost === workerId)
+  return isThere ? null : 'worker_not_connected'
+}
+
+/** The id that was probably meant, where the one that was named is not connected. */
+function similarWorker({ workerHost }: RunRecord, workers: WorkerConnectionRecord[]): string | undefined {
+  const ids = workers.map(({ workerId }) => workerId)
+  if (workerHost === null || ids.includes(workerHost)) return undefined
+  return ids.find((id) => id.toLowerCase() === workerHost.toLowerCase())
 }
 
 /** Why this worker does not take the run right now; null: it may. */
@@ -106,11 +121,16 @@ function nextStep(ctx: Ctx, { run, workers, silence, hasAgent }: Situation): str
   if (run.state === 'BLOCKED') return `Answer with \`oz run follow-up ${run.id} "answer"\`.`
   if (silence && run.state !== 'QUEUED') return unlessItComesBack(ctx, silence)
   if (run.state !== 'QUEUED') return 'Nothing: the run is at work.'
-  if (workers.length === 0) return 'Start a worker: `oz-agent-worker --worker-id NAME --backend direct`.'
+  const similar = similarWorker(run, workers)
+  if (similar !== undefined) return `Upper and lower case count: start the run again with \`--host ${similar}\`.`
+  if (workers.length === 0 && run.workerHost === null)
+    return 'Start a worker: `oz-agent-worker --worker-id NAME --backend direct`.'
   if (run.workerHost !== null && !workers.some((worker) => worker.workerId === run.workerHost))
-    return `Start a worker with --worker-id ${run.workerHost}, or start the run again with one that is connected.`
+    return `Start a worker with --worker-id ${run.workerHost}, or start the run again with one that is connected. ${otherTeam}`
   return 'Wait for a slot, raise --max-concurrent-tasks, or start another worker.'
 }
+
+const otherTeam = 'A worker takes the runs of its key’s team only; its log names that team.'
 
 /** No worker ends it, and none goes on with it. */
 function nextLocalStep(ctx: Ctx, { run, silence, hasAgent }: Omit<Situation, 'workers'>): string {

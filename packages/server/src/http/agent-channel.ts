@@ -7,6 +7,7 @@ import type { ExecutionActor } from '../domain/actors.ts'
 import { hello, nextTurn } from '../domain/agent-channel.ts'
 import type { Ctx } from '../domain/context.ts'
 import { appendBatch } from '../domain/event-batches.ts'
+import { isUuid } from '../domain/uuid.ts'
 import { viewCommands } from '../sockets/agent-commands.ts'
 import { BlobTooLarge, findBlob, insertBlob, isOfConversation, readBlob } from '../store/blobs.ts'
 import { updateCommandsAcked } from '../store/commands.ts'
@@ -92,7 +93,7 @@ export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
 
   router.get('/agent-channel/blobs/:blobId', agentOnly, async (c) => {
     const blobId = c.req.param('blobId')
-    const blob = /^[0-9a-f-]{36}$/i.test(blobId) ? await findBlob(ctx.db, blobId) : undefined
+    const blob = isUuid(blobId) ? await findBlob(ctx.db, blobId) : undefined
     if (!blob || !(await isOfConversation(ctx.db, blob.id, executionOf(c).runId)))
       throw new AppError('blob_not_found', { blobId })
     return new Response(ReadableStream.from(readBlob(ctx.db, blob.id)), {

@@ -77,7 +77,7 @@ export function apiKeyRoutes(ctx: Ctx) {
       summary: 'End an API key at once',
       request: { params: z.object({ uidOrName: z.string() }) },
       success: { status: 200, body: z.object({ uid: z.uuid() }) },
-      errors: [404],
+      errors: [400, 404],
     }),
     async (c) => c.json({ uid: await expireApiKey(ctx, c.req.valid('param').uidOrName, c.get('actor')) }, 200),
   )

@@ -1,3 +1,4 @@
+import { Validator } from '@seriousme/openapi-schema-validator'
 import { expect, test } from 'vitest'
 import type { Ctx } from '../domain/context.ts'
 import type { ModelCatalog } from '../llm/catalog.ts'
@@ -13,7 +14,10 @@ const app = createApp({ publicUrl: 'http://test' } as Ctx, {
 interface Document {
   openapi: string
   info: { version: string }
-  paths: Record<string, Record<string, { operationId: string; responses: Record<string, unknown> }>>
+  paths: Record<
+    string,
+    Record<string, { operationId: string; responses: Record<string, unknown>; security: unknown; 'x-action': string }>
+  >
 }
 
 const document = (await (await app.request('/api/v1/openapi.json')).json()) as Document
@@ -25,9 +29,13 @@ const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
   })),
 )
 
-/** Described elsewhere: the agent's channel in the protocol package, the document by itself, the pages of errors by the errors. */
+/** Described elsewhere: the agent's channel in the protocol package, the document by itself and its page, the pages of errors by the errors. */
 const outsideOfTheDocument = [
   'GET /api/v1/openapi.json',
+  'GET /api/v1/docs',
+  'GET /api/v1/docs/start.js',
+  'GET /api/v1/docs/swagger-ui-bundle.js',
+  'GET /api/v1/docs/swagger-ui.css',
   'GET /errors/{code}',
   'GET /api/v1/agent-channel/blobs/{blobId}',
   'GET /api/v1/agent-channel/commands',
@@ -60,6 +68,43 @@ test('the document is of its version, and every operation has a name of its own 
     expect([route, typeof operationId]).toEqual([route, 'string'])
     expect([route, Object.keys(responses).some((status) => /^[23]/.test(status))]).toEqual([route, true])
   }
+})
+
+test('the document is what its version of OpenAPI says a document is', async () => {
+  const { valid, errors } = await new Validator().validate({ ...document })
+  expect([valid, errors]).toEqual([true, undefined])
+})
+
+test('every operation tells all refusals that any of its kind may give', () => {
+  for (const { route, responses, security, 'x-action': action } of operations) {
+    expect([route, Object.keys(responses)]).toEqual([route, expect.arrayContaining(['500', '503'])])
+    const needsKey = action !== 'public' && action !== 'link'
+    expect([route, security]).toEqual([route, needsKey ? [{ bearer: [] }] : []])
+    if (needsKey) expect([route, Object.keys(responses)]).toEqual([route, expect.arrayContaining(['401', '403'])])
+    if (!route.startsWith('GET '))
+      expect([route, Object.keys(responses)]).toEqual([route, expect.arrayContaining(['413'])])
+  }
+})
+
+test('the page of the document loads nothing from elsewhere, and its policy holds the browser to that', async () => {
+  const answer = await app.request('/api/v1/docs')
+  expect([answer.status, answer.headers.get('content-type')]).toEqual([200, 'text/html; charset=utf-8'])
+  const policy = answer.headers.get('content-security-policy')
+  expect(policy).toContain("default-src 'none'")
+  expect(policy).not.toMatch(/https?:|\*|unsafe-eval|script-src[^;]*unsafe/)
+  const links = [...(await answer.text()).matchAll(/(?:href|src)="([^"]*)"/g)].map(([, link]) => link ?? '')
+  expect(links.length).toBeGreaterThan(3)
+  const loaded = new Map<string, string>()
+  for (const link of links.filter((one) => !one.startsWith('data:'))) {
+    const { origin, pathname } = new URL(link, 'http://test/api/v1/docs')
+    expect(origin).toBe('http://test')
+    const file = await app.request(pathname)
+    expect([link, file.status]).toEqual([link, 200])
+    loaded.set(link, await file.text())
+  }
+  expect(loaded.get('docs/swagger-ui.css')).not.toMatch(/url\((?!['"]?data:)|@import/)
+  expect(loaded.get('docs/start.js')).toContain('validatorUrl: null')
+  expect(loaded.get('docs/swagger-ui-bundle.js')?.length).toBeGreaterThan(1_000_000)
 })
 
 test('every reference inside of the document leads somewhere', () => {

@@ -7,6 +7,7 @@ import { RunTails } from '../sockets/run-tails.ts'
 import { agentChannelRoutes } from './agent-channel.ts'
 import { agentRoutes } from './agents.ts'
 import { apiKeyRoutes } from './api-keys.ts'
+import { apiPageRoutes } from './api-page.ts'
 import { artifactRoutes } from './artifacts.ts'
 import { attachmentRoutes } from './attachments.ts'
 import { limitBody, limitsItself, maxBodyBytes } from './body-limits.ts'
@@ -44,6 +45,7 @@ export function createApp(ctx: Ctx, deps: { catalog: ModelCatalog; version: stri
   api.route('/', apiKeyRoutes(ctx))
   api.route('/', agentChannelRoutes(ctx, deps.stopping))
   addOpenApiDocument(api, deps.version)
+  api.route('/', apiPageRoutes())
 
   const app = new Hono()
   app.route('/api/v1', api)

@@ -12,6 +12,7 @@ import {
 import { actorLabel } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
 import {
+  conversationIdOf,
   forkConversation,
   renameConversation,
   whereConversationLives,
@@ -70,7 +71,7 @@ export function conversationRoutes(ctx: Ctx) {
     }),
     async (c) => {
       const actor = c.get('actor')
-      const { conversationId } = c.req.valid('param')
+      const conversationId = conversationIdOf(c.req.valid('param').conversationId)
       const answer = await doOnce(
         ctx,
         { ...(await requestIdentity(c)), owner: actorLabel(actor), route: `conversation.fork ${conversationId}` },
@@ -101,7 +102,7 @@ export function conversationRoutes(ctx: Ctx) {
       errors: [400, 404, 413, 415],
     }),
     async (c) => {
-      const { conversationId } = c.req.valid('param')
+      const conversationId = conversationIdOf(c.req.valid('param').conversationId)
       return c.json(await renameConversation(ctx, { conversationId, ...c.req.valid('json') }, c.get('actor')), 200)
     },
   )

@@ -1,13 +1,13 @@
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import {
-  problem,
   streamRunEventsQuery,
   uploadArtifactQuery,
   uploadArtifactResponse,
   uploadAttachmentResponse,
 } from '@openoz/protocol/schemas'
 import type { z } from 'zod'
-import type { AppEnv } from './router.ts'
+import type { Action } from '../domain/permissions.ts'
+import { type AppEnv, refusals, refusalsWithoutKey } from './router.ts'
 
 interface RawRoute {
   /** Default: get. */
@@ -24,6 +24,10 @@ interface RawRoute {
   accepts?: z.ZodObject
   /** What it answers, where that is JSON after all; its body is a file. */
   uploads?: { status: 200 | 201; answer: z.ZodType }
+  /** `link`: the signature in the link is the permission. */
+  action: Action | 'link'
+  /** Refusals of its own, beside those that every route may give. */
+  errors: number[]
 }
 
 /** Routes that answer raw bytes or streams: no JSON schema can make them, so the document gets them from here. */
@@ -31,6 +35,8 @@ const rawRoutes: RawRoute[] = [
   {
     path: '/agent/runs/{runId}/events/stream',
     operationId: 'streamEvents',
+    action: 'run.read',
+    errors: [400, 404],
     summary: 'The session log as server-sent events, live; ends with `event: end`',
     contentType: 'text/event-stream',
     parameters: ['runId'],
@@ -38,6 +44,8 @@ const rawRoutes: RawRoute[] = [
   {
     path: '/agent/events/stream',
     operationId: 'streamAgentEvents',
+    action: 'event.read',
+    errors: [400, 404],
     summary: 'The events over all runs as server-sent events, live; the header Last-Event-ID goes before `since`',
     contentType: 'text/event-stream',
     parameters: [],
@@ -46,6 +54,8 @@ const rawRoutes: RawRoute[] = [
   {
     path: '/agent/runs/{runId}/workspace/{number}/bundle',
     operationId: 'getWorkspaceBundle',
+    action: 'run.read',
+    errors: [404],
     summary: 'A git bundle with `refs/oz/head` and `refs/oz/worktree`, on top of the repository’s base commit',
     contentType: 'application/octet-stream',
     parameters: ['runId', 'number'],
@@ -53,6 +63,8 @@ const rawRoutes: RawRoute[] = [
   {
     path: '/agent/runs/{runId}/workspace/{number}/diff',
     operationId: 'getWorkspaceDiff',
+    action: 'run.read',
+    errors: [404],
     summary: 'What the run changed in a repository, as a git diff',
     contentType: 'text/plain',
     parameters: ['runId', 'number'],
@@ -60,12 +72,16 @@ const rawRoutes: RawRoute[] = [
   {
     path: '/agent/runs/{runId}/transcript',
     operationId: 'getRunTranscript',
+    action: 'run.read',
+    errors: [404],
     summary: 'Leads to the whole session log as one JSON document, by a link that is good for 15 minutes',
     parameters: ['runId'],
   },
   {
     path: '/agent/transcripts/{runId}',
     operationId: 'downloadTranscript',
+    action: 'link',
+    errors: [403, 404],
     summary: 'Where that link leads; needs no key',
     contentType: 'application/json',
     parameters: ['runId'],
@@ -75,6 +91,8 @@ const rawRoutes: RawRoute[] = [
     method: 'post',
     path: '/agent/artifacts',
     operationId: 'uploadArtifact',
+    action: 'artifact.create',
+    errors: [400, 404, 409, 413],
     summary: 'Add a file, which is the body, to what a run or a conversation’s newest run made; up to 100 MB',
     parameters: [],
     accepts: uploadArtifactQuery,
@@ -84,6 +102,8 @@ const rawRoutes: RawRoute[] = [
     method: 'put',
     path: '/agent/attachments/{attachmentId}',
     operationId: 'uploadAttachment',
+    action: 'link',
+    errors: [403, 409, 413],
     summary: 'Where the link of a prepared attachment leads: its bytes are the body, up to 10 MB; needs no key',
     parameters: ['attachmentId'],
     query: ['expires', 'signature'],
@@ -92,6 +112,8 @@ const rawRoutes: RawRoute[] = [
   {
     path: '/agent/downloads/{blobId}',
     operationId: 'downloadFile',
+    action: 'link',
+    errors: [403, 404],
     summary: 'Where links to artifacts, attachments and saved work lead; needs no key',
     contentType: 'application/octet-stream',
     parameters: ['blobId'],
@@ -109,7 +131,8 @@ export function addOpenApiDocument(api: OpenAPIHono<AppEnv>, version: string): v
       path: route.path,
       operationId: route.operationId,
       summary: route.summary,
-      security: route.query ? [] : [{ bearer: [] }],
+      'x-action': route.action,
+      security: route.action === 'link' ? [] : [{ bearer: [] }],
       parameters: [...parametersIn('path', route.parameters), ...parametersIn('query', route.query ?? [])],
       request: {
         ...(route.accepts && { query: route.accepts }),
@@ -117,7 +140,7 @@ export function addOpenApiDocument(api: OpenAPIHono<AppEnv>, version: string): v
       },
       responses: {
         [status]: success,
-        404: { description: 'A problem document.', content: { 'application/problem+json': { schema: problem } } },
+        ...(route.action === 'link' ? refusalsWithoutKey(route.errors) : refusals(route.errors)),
       },
     })
   }
@@ -144,6 +167,10 @@ function successOf({ contentType, uploads }: RawRoute) {
     const content = { 'application/json': { schema: uploads.answer } }
     return [uploads.status, { description: 'Done.', content }] as const
   }
-  if (contentType === undefined) return [302, { description: 'The `Location` header has the link.' }] as const
-  return [200, { description: 'Done.', content: { [contentType]: { schema: { type: 'string' as const } } } }] as const
+  if (contentType === undefined) {
+    const headers = { location: { schema: { type: 'string' as const } } }
+    return [302, { description: 'The `Location` header has the link.', headers }] as const
+  }
+  const type = contentType === 'application/json' ? ('object' as const) : ('string' as const)
+  return [200, { description: 'Done.', content: { [contentType]: { schema: { type } } } }] as const
 }

@@ -70,7 +70,9 @@ export function describe<Route extends Described, Body extends z.ZodType, Status
   ctx: Ctx,
   options: Route & Description<Body, Status>,
 ) {
-  const { action, success, errors, maxBodyBytes = usualBodyBytes, ...route } = options
+  const { action, success, errors: ownErrors, maxBodyBytes = usualBodyBytes, ...route } = options
+  // Whatever may have a body may have one that is too large or of a wrong type.
+  const errors = [...ownErrors, ...(options.method === 'get' ? [] : [413, 415])]
   const checks = [jsonOnly, limitBody(maxBodyBytes)]
   return createRoute({
     ...route,
@@ -84,17 +86,17 @@ export function describe<Route extends Described, Body extends z.ZodType, Status
         description: 'Done.',
         ...(success.body && { content: { 'application/json': { schema: success.body } } }),
       },
-      ...(action === 'public' ? refusalsOf(errors) : refusals(errors)),
+      ...(action === 'public' ? refusalsWithoutKey(errors) : refusals(errors)),
     } as Record<Status, { description: string; content: { 'application/json': { schema: Body } } }>,
   })
 }
 
 /** The problem document as the answer of these statuses, and of 401, 403, 500 and 503, which every route with an actor may give. */
 export function refusals(statuses: number[]) {
-  return refusalsOf([401, 403, ...statuses])
+  return refusalsWithoutKey([401, 403, ...statuses])
 }
 
-function refusalsOf(statuses: number[]) {
+export function refusalsWithoutKey(statuses: number[]) {
   const all = [...new Set([...statuses, 500, 503])].sort((a, b) => a - b)
   return Object.fromEntries(
     all.map((status) => [

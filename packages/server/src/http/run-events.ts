@@ -44,7 +44,9 @@ export function runEventRoutes(ctx: Ctx, feed: RunEventFeed, stopping: AbortSign
   router.get('/agent/events/stream', allow(ctx, 'event.read'), async (c) => {
     const actor = c.get('actor')
     const query = streamRunEventsQuery.parse({
-      ...Object.fromEntries(Object.entries(c.req.queries()).map(([name, values]) => [name, oneOrAll(values)])),
+      ...c.req.query(),
+      run_ids: c.req.queries('run_ids'),
+      'run_ids[]': c.req.queries('run_ids[]'),
       ...(c.req.header('last-event-id') === undefined ? {} : { since: c.req.header('last-event-id') }),
     })
     const wish = { viewer: viewerOf(actor), scope: await scopeOf(ctx, query, actor), since: query.since }
@@ -95,8 +97,4 @@ async function scopeOf(ctx: Ctx, query: z.output<typeof streamRunEventsQuery>, a
 
 function runIdsOf(query: Named): string[] {
   return [...(query.run_ids ?? []), ...(query['run_ids[]'] ?? [])]
-}
-
-function oneOrAll(values: string[]): string | string[] | undefined {
-  return values.length > 1 ? values : values[0]
 }

@@ -155,7 +155,7 @@ export function runRoutes(ctx: Ctx) {
         body: { required: true, content: { 'application/json': { schema: forkRunRequest } } },
       },
       success: { status: 200, body: createRunResponse },
-      errors: [400, 404, 409, 413, 415, 422],
+      errors: [400, 404, 409, 413, 415],
     }),
     async (c) => {
       const actor = c.get('actor')
@@ -163,7 +163,7 @@ export function runRoutes(ctx: Ctx) {
       const source = runSourceOf(c)
       const answer = await doOnce(
         ctx,
-        { ...(await requestIdentity(c)), owner: actorLabel(actor), route: `run.fork ${runId}` },
+        { ...(await requestIdentity(c)), owner: actorLabel(actor), route: `run.fork ${runId.toLowerCase()}` },
         {
           plan: () => planFork(ctx, runId, c.req.valid('json'), actor),
           act: async (tx, hint, plan) => ({ status: 200, body: await createRun(tx, hint, plan, actor, source) }),

@@ -24,11 +24,11 @@ const runEventSeconds = 30 * 24 * 3600
 /** No upload takes a day. */
 const unfinishedBlobSeconds = 24 * 3600
 
-/** Far past the 15 minutes in which an execution that is over may still send events that name its blobs. */
+/** Far past the 15 minutes in which an execution that is over may still send events that name its blobs, and no upload takes a day. */
 const unreferencedBlobSeconds = 24 * 3600
 
 /** Each may have a long log to read: the others come with the next round. */
-const maxBlobExecutions = 50
+const maxBlobRuns = 50
 
 /** The control plane's heartbeat and what must happen although nobody asks: leases, stale rows, sentences of waiting runs. */
 export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
@@ -69,8 +69,8 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
       await numberAllRunEvents(ctx.db)
       await deleteUnfinishedBlobs(ctx.db, unfinishedBlobSeconds)
       await deleteUnreferencedBlobs(ctx.db, {
-        overForSeconds: unreferencedBlobSeconds,
-        maxExecutions: maxBlobExecutions,
+        afterSeconds: unreferencedBlobSeconds,
+        maxRuns: maxBlobRuns,
       })
     },
   })

@@ -14,7 +14,7 @@ const maxNamesakes = 20
 export async function listArtifacts(db: Queryable, teamId: string, uid: string): Promise<ArtifactRecord[]> {
   const { rows } = await db.query<{ run_id: string; at: Date; data: ArtifactRecord['data'] }>(
     `select run_id, at, data from session_events
-      where type = 'artifact' and data ->> 'artifact_uid' = $1
+      where type = 'artifact' and length(data ->> 'artifact_uid') <= 128 and data ->> 'artifact_uid' = $1
         and exists (select from runs where runs.id = run_id and runs.team_id = $2)
       order by at desc, seq desc limit ${maxNamesakes}`,
     [uid, teamId],

@@ -29,19 +29,17 @@ export async function insertAttachment(
   )
 }
 
-/** The bytes of one that was prepared. Answers the blob that they replace; undefined when the attachment is gone. */
+/** The bytes of one that was prepared. Answers false when it has some already, or is gone. */
 export async function updateAttachmentBlob(
   tx: Tx,
   id: string,
   blob: { id: string; sizeBytes: number },
-): Promise<{ replacedBlobId: string | null } | undefined> {
-  const { rows } = await tx.query<{ replaced: string | null }>(
-    `with before as (select id, blob_id from attachments where id = $1 for update)
-     update attachments set blob_id = $2, size_bytes = $3 from before
-      where attachments.id = before.id returning before.blob_id as replaced`,
+): Promise<boolean> {
+  const { rowCount } = await tx.query(
+    'update attachments set blob_id = $2, size_bytes = $3 where id = $1 and blob_id is null',
     [id, blob.id, blob.sizeBytes],
   )
-  return rows[0] && { replacedBlobId: rows[0].replaced }
+  return rowCount === 1
 }
 
 interface AttachmentRow {

@@ -3,7 +3,7 @@ import type { Tx } from './database.ts'
 
 export interface NewAuditEvent {
   teamId: string | null
-  /** `user:…`, `key:…`, `system`. */
+  /** `user:…`, `key:…`, `execution:…`, `link` (whoever has a signed one), `system`. */
   actor: string
   /** `noun.verb`, e.g. `run.cancel`. */
   action: string

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Database, Queryable, Tx } from './database.ts'
+import { over } from './execution-states.ts'
 
 /** 512 KiB: small enough to keep little in memory, large enough that a 100 MB bundle is only 200 rows. */
 const chunkBytes = 512 * 1024
@@ -14,7 +15,7 @@ export interface BlobRecord {
 export interface NewBlob {
   id: string
   runId: string
-  /** null: no execution sent it, so it stays as long as its run. */
+  /** null: no execution sent it. */
   executionId: string | null
   contentType: string
   maxBytes: number
@@ -104,56 +105,65 @@ export async function deleteBlob(db: Queryable, blobId: string): Promise<void> {
 
 /** What uploads left behind whose server died with them. */
 export async function deleteUnfinishedBlobs(db: Queryable, olderThanSeconds: number): Promise<void> {
-  await db.query('delete from blobs where sha256 = $1 and created_at < db_now() - make_interval(secs => $2)', [
-    noHash,
+  await db.query(`delete from blobs where sha256 = '' and created_at < db_now() - make_interval(secs => $1)`, [
     olderThanSeconds,
   ])
 }
 
+/** $1: seconds. Until then an execution may still send the event that names a blob, and an upload may still be on its way. */
+const isLookedAt = `not is_kept and (
+     execution_id is null and blobs.created_at < db_now() - make_interval(secs => $1)
+  or exists (select from executions
+              where executions.id = blobs.execution_id and state in ${over} and ended_at < db_now() - make_interval(secs => $1)))`
+
 /**
- * What nobody can name any more: sent by an execution that is over for so long that its token takes no events, and neither in a checkpoint nor in a
- * saved workspace nor anywhere in the run's log. What is kept is marked, so that a log is read once per execution. What no execution sent (copies,
- * attachments, artifacts that people added) goes with what it was made for. Answers how many were removed.
+ * What nobody can name any more: sent by an execution that is over for so long that its token takes no events, or as long ago by somebody else, and
+ * neither in a checkpoint nor in a saved workspace nor an attachment nor anywhere in the run's log. What is kept is marked, so that a log is not
+ * read for it again. Answers how many were removed.
  */
 export async function deleteUnreferencedBlobs(
   db: Queryable,
-  { overForSeconds, maxExecutions }: { overForSeconds: number; maxExecutions: number },
+  { afterSeconds, maxRuns }: { afterSeconds: number; maxRuns: number },
 ): Promise<number> {
-  const { rows } = await db.query<{ id: string }>(
-    `select id from executions
-      where id in (select execution_id from blobs where not is_kept and execution_id is not null)
-        and state in ('ended', 'lost') and ended_at < db_now() - make_interval(secs => $1)
-      limit $2`,
-    [overForSeconds, maxExecutions],
+  const { rows } = await db.query<{ run_id: string }>(
+    `select distinct run_id from blobs where ${isLookedAt} limit $2`,
+    [afterSeconds, maxRuns],
   )
   let count = 0
-  for (const { id } of rows) count += await deleteUnreferencedBlobsOf(db, id)
+  for (const { run_id: runId } of rows) count += await deleteUnreferencedBlobsOf(db, runId, afterSeconds)
   return count
 }
 
-async function deleteUnreferencedBlobsOf(db: Queryable, executionId: string): Promise<number> {
+async function deleteUnreferencedBlobsOf(db: Queryable, runId: string, afterSeconds: number): Promise<number> {
+  // Of what no execution sent, only artifacts are named in the log, and those have an index.
   const { rowCount } = await db.query(
     `with candidate as (
-       select id, run_id from blobs where execution_id = $1 and not is_kept
+       select id, execution_id from blobs where run_id = $2 and ${isLookedAt}
      ), mentioned as (
        select found[1]::uuid as id
          from session_events,
               regexp_matches(data::text, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'gi') found
-        where run_id = (select run_id from executions where id = $1)
+        where run_id = $2 and exists (select from candidate where execution_id is not null)
+       union all
+       select found[1]::uuid
+         from session_events,
+              regexp_matches(data->>'blob_id', '^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$', 'i') found
+        where run_id = $2 and type = 'artifact'
      ), saved as (
        select unnest(array[repository->>'bundle_blob_id', repository->>'diff_blob_id'])::uuid as id
          from saved_workspaces, jsonb_array_elements(repositories) repository
-        where run_id = (select run_id from executions where id = $1)
+        where run_id = $2
      ), kept as (
        select id from candidate
         where exists (select from checkpoints where blob_id = candidate.id)
+           or exists (select from attachments where blob_id = candidate.id)
            or exists (select from saved where saved.id = candidate.id)
            or exists (select from mentioned where mentioned.id = candidate.id)
      ), marked as (
        update blobs set is_kept = true where id in (select id from kept)
      )
      delete from blobs where id in (select id from candidate) and not exists (select from kept where kept.id = blobs.id)`,
-    [executionId],
+    [afterSeconds, runId],
   )
   return rowCount ?? 0
 }
@@ -165,6 +175,14 @@ export async function findBlob(db: Queryable, blobId: string): Promise<BlobRecor
   )
   const row = rows[0]
   return row && { id: row.id, runId: row.run_id, contentType: row.content_type, sizeBytes: row.size_bytes }
+}
+
+export async function haveSameBytes(db: Queryable, blobId: string, otherId: string): Promise<boolean> {
+  const { rows } = await db.query<{ same: boolean }>(
+    'select one.sha256 = other.sha256 as same from blobs one, blobs other where one.id = $1 and other.id = $2',
+    [blobId, otherId],
+  )
+  return rows[0]?.same ?? false
 }
 
 /** Whether the blob was made by a run of this run's conversation, or is what that conversation, as a copy, began with. */

@@ -1,8 +1,11 @@
 import type { SavedRepository } from '@openoz/protocol'
 import type { Queryable, Tx } from './database.ts'
 
-/** A run also keeps what copies of its conversation began with, until those have runs of their own. That is theirs. */
+/** A run also keeps what copies of its conversation began with, until those have saved something of their own. That is theirs. */
 const ofItsConversation = '(conversation_id = (select conversation_id from runs where id = $1))'
+
+/** Its own, and what its conversation began with as a copy: no execution made that, and it may be kept with another run. */
+const ownOrCopied = `((run_id = $1 or execution_id is null) and ${ofItsConversation})`
 
 export interface CheckpointRecord {
   harness: string
@@ -83,7 +86,7 @@ const toCheckpoint = (row: CheckpointRow) => ({
 export async function deleteOlderCheckpoints(tx: Tx, runId: string, newestId: string): Promise<void> {
   await tx.query(
     `with older as (
-       delete from checkpoints where run_id = $1 and id <> $2 and ${ofItsConversation} returning blob_id
+       delete from checkpoints where id <> $2 and ${ownOrCopied} returning blob_id
      )
      delete from blobs using older
       where blobs.id = older.blob_id and not exists (select from checkpoints where blob_id = blobs.id and id = $2)`,
@@ -132,7 +135,7 @@ export async function deleteOlderWorkspaces(tx: Tx, runId: string, newestId: str
   // `= any (array)`, not a join: however many blobs the planner expects, each is looked up by its id.
   await tx.query(
     `with older as (
-       delete from saved_workspaces where run_id = $1 and id <> $2 and ${ofItsConversation} returning repositories
+       delete from saved_workspaces where id <> $2 and ${ownOrCopied} returning repositories
      )
      delete from blobs
       where id = any (array(

@@ -1,5 +1,6 @@
 import type { TurnOutcome } from '@openoz/protocol'
 import type { Queryable, Tx } from './database.ts'
+import { over } from './execution-states.ts'
 
 /** A turn as its conversation shows it, without its message: that may be large, and there may be many. */
 export interface ConversationTurn {
@@ -72,7 +73,7 @@ export async function insertConversation(
 export async function findConversationOfEndedSession(db: Queryable, sessionId: string): Promise<string | undefined> {
   const { rows } = await db.query<{ conversation_id: string }>(
     `select conversation_id from executions join runs on runs.id = executions.run_id
-      where executions.id = $1 and executions.state in ('ended', 'lost') and hello_at is not null`,
+      where executions.id = $1 and executions.state in ${over} and hello_at is not null`,
     [sessionId],
   )
   return rows[0]?.conversation_id
@@ -92,10 +93,4 @@ export async function findLiveSession(db: Queryable, conversationId: string): Pr
 export async function findTurnMessage(db: Queryable, turnId: string): Promise<string> {
   const { rows } = await db.query<{ message: string }>('select message from turns where id = $1', [turnId])
   return rows[0]?.message ?? ''
-}
-
-/** Seconds since 1970 on the database's clock: links made by one replica are judged by another. */
-export async function findDatabaseSeconds(db: Queryable): Promise<number> {
-  const { rows } = await db.query<{ seconds: number }>('select extract(epoch from db_now())::bigint as seconds')
-  return rows[0]?.seconds ?? 0
 }

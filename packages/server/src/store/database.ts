@@ -90,9 +90,9 @@ export function isValueRefused(error: unknown): boolean {
   return ['22003', '22007', '22008', '22009', '22021', '22P02', '22P05'].includes(code ?? '')
 }
 
-/** Whether what was to be written does not fit the columns or their constraints: tried again, it would not fit again. */
+/** Whether what was to be written does not fit the columns, their constraints or their indexes: tried again, it would not fit again. */
 export function isDataRefused(error: unknown): boolean {
-  return /^2[23]/.test((error as { code?: string }).code ?? '')
+  return /^(2[23]|54)/.test((error as { code?: string }).code ?? '')
 }
 
 /** Work inside of a transaction of which nothing is kept when it rejects; the transaction itself goes on. */

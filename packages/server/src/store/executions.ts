@@ -1,5 +1,6 @@
 import type { ExecutionState } from '@openoz/protocol'
 import type { Queryable, Tx } from './database.ts'
+import { live, over } from './execution-states.ts'
 
 export interface ExecutionRecord {
   id: string
@@ -72,7 +73,7 @@ function toExecution(row: ExecutionRow): ExecutionRecord {
   }
 }
 
-const live = `state in ('offered', 'claimed', 'running', 'idle')`
+const isLive = `state in ${live}`
 
 /** Stands where a worker's id would, for agents that no worker started. No worker may have it: ids that begin with `warp` are refused. */
 export const localWorkerId = 'warp-local'
@@ -118,7 +119,7 @@ export async function listExecutions(db: Queryable, runId: string): Promise<Exec
 
 export async function hasLiveExecution(db: Queryable, runId: string): Promise<boolean> {
   const { rows } = await db.query<{ found: boolean }>(
-    `select exists (select from executions where run_id = $1 and ${live}) as found`,
+    `select exists (select from executions where run_id = $1 and ${isLive}) as found`,
     [runId],
   )
   return rows[0]?.found ?? false
@@ -172,7 +173,7 @@ export async function updateExecutionClaimed(tx: Tx, executionId: string): Promi
 }
 
 export async function updateExecutionStarted(tx: Tx, executionId: string): Promise<void> {
-  await tx.query(`update executions set started_at = coalesce(started_at, db_now()) where id = $1 and ${live}`, [
+  await tx.query(`update executions set started_at = coalesce(started_at, db_now()) where id = $1 and ${isLive}`, [
     executionId,
   ])
 }
@@ -213,7 +214,7 @@ export async function updateExecutionEnded(tx: Tx, executionId: string, end: Exe
   const { rowCount } = await tx.query(
     `update executions set state = $2, ended_at = db_now(), outcome = coalesce($3, outcome), failure_reason = $4,
             exit_code = $5, message = $6
-      where id = $1 and ${live}`,
+      where id = $1 and ${isLive}`,
     [
       executionId,
       end.state,
@@ -235,7 +236,7 @@ export async function updateExecutionOutcome(tx: Tx, executionId: string, outcom
 export async function renewWorkerLeases(db: Queryable, connectionIds: string[]): Promise<void> {
   await db.query(
     `update executions set lease_renewed_at = db_now()
-      where worker_connection_id = any($1) and lease_holder = 'worker' and ${live}`,
+      where worker_connection_id = any($1) and lease_holder = 'worker' and ${isLive}`,
     [connectionIds],
   )
 }
@@ -253,7 +254,7 @@ export async function updateExecutionsConnection(
     `update executions set worker_connection_id = $1, cancel_sent_at = null
        from runs
       where runs.id = executions.run_id and runs.team_id = $4
-        and executions.id = any($3) and worker_id = $2 and executions.${live} returning executions.id`,
+        and executions.id = any($3) and worker_id = $2 and executions.${isLive} returning executions.id`,
     [connection.id, connection.workerId, executionIds, connection.teamId],
   )
   return rows.map((row) => row.id)
@@ -297,12 +298,12 @@ const leaseIsOver = `(
      exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $4))
   and (
      (state = 'offered' and created_at < db_now() - make_interval(secs => $1))
-  or (${live} and lease_renewed_at < db_now() - make_interval(secs => $2))
-  or (${live} and lease_renewed_at < db_now() - make_interval(secs => $3)
+  or (${isLive} and lease_renewed_at < db_now() - make_interval(secs => $2))
+  or (${isLive} and lease_renewed_at < db_now() - make_interval(secs => $3)
       and (not exists (select from turns where turns.run_id = executions.run_id and outcome is null)
            or state = 'idle' and not exists (
                 select from turns where turns.execution_id = executions.id and outcome is null)))
-  or (worker_id = '${localWorkerId}' and ${live} and (
+  or (worker_id = '${localWorkerId}' and ${isLive} and (
          hello_at is null and lease_renewed_at < db_now() - make_interval(secs => $5)
       or lease_renewed_at < db_now() - make_interval(secs => $6) and exists (
            select from runs where runs.id = executions.run_id
@@ -348,7 +349,7 @@ export async function extendLeases(tx: Tx, gapSeconds: number): Promise<number> 
     `update executions set lease_renewed_at = least(db_now(), lease_renewed_at + make_interval(secs => $1)),
             created_at = case when state = 'offered' then least(db_now(), created_at + make_interval(secs => $1))
                               else created_at end
-      where ${live}`,
+      where ${isLive}`,
     [gapSeconds],
   )
   return rowCount ?? 0
@@ -370,7 +371,7 @@ export async function listOverExecutions(
   executionIds: string[],
 ): Promise<{ executionId: string; runId: string }[]> {
   const { rows } = await db.query<{ id: string; run_id: string }>(
-    `select id, run_id from executions where id = any($1) and state in ('ended', 'lost')`,
+    `select id, run_id from executions where id = any($1) and state in ${over}`,
     [executionIds],
   )
   return rows.map((row) => ({ executionId: row.id, runId: row.run_id }))

@@ -46,10 +46,19 @@ export async function countMessages(db: Queryable, turnId: string): Promise<{ op
   return rows[0] ?? { open: 0, all: 0 }
 }
 
+/** An agent's checkpoint or outcome has them. What another run said is delivered with it. */
 export async function updateMessagesTaken(tx: Tx, runId: string, ids: readonly string[]): Promise<void> {
   if (ids.length === 0) return
-  await tx.query('update messages set taken_at = db_now() where run_id = $1 and id = any($2) and taken_at is null', [
-    runId,
-    ids,
-  ])
+  await tx.query(
+    `with taken as (
+       update messages set taken_at = db_now() where run_id = $1 and id = any($2) and taken_at is null returning id
+     )
+     update run_messages set delivered_at = db_now() from taken where run_messages.id = taken.id and delivered_at is null`,
+    [runId, ids],
+  )
+}
+
+/** They have become turns, and wait there. */
+export async function updateMessagesMoved(tx: Tx, ids: readonly string[]): Promise<void> {
+  await tx.query('update messages set taken_at = db_now() where id = any($1)', [ids])
 }

@@ -1,6 +1,7 @@
 import type { AmbientAgentConfig } from '@openoz/protocol'
 import type pg from 'pg'
 import type { Database, Queryable } from './database.ts'
+import { live } from './execution-states.ts'
 
 /** What an assignment is made of. */
 export interface ClaimedRun {
@@ -45,7 +46,7 @@ export async function claimNextRun(db: Database, offer: ClaimOffer): Promise<Cla
 
 const hasNoLiveExecution = `and not exists (
             select from executions
-             where run_id = runs.id and executions.state in ('offered', 'claimed', 'running', 'idle'))`
+             where run_id = runs.id and executions.state in ${live})`
 
 /**
  * Takes the run, and writes its execution and its PENDING event, all in one statement: one round trip is most of what a claim costs.

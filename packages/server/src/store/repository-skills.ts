@@ -1,10 +1,15 @@
 import type { CloudEnvironmentConfig } from '@openoz/protocol'
 import type { Queryable, Tx } from './database.ts'
 
-/** A skill of a repository, as a run last saw it. */
-export interface RepositorySkill {
+export interface RepositoryName {
+  /** In lower case; '' for folders of a worker's machine. */
+  host: string
   owner: string
   repo: string
+}
+
+/** A skill of a repository, as a run last saw it. */
+export interface RepositorySkill extends RepositoryName {
   path: string
   name: string
   description: string
@@ -18,20 +23,28 @@ export interface RepositorySkill {
 /** Replaces what is known of the repository. */
 export async function replaceRepositorySkills(
   tx: Tx,
-  { teamId, owner, repo, runId }: { teamId: string; owner: string; repo: string; runId: string },
-  skills: Omit<RepositorySkill, 'owner' | 'repo' | 'seenAt'>[],
+  { teamId, repository, runId }: { teamId: string; repository: RepositoryName; runId: string },
+  skills: Omit<RepositorySkill, keyof RepositoryName | 'seenAt'>[],
 ): Promise<void> {
+  const { host, owner, repo } = repository
   // Of two reports at once the second waits here, instead of failing at the rows of the first.
-  await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`skills ${teamId} ${owner}/${repo}`])
-  await tx.query('delete from repository_skills where team_id = $1 and owner = $2 and repo = $3', [teamId, owner, repo])
+  await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`skills ${teamId} ${host}/${owner}/${repo}`])
+  await tx.query('delete from repository_skills where team_id = $1 and host = $2 and owner = $3 and repo = $4', [
+    teamId,
+    host,
+    owner,
+    repo,
+  ])
   await tx.query(
-    `insert into repository_skills (team_id, owner, repo, seen_by_run, skill_path, name, description, base_prompt, worker_host, error)
-     select $1, $2, $3, $4, skill.*
-       from unnest($5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[]) as skill
+    `insert into repository_skills (team_id, host, owner, repo, seen_by_run, skill_path, name, description, base_prompt,
+                                    worker_host, error)
+     select $1, $2, $3, $4, $5, skill.*
+       from unnest($6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[]) as skill
          (path, name, description, base_prompt, worker_host, error)
      on conflict do nothing`,
     [
       teamId,
+      host,
       owner,
       repo,
       runId,
@@ -46,6 +59,7 @@ export async function replaceRepositorySkills(
 }
 
 interface SkillRow {
+  host: string
   owner: string
   repo: string
   skill_path: string
@@ -66,10 +80,11 @@ export async function listRepositorySkills(
   const { rows } = await db.query<SkillRow>(
     `select * from repository_skills
       where team_id = $1 and ($2::text is null or lower(owner || '/' || repo) = lower($2)) and ($3 or error is null)
-      order by name, owner, repo, skill_path`,
+      order by name, owner, repo, host, skill_path`,
     [teamId, repository ?? null, withMalformed],
   )
   return rows.map((row) => ({
+    host: row.host,
     owner: row.owner,
     repo: row.repo,
     path: row.skill_path,

@@ -1,5 +1,6 @@
 import type { ListRunsQuery, ModelUsage, Share } from '@openoz/protocol'
 import type { Queryable } from './database.ts'
+import { live } from './execution-states.ts'
 import { type RunRecord, type RunRow, toRun } from './runs.ts'
 
 /** What a list shows beside the run itself. */
@@ -14,7 +15,7 @@ export interface RunFacts {
   /** Seconds from the start to the end, or to now. */
   seconds: number | null
   shares: Share[]
-  /** Data of its `artifact` events, oldest first; their contents and blobs are left out. */
+  /** Data of its newest `artifact` events, oldest first; their contents and blobs are left out. */
   artifacts: { at: string; data: Record<string, unknown> }[]
   lastSeq: number
   usage: ModelUsage & { requests: number }
@@ -40,18 +41,22 @@ type RunWithFactsRow = RunRow & {
   requests: number
 }
 
+/** Of one run: a page may have 500 runs. Each of the others is found by its uid, and all are in the session log. */
+const maxArtifacts = 100
+
 const runWithFacts = `
   select runs.*, users.name as creator_name, users.email as creator_email, api_keys.name as key_name,
          conversations.forked_from,
-         exists (select from executions where run_id = runs.id and state in ('offered', 'claimed', 'running', 'idle'))
+         exists (select from executions where run_id = runs.id and state in ${live})
            as has_live_execution,
          (select id from executions where run_id = runs.id order by number desc limit 1) as newest_execution_id,
          extract(epoch from coalesce(runs.ended_at, db_now()) - runs.started_at)::float8 as seconds,
          (select json_agg(json_strip_nulls(json_build_object('subject', subject, 'email', nullif(email, ''), 'access', access))
                           order by subject, email)
             from run_shares where run_id = runs.id) as shares,
-         (select json_agg(json_build_object('at', at, 'data', data - 'content' - 'blob_id') order by seq)
-            from session_events where run_id = runs.id and type = 'artifact') as artifacts,
+         (select json_agg(json_build_object('at', at, 'data', artifact) order by seq)
+            from (select at, seq, artifact from session_events
+                   where run_id = runs.id and type = 'artifact' order by seq desc limit ${maxArtifacts}) newest) as artifacts,
          session_logs.last_seq, usage.*
     from runs
     join session_logs on session_logs.run_id = runs.id
@@ -108,12 +113,15 @@ const sortColumns = {
   agent: `''::text`,
 } as const
 
+/** Stands for no environment where one is asked for by its id. */
+export const noEnvironment = 'empty-environment'
+
 export interface RunCursor {
   value: string
   id: string
 }
 
-/** One page, newest first by default, of what the viewer may see: the team's runs and their own personal ones. */
+/** One page, newest first by default, of what the viewer may see: the team's runs and their own personal ones. Ids in the query are UUIDs. */
 export async function listRuns(
   db: Queryable,
   viewer: { teamId: string; userId: string | null },
@@ -135,13 +143,16 @@ export async function listRuns(
   only(query.created_after, (p) => `runs.created_at > ${p}::timestamptz`)
   only(query.created_before, (p) => `runs.created_at < ${p}::timestamptz`)
   only(query.updated_after, (p) => `runs.updated_at > ${p}::timestamptz`)
-  only(query.environment_id, (p) => `coalesce(runs.environment_id::text, 'empty-environment') = ${p}`)
+  if (query.environment_id === noEnvironment) conditions.push('runs.environment_id is null')
+  else only(query.environment_id, (p) => `runs.environment_id = ${p}`)
   only(query.executor, (p) => `coalesce(runs.created_by_user, runs.created_by_key)::text = ${p}`)
-  only(query.metadata && JSON.stringify(query.metadata), (p) => `runs.metadata @> ${p}::jsonb`)
+  // The index leaves out the runs without labels, which are most.
+  if (query.metadata && Object.keys(query.metadata).length > 0)
+    only(JSON.stringify(query.metadata), (p) => `runs.metadata <> '{}' and runs.metadata @> ${p}::jsonb`)
   only(
     query.artifact_type,
     (p) => `exists (select from session_events
-                     where run_id = runs.id and type = 'artifact' and data ->> 'artifact_type' = ${p})`,
+                     where run_id = runs.id and type = 'artifact' and artifact ->> 'artifact_type' = ${p})`,
   )
   const hasNone = query.skill ?? query.skill_spec ?? query.schedule_id ?? query.automation_id ?? query.factory_uid
   if (hasNone !== undefined) conditions.push('false')

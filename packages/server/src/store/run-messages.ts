@@ -28,12 +28,11 @@ const toHeader = (row: MessageHeaderRow): MessageHeader => ({
   read_at: row.read_at?.toISOString() ?? null,
 })
 
-/** `isDelivered`: it was given to the recipient's agent in the same transaction. */
-export async function insertRunMessage(tx: Tx, message: RunMessageRecord & { isDelivered: boolean }): Promise<void> {
+/** It is delivered once the recipient's agent has taken it (`updateMessagesTaken`, `updateTurnStarted`), or somebody says so. */
+export async function insertRunMessage(tx: Tx, message: RunMessageRecord): Promise<void> {
   await tx.query(
-    `insert into run_messages (id, sender_run_id, recipient_run_id, subject, body, delivered_at)
-     values ($1, $2, $3, $4, $5, case when $6 then db_now() end)`,
-    [message.id, message.senderRunId, message.recipientRunId, message.subject, message.body, message.isDelivered],
+    'insert into run_messages (id, sender_run_id, recipient_run_id, subject, body) values ($1, $2, $3, $4, $5)',
+    [message.id, message.senderRunId, message.recipientRunId, message.subject, message.body],
   )
 }
 

@@ -281,16 +281,21 @@ export async function listRunsOfConversation(db: Queryable, conversationId: stri
   return rows.map(toRun)
 }
 
-/** The same; of a copy that has none yet, the runs of what it was copied from: they decide who may see it, and what goes on in it. */
+/**
+ * The same; of a copy that has none yet, the runs that what it was copied from had by then: they decide who may see it, and what goes on in it.
+ * What happened there later is not in the copy.
+ */
 export async function listRunsBehindConversation(db: Queryable, conversationId: string): Promise<RunRecord[]> {
   const { rows } = await db.query<RunRow>(
     `with recursive line as (
-       select id, forked_from from conversations where id = $1
+       select id, forked_from, created_at, 'infinity'::timestamptz as until from conversations where id = $1
        union all
-       select origin.id, origin.forked_from from line join conversations origin on origin.id = line.forked_from
-        where not exists (select from runs where conversation_id = line.id)
+       select origin.id, origin.forked_from, origin.created_at, line.created_at
+         from line join conversations origin on origin.id = line.forked_from
+        where not exists (select from runs where conversation_id = line.id and created_at <= until)
      )
-     select * from runs where conversation_id in (select id from line) order by created_at, id`,
+     select runs.* from runs join line on line.id = conversation_id and runs.created_at <= until
+      order by runs.created_at, runs.id`,
     [conversationId],
   )
   return rows.map(toRun)

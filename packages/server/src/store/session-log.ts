@@ -1,4 +1,5 @@
 import type { Queryable, Tx } from './database.ts'
+import { over } from './execution-states.ts'
 
 /** One event to append. `n` is the agent's number; the server's own events have none. */
 export interface NewEvent {
@@ -92,7 +93,7 @@ export async function appendFreshEvents(
 ): Promise<FreshlyAppended | undefined> {
   const { rows } = await db.query<{ run_id: string; acked_n: number; is_over: boolean; appended: number }>(
     `with execution as (
-       select id, run_id, acked_n, state in ('ended', 'lost') as is_over from executions where id = $1 for no key update
+       select id, run_id, acked_n, state in ${over} as is_over from executions where id = $1 for no key update
      ), numbered as (
        select event.*, row_number() over (order by event.n) as place
          from execution, (select distinct on (n) * from unnest($2::bigint[], $3::text[], $4::timestamptz[], $5::jsonb[])

@@ -75,9 +75,14 @@ export async function insertTurn(
   ])
 }
 
+/** What another run said too late for a turn, and is one of its own therefore, is delivered with its begin. */
 export async function updateTurnStarted(tx: Tx, turnId: string, executionId: string): Promise<void> {
   await tx.query(
-    'update turns set execution_id = $2, started_at = coalesce(started_at, db_now()) where id = $1 and outcome is null',
+    `with started as (
+       update turns set execution_id = $2, started_at = coalesce(started_at, db_now())
+        where id = $1 and outcome is null returning id
+     )
+     update run_messages set delivered_at = db_now() from started where run_messages.id = started.id and delivered_at is null`,
     [turnId, executionId],
   )
 }

@@ -56,6 +56,8 @@ export interface TaskRemains {
   lastWords: string
   /** What it had changed could not be saved. */
   isLost: boolean
+  /** The kernel has ended processes while it ran, because memory ran out. */
+  ranOutOfMemory: boolean
 }
 
 /** The wire's names for the execution of a task. */

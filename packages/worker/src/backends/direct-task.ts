@@ -1,5 +1,13 @@
 import { lchown } from 'node:fs/promises'
-import { createMasker, endProcessTree, type ProcessIdentity, type ProcessSelection, sleep } from '@openoz/machine'
+import {
+  countOomKills,
+  createMasker,
+  endProcessTree,
+  hasOomKillSince,
+  type ProcessIdentity,
+  type ProcessSelection,
+  sleep,
+} from '@openoz/machine'
 import { removeTree } from '../folder-removal.ts'
 import { askToEnd, waitForExit } from '../shim-process.ts'
 import { deliverSpool } from '../spool-delivery.ts'
@@ -18,6 +26,7 @@ export class DirectTask implements Task {
   readonly #context: DirectTaskContext
   readonly #shim: ProcessIdentity
   readonly #depth: number
+  readonly #oomKillsBefore = countOomKills()
 
   constructor(context: DirectTaskContext, { shim, depth }: { shim: ProcessIdentity; depth: number }) {
     this.#context = context
@@ -45,6 +54,7 @@ export class DirectTask implements Task {
 
   async finish({ isAbandoned, signal }: { isAbandoned: boolean; signal: AbortSignal }): Promise<TaskRemains> {
     const { paths, log, token, dialer, secrets, deliveryTimeoutMs } = this.#context
+    const ranOutOfMemory = hasOomKillSince(this.#oomKillsBefore)
     try {
       await endEverything(this.#context, this.#shim)
       const lastWords = await readLastWords(paths.log, createMasker(secrets).mask)
@@ -55,10 +65,10 @@ export class DirectTask implements Task {
       if (delivery === 'kept') log.warn('The agent’s last events are not delivered yet; they are kept and tried again')
       await tearDown(this.#context)
       await cleanUp(this.#context, { keepsSpool: delivery === 'kept' })
-      return { lastWords, isLost }
+      return { lastWords, isLost, ranOutOfMemory }
     } catch (error) {
       log.error({ error }, 'A task could not be cleaned up')
-      return { lastWords: '', isLost: false }
+      return { lastWords: '', isLost: false, ranOutOfMemory }
     }
   }
 }

@@ -3,6 +3,7 @@ import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, 
 import { join } from 'node:path'
 import { openSpool } from '@openoz/machine'
 import { expect, test } from 'vitest'
+import { limitMemory, memoryHog } from '../../../../test/support/memory-limit.ts'
 import { createAssignment, startControlPlane } from '../test-support/control-plane.ts'
 import { until } from '../test-support/until.ts'
 import { createFolder, startWorker, type TestWorkerOptions, workerKey } from '../test-support/worker.ts'
@@ -41,6 +42,15 @@ test.each([
     data: { failure_reason: reason, exit_code: exitCode, message: expect.stringContaining('last words') },
   })
   expect(leftovers).toEqual({ tasks: [], workspaces: [], users: [] })
+})
+
+test('an agent that the kernel ended for memory is named as that', async (context) => {
+  using limit = limitMemory(40_000_000)
+  if (!limit) return context.skip('no control group can be made here')
+  const { outcome } = await runTask({ oz: `sh -c '${memoryHog(limit)}'; exit $?` })
+  expect(outcome.data).toMatchObject({ failure_reason: 'agent_invocation', exit_code: 137 })
+  expect(outcome.data.message).toContain('The kernel ended it: memory ran out')
+  expect(outcome.data.message).toContain('--max-concurrent-tasks')
 })
 
 test('a cancelled agent that ignores SIGTERM is killed, with the tools that left it', async () => {

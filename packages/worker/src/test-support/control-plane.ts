@@ -126,6 +126,10 @@ interface State {
 async function answer(request: IncomingMessage, response: ServerResponse, state: State): Promise<void> {
   const chunks: Buffer[] = []
   for await (const chunk of request) chunks.push(chunk as Buffer)
+  if (request.url === '/api/v1/whoami') {
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ team_names: ['platform'] }))
+    return
+  }
   if (request.url !== agentChannelPaths.events || !state.takesEvents) {
     response.writeHead(503).end()
     return

@@ -24,7 +24,7 @@ alter table runs
   add column host text,
   add column mode text not null default 'normal' check (mode in ('normal', 'plan', 'orchestrate'));
 create index runs_by_environment on runs (environment_id, created_at desc) where environment_id is not null;
-create index runs_by_metadata on runs using gin (metadata jsonb_path_ops);
+create index runs_by_metadata on runs using gin (metadata jsonb_path_ops) where metadata <> '{}';
 
 -- Who may look at a run or steer it, beside those who may anyway.
 create table run_shares (
@@ -82,16 +82,25 @@ create table attachments (
 create index attachments_by_run on attachments (run_id, position);
 create index attachments_by_blob on attachments (blob_id);
 
+-- Uploads that broke off with their server.
+create index blobs_unfinished on blobs (created_at) where sha256 = '';
+
 -- A person's title for it.
 alter table conversations add column title text;
 
--- Artifacts are read from the session log, so that nothing is in one place and not in the other.
+-- Artifacts are read from the session log, so that nothing is in one place and not in the other. What lists show of one is kept beside it: plans
+-- have up to megabytes of content, and a page of runs would read all of it. (This rewrites the log once.)
+alter table session_events add column artifact jsonb
+  generated always as (case when type = 'artifact' then data - '{content,blob_id}'::text[] end) stored;
 create index session_events_artifacts on session_events (run_id, seq) where type = 'artifact';
-create index session_events_artifact_uid on session_events ((data ->> 'artifact_uid')) where type = 'artifact';
+-- Agents make the uids, and an index holds 2,704 bytes of one: nobody finds an artifact by a longer one than any of ours.
+create index session_events_artifact_uid on session_events ((data ->> 'artifact_uid'))
+  where type = 'artifact' and length(data ->> 'artifact_uid') <= 128;
 
 -- Skills (SKILL.md) of the repositories that runs have cloned, as last seen.
 create table repository_skills (
   team_id uuid not null references teams on delete cascade,
+  host text not null,
   owner text not null,
   repo text not null,
   skill_path text not null,
@@ -102,5 +111,5 @@ create table repository_skills (
   error text,
   seen_by_run uuid references runs on delete set null,
   seen_at timestamptz not null default db_now(),
-  primary key (team_id, owner, repo, skill_path)
+  primary key (team_id, host, owner, repo, skill_path)
 );

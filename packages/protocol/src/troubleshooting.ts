@@ -1,0 +1,181 @@
+import type { ErrorCode } from './errors.ts'
+import type { FailureReason } from './failure-reasons.ts'
+
+/**
+ * What goes wrong between a key, a worker and a run, from the side of whoever sees it. `docs/troubleshooting.md` is made from it, with the
+ * sentences and remedies of the codes; `test/completeness/troubleshooting.test.ts` names the test that reproduces each. An entry is for a
+ * symptom: an error that explains itself where it appears needs none.
+ */
+export interface Trouble {
+  /** Anchor of its section. */
+  id: string
+  area: TroubleArea
+  symptom: string
+  /** What its log, `oz run why` or the run's message names. */
+  codes: readonly ErrorCode[]
+  /** What the worker said of the run's end, in `failure_reason` of `oz run why`. */
+  reasons?: readonly FailureReason[]
+  /** Where to look, and what to do beside the remedies of the codes. Markdown. */
+  advice: string
+}
+
+export const troubleAreas = [
+  'The worker does not start',
+  'The worker does not connect',
+  'A run is not picked up',
+  'A run fails',
+] as const
+export type TroubleArea = (typeof troubleAreas)[number]
+
+export const troubles: readonly Trouble[] = [
+  {
+    id: 'no-oz',
+    area: 'The worker does not start',
+    symptom: 'It ends at once, because it cannot start agents',
+    codes: ['oz_missing'],
+    advice: 'Agents are started as `oz`. `which oz`, as the user and with the `PATH` of the worker, has to find it.',
+  },
+  {
+    id: 'workspaces-not-writable',
+    area: 'The worker does not start',
+    symptom: 'It ends at once, because it cannot make workspaces',
+    codes: ['workspace_root_not_writable'],
+    advice: 'The folder, its owner and the disk it is on: `oz doctor` on that machine looks at them.',
+  },
+  {
+    id: 'wrong-options',
+    area: 'The worker does not start',
+    symptom: 'It ends with exit code 2',
+    codes: ['usage', 'option_invalid', 'config_file_invalid', 'backend_not_available', 'target_dir_invalid'],
+    advice:
+      'The message names the flag, or the path of the key in the config file. [Configuration](configuration.md) lists all.',
+  },
+  {
+    id: 'service',
+    area: 'The worker does not start',
+    symptom: 'The service cannot be installed',
+    codes: ['service_install_failed'],
+    advice:
+      '`oz-agent-worker install --print` shows the files. Later: `systemctl status oz-agent-worker`, `journalctl -u oz-agent-worker`.',
+  },
+  {
+    id: 'key-refused',
+    area: 'The worker does not connect',
+    symptom: 'It ends, because the control plane refuses its key',
+    codes: [
+      'not_logged_in',
+      'api_key_unknown',
+      'api_key_expired',
+      'api_key_revoked',
+      'not_authorized',
+      'worker_key_other_worker',
+    ],
+    advice:
+      'Make a new one and start the worker with it: `oz api-key create build-1 --scope worker --worker-id build-1 --no-expiration`. `oz api-key list` shows the last characters of those that exist.',
+  },
+  {
+    id: 'unreachable',
+    area: 'The worker does not connect',
+    symptom: 'It says `Not connected to the server`, again and again',
+    codes: ['server_unreachable', 'server_answer_unreadable'],
+    advice:
+      'The sentence tells a name that does not resolve, a closed port, a missing route, a proxy and a certificate apart. [Network](network.md) says what has to be open. `oz doctor --server-url URL` tries it.',
+  },
+  {
+    id: 'websocket-blocked',
+    area: 'The worker does not connect',
+    symptom: 'HTTP reaches the control plane, the WebSocket does not',
+    codes: ['websocket_blocked'],
+    advice:
+      'A firewall or proxy ends upgrades of `/api/v1/selfhosted/worker/ws`. The worker goes on trying. Agents and the command line need no WebSocket: [agents without a worker](unmanaged.md) work meanwhile.',
+  },
+  {
+    id: 'connection-details',
+    area: 'The worker does not connect',
+    symptom: 'The log does not say enough',
+    codes: ['server_unreachable'],
+    advice: 'Start it with `--log-level debug`. Keys and contents are logged at no level.',
+  },
+  {
+    id: 'worker-not-there',
+    area: 'A run is not picked up',
+    symptom: 'It stays QUEUED: no worker is there for it',
+    codes: ['worker_not_connected'],
+    advice:
+      '`oz run why RUN_ID` says for each connected worker why it does not take the run; `oz worker list` shows who is connected.',
+  },
+  {
+    id: 'worker-id-differs',
+    area: 'A run is not picked up',
+    symptom: 'It stays QUEUED although the worker is connected: `--host` and `--worker-id` differ',
+    codes: ['worker_id_differs'],
+    advice: 'Ids are compared exactly.',
+  },
+  {
+    id: 'worker-of-another-team',
+    area: 'A run is not picked up',
+    symptom: 'It stays QUEUED although a worker of that id is connected: it is another team’s',
+    codes: ['worker_not_connected'],
+    advice:
+      'A control plane tells no team of another’s workers. The worker’s log does: `Takes runs of the team of its key only`, with the team.',
+  },
+  {
+    id: 'run-failed',
+    area: 'A run fails',
+    symptom: 'What happened?',
+    codes: ['repository_clone_failed', 'setup_command_failed'],
+    reasons: ['agent_invocation', 'container_exit'],
+    advice:
+      '`oz run why RUN_ID` names the code and the reason, `oz run watch RUN_ID` shows the whole log, `oz run transcript RUN_ID` what was said. Logs are kept, also those of attempts that were repeated.',
+  },
+  {
+    id: 'look-into-the-workspace',
+    area: 'A run fails',
+    symptom: 'Its files would tell more',
+    codes: ['setup_command_failed'],
+    reasons: ['setup_command'],
+    advice:
+      'Start the worker with `--no-cleanup` and the run again: the workspace stays, and the worker’s log says where.',
+  },
+  {
+    id: 'run-details',
+    area: 'A run fails',
+    symptom: 'The worker’s log does not say enough',
+    codes: [],
+    reasons: ['agent_invocation'],
+    advice: 'Start the worker with `--log-level debug`. The last lines that an agent wrote are in the run’s message.',
+  },
+  {
+    id: 'out-of-memory',
+    area: 'A run fails',
+    symptom: 'The agent, or a command of it, ends with exit code 137',
+    codes: ['out_of_memory'],
+    reasons: ['agent_invocation'],
+    advice: '137 is SIGKILL. Where it was the kernel’s, for memory, the message says so; else somebody ended it.',
+  },
+  {
+    id: 'out-of-disk',
+    area: 'A run fails',
+    symptom: 'No space is left',
+    codes: ['disk_full'],
+    reasons: ['workspace_setup'],
+    advice: 'The message names the folder. `oz doctor` says how much is free.',
+  },
+  {
+    id: 'oz-gone',
+    area: 'A run fails',
+    symptom: '`oz` has disappeared since the worker was started',
+    codes: ['oz_missing'],
+    reasons: ['agent_invocation'],
+    advice: 'As after an update that did not finish. The worker itself goes on.',
+  },
+  {
+    id: 'workspace-not-made',
+    area: 'A run fails',
+    symptom: 'Its workspace cannot be made',
+    codes: ['workspace_root_not_writable'],
+    reasons: ['workspace_setup'],
+    advice:
+      'The worker’s user has to be able to write there, and the users of its tasks to pass through: no parent folder of mode 0700.',
+  },
+]

@@ -1,0 +1,51 @@
+import { errorSpecs } from '@openoz/protocol'
+import { expect, test } from 'vitest'
+import { troubles } from '../../packages/protocol/src/troubleshooting.ts'
+import { read } from './documents.ts'
+
+/** Where each trouble of the page is brought about and met: file, and words of the test's name. */
+const reproducedBy: Record<string, [file: string, name: string]> = {
+  'no-oz': ['packages/worker/src/run-worker.test.ts', 'a worker without oz does not start'],
+  'workspaces-not-writable': [
+    'packages/worker/src/run-worker.test.ts',
+    'a workspace root that cannot be written keeps the worker from starting',
+  ],
+  'wrong-options': [
+    'packages/worker/src/worker-config.test.ts',
+    'the file of a backend that is not there yet is known',
+  ],
+  service: ['packages/cli/src/service/worker-service.test.ts', 'what would not work as a service is refused'],
+  'key-refused': [
+    'packages/worker/src/run-worker.test.ts',
+    'a worker that is refused with %s says why and ends with 1',
+  ],
+  unreachable: ['packages/worker/src/connection.test.ts', 'no outbound network is told apart by what failed'],
+  'websocket-blocked': ['packages/worker/src/connection.test.ts', 'a network that passes HTTP but no WebSocket'],
+  'connection-details': ['packages/worker/src/connection.test.ts', 'at log level debug'],
+  'worker-not-there': ['test/routing.test.ts', 'why names the worker that a waiting run is meant for'],
+  'worker-id-differs': ['test/routing.test.ts', 'why names the worker that a waiting run is meant for'],
+  'worker-of-another-team': ['packages/worker/src/run-worker.test.ts', 'a worker says which team it works for'],
+  'run-failed': ['test/run-lifecycle.test.ts', 'each kind of outcome is written once, with its code and its sentence'],
+  'look-into-the-workspace': ['packages/worker/src/backends/direct.test.ts', 'with --no-cleanup the workspace stays'],
+  'run-details': ['packages/worker/src/backends/direct.test.ts', 'an agent that does %j fails as %s with exit code %i'],
+  'out-of-memory': ['packages/worker/src/backends/direct.test.ts', 'an agent that the kernel ended for memory'],
+  'out-of-disk': ['packages/worker/src/backends/direct.test.ts', 'a full disk fails the task as workspace_setup'],
+  'oz-gone': ['packages/worker/src/run-worker.test.ts', 'an oz that disappears later fails the task, not the worker'],
+  'workspace-not-made': [
+    'packages/worker/src/run-worker.test.ts',
+    'a workspace root that cannot be used any more fails the task',
+  ],
+}
+
+test('every trouble of the page is reproduced by a test', () => {
+  expect(Object.keys(reproducedBy).toSorted()).toEqual(troubles.map(({ id }) => id).toSorted())
+  for (const [id, [file, name]] of Object.entries(reproducedBy)) expect(read(file), id).toContain(name)
+})
+
+test('every trouble names a code or a reason, and says what to do', () => {
+  for (const { id, codes, reasons = [], advice } of troubles) {
+    expect(codes.length + reasons.length, id).toBeGreaterThan(0)
+    for (const code of codes) expect(Object.keys(errorSpecs)).toContain(code)
+    expect(advice, id).toMatch(/\.$/)
+  }
+})

@@ -1,0 +1,36 @@
+import pg from 'pg'
+import { expect, test } from 'vitest'
+import { startControlPlane } from './support/control-plane.ts'
+import { until } from './support/poll.ts'
+
+/** An agent's batch locks its execution and then the log: whoever has the log while it waits for the execution waits for ever. */
+test.each([
+  ['steers the turn at work', 'steer', false],
+  ['wakes an agent at rest', 'queue', true],
+] as const)('a message that %s has not locked the log while it waits for the execution', async (_, mode, isAtRest) => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  if (isAtRest) {
+    await agent.end('SUCCEEDED')
+    await agent.nextTurn()
+  }
+  const other = new pg.Client(cp.database.url)
+  await other.connect()
+  try {
+    await other.query('begin')
+    await other.query('select from executions where run_id = $1 for no key update', [runId])
+    const said = cp.client.runs.followUp(runId, { message: 'more', mode })
+    await until(async () => {
+      const waiting = await cp.db.query(
+        `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+      )
+      return waiting.length > 0
+    })
+    const log = await other.query('select from session_logs where run_id = $1 for update nowait', [runId])
+    expect(log.rowCount).toBe(1)
+    await other.query('commit')
+    expect((await said).run_id).toBe(runId)
+  } finally {
+    await other.end()
+  }
+})
