@@ -92,22 +92,20 @@ test('an artifact whose uid is too long for an index is kept with its run', asyn
   })
   expect(acked_n).toBe(agent.n)
   expect((await cp.eventsOf(runId)).at(-1)).toMatchObject({ type: 'artifact', data: { artifact_uid } })
-  const longest = 'u'.repeat(128)
-  for (const uid of [longest, `${longest}u`])
-    await agent.send({ type: 'artifact', data: { artifact_type: 'PLAN', artifact_uid: uid, content: 'x' } })
+  const longest = '\u{1f600}'.repeat(64)
+  await agent.send({ type: 'artifact', data: { artifact_type: 'PLAN', artifact_uid: longest, content: 'x' } })
   expect((await get(cp, longest)).status).toBe(200)
-  expect((await get<Problem>(cp, `${longest}u`)).body.code).toBe('artifact_not_found')
 })
 
 test('a run is listed with its newest 100 artifacts, without their contents', async () => {
   await using cp = await startControlPlane()
   const { agent, runId } = await cp.startAgent()
-  await agent.send(
-    ...Array.from({ length: 103 }, (_, i) => ({
-      type: 'artifact' as const,
-      data: { artifact_type: 'PLAN', artifact_uid: `p${i}`, document_uid: `p${i}`, title: `T${i}`, content: 'secret' },
-    })),
-  )
+  const plans = Array.from({ length: 103 }, (_, i) => ({
+    type: 'artifact' as const,
+    data: { artifact_type: 'PLAN', artifact_uid: `p${i}`, document_uid: `p${i}`, title: `T${i}`, content: 'secret' },
+  }))
+  await agent.send(...plans.slice(0, 60))
+  await agent.send(...plans.slice(60))
   const { artifacts } = await cp.client.runs.get(runId)
   const uids = artifacts.map(({ data }) => 'artifact_uid' in data && data.artifact_uid)
   expect(uids).toEqual(Array.from({ length: 100 }, (_, i) => `p${i + 3}`))

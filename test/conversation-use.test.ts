@@ -32,8 +32,8 @@ test('a conversation with a colleague’s personal run in it is neither continue
     if (isOver) await perform(2)
     await expect(cp.client.runs.create({ prompt: 'go on', conversation_id })).rejects.toSatisfy(isUnknown)
     await expect(cp.client.runs.fork(runId, { prompt: 'copy' })).rejects.toSatisfy(isUnknown)
-    await expect(cp.client.runs.followUp(runId, { message: 'go on' })).rejects.toSatisfy(isUnknown)
   }
+  await expect(cp.client.runs.followUp(runId, { message: 'go on' })).rejects.toSatisfy(isUnknown)
   const { run_id: forkId } = await colleague.runs.fork(personalId, { prompt: 'copy' })
   expect((await colleague.runs.get(forkId)).scope?.type).toBe('User')
   expect((await colleague.runs.create({ prompt: 'more', conversation_id })).state).toBe('QUEUED')

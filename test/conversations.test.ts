@@ -174,11 +174,11 @@ test('a cancel ends every turn that was asked until then; a later message begins
 
 test('a conversation has the turns of all its runs that one may see', async () => {
   await using cp = await startControlPlane()
-  const { agent, runId } = await cp.startAgent({ prompt: 'one' })
+  const { agent, runId } = await cp.startAgent({ prompt: 'one', team: false })
   await agent.end('SUCCEEDED')
   await nextTurn(agent, { isLast: true })
   const { conversation_id } = await cp.client.runs.get(runId)
-  await cp.createRun({ prompt: 'two', conversation_id, team: false, config: { worker_host: 'nobody' } })
+  await cp.createRun({ prompt: 'two', conversation_id, config: { worker_host: 'nobody' } })
   const read = async (key: string | null = cp.adminKey, id = conversation_id) => {
     const { status, body } = await cp.request<Conversation & { code: string }>(
       'GET',
@@ -188,7 +188,7 @@ test('a conversation has the turns of all its runs that one may see', async () =
     return status === 200 ? conversationResponse.parse(body).steps.map(({ description }) => description) : body.code
   }
   expect(await read()).toEqual(['one', 'two'])
-  expect(await read((await addMember(cp, 'member')).key)).toEqual(['one'])
+  expect(await read((await addMember(cp, 'member')).key)).toEqual(['two'])
   expect(await read((await addTeam(cp, 'strangers')).key)).toBe('conversation_not_found')
   expect(await read(null)).toBe('api_key_missing')
   expect(await read(cp.adminKey, 'no-uuid')).toBe('conversation_not_found')

@@ -33,7 +33,7 @@ test('the published SDK for Python, unchanged, makes every call whose route exis
   try {
     python = await pythonWithSdk()
   } catch (error) {
-    if (process.env.CI) throw error
+    if (process.env.CI === 'true' && !process.env.WITHOUT_PYPI) throw error
     skip(
       `${sdk} cannot be installed here: ${error instanceof Error ? error.message.split('\n').slice(0, 3).join(' ') : ''}`,
     )

@@ -1,6 +1,7 @@
 import { chmod, stat } from 'node:fs/promises'
 import { expect, test } from 'vitest'
-import { findLogin, isSameServer } from './connection.ts'
+import { connect, findLogin, isSameServer } from './connection.ts'
+import type { GlobalOptions } from './global-options.ts'
 import { readSavedLogin, removeSavedLogin, savedLoginFile, saveLogin } from './saved-login.ts'
 import { makeTestHome } from './test-support/run-program.ts'
 
@@ -16,6 +17,21 @@ test('flags win over OZ_ variables, those over WARP_ variables, those over the s
   expect(await login({}, both)).toMatchObject({ serverUrl: 'http://oz:1', apiKey: 'wk-oz' })
   expect(await login({}, warp)).toMatchObject({ serverUrl: 'http://warp:1', apiKey: 'wk-warp' })
   expect(await login({}, { OZ_API_KEY: ' ' })).toMatchObject({ serverUrl: 'http://saved:1', apiKey: 'wk-saved' })
+})
+
+test('a key that was meant and is empty is refused, and no other one takes its place', async () => {
+  await using home = await makeTestHome()
+  await saveLogin({ server_url: 'http://saved:1', api_key: 'wk-saved' }, home.env)
+  const globals: GlobalOptions = { outputFormat: 'pretty' }
+  for (const variable of ['OZ_API_KEY', 'WARP_API_KEY']) {
+    await expect(connect(globals, { ...home.env, [variable]: '' })).rejects.toMatchObject({
+      code: 'api_key_variable_empty',
+      details: { variable },
+    })
+  }
+  await expect(connect({ ...globals, apiKey: '' }, home.env)).rejects.toMatchObject({ code: 'option_invalid' })
+  await using connection = await connect({ ...globals, apiKey: 'wk-flag' }, { ...home.env, OZ_API_KEY: '' })
+  expect(connection.apiKey).toBe('wk-flag')
 })
 
 test('the saved key is not sent to another server than the one it was saved with', async () => {

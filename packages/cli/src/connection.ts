@@ -48,16 +48,15 @@ export async function findLogin(
   }
 }
 
-/** Throws `not_logged_in` when there is no key. Nothing is sent yet. */
+/** Rejects as `requireLogin` does. Nothing is sent yet. */
 export async function connect(options: GlobalOptions, env: NodeJS.ProcessEnv): Promise<Connection> {
-  const { serverUrl, apiKey } = await findLogin(options, env)
-  if (apiKey === undefined) throw new AppError('not_logged_in')
-  return openConnection({ serverUrl, apiKey, env })
+  return openConnection({ ...(await requireLogin(options, env)), env })
 }
 
 /**
- * For programs that act in somebody's name without being looked at: a key that was meant and is empty (a secret that a pipeline does not have) is
- * an error, and never stands back for the next one. Rejects with `api_key_variable_empty`, `option_invalid` or `not_logged_in`.
+ * For everything that acts in somebody's name: a key that was meant and is empty (a secret that a pipeline does not have) is an error, and never
+ * stands back for the next one. `oz login` and `oz doctor`, which mend just that, use `findLogin`. Rejects with `api_key_variable_empty`,
+ * `option_invalid` or `not_logged_in`.
  */
 export async function requireLogin(
   options: Pick<GlobalOptions, 'apiKey' | 'serverUrl' | 'serverRootUrl'>,

@@ -34,7 +34,10 @@ async function makeScene({ uncommitted }: { uncommitted: boolean }) {
   }
   git('work', 'update-ref', 'refs/oz/head', head)
   git('work', 'update-ref', 'refs/oz/worktree', 'HEAD')
-  git('work', 'bundle', 'create', '--quiet', join(folder, 'bundle'), 'refs/oz/head', 'refs/oz/worktree', `^${base}`)
+  // What an agent saves beside them, where the run made such.
+  git('work', 'update-ref', 'refs/oz/stash', git('work', 'commit-tree', 'HEAD^{tree}', '-p', head, '-m', 'put away'))
+  git('work', 'update-ref', 'refs/oz/branches/side/one', head)
+  git('work', 'bundle', 'create', '--quiet', join(folder, 'bundle'), '--glob=refs/oz/*', `^${base}`)
   const server = await serveWorkspace({
     bundle: await readFile(join(folder, 'bundle')),
     repository: { base, head, commits: 1, uncommitted, files_changed: uncommitted ? 2 : 1 },
@@ -111,6 +114,16 @@ test('doing it again gives the same commit', async () => {
   await using scene = await makeScene({ uncommitted: true })
   const first = await scene.checkout()
   expect((await scene.checkout()).commit).toBe(first.commit)
+})
+
+test('what a run saved beside its branch leaves no ref behind, also when the branch cannot be made', async () => {
+  await using scene = await makeScene({ uncommitted: true })
+  const left = () => scene.git('for-each-ref', '--format=%(refname)', 'refs/oz')
+  await scene.checkout()
+  expect(left()).toBe('')
+  scene.git('branch', 'other', scene.git('commit-tree', 'main^{tree}', '-m', 'other work'))
+  await expect(scene.checkout({ branch: 'other' })).rejects.toMatchObject({ code: 'checkout_branch_exists' })
+  expect(left()).toBe('')
 })
 
 test('a branch with other work is replaced only by force, one that is behind moves on', async () => {

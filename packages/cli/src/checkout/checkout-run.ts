@@ -146,9 +146,15 @@ async function fetchWork(work: {
     if (worktree === undefined) return saved.head === saved.base ? null : saved.head
     return head === worktree ? worktree : await commitLeftover({ folder, head, worktree, runId })
   } finally {
-    for (const name of ['head', 'worktree']) await askGit(['update-ref', '-d', `${held}/${name}`], { folder })
+    await dropRefs(`${held}/`, folder)
     await rm(temporary, { recursive: true, force: true })
   }
+}
+
+/** All of them in one go: which refs a bundle brings is the agent's business. */
+async function dropRefs(below: string, folder: string): Promise<void> {
+  const commands = await askGit(['for-each-ref', '--format=delete %(refname)', below], { folder })
+  if (commands) await tryGit(['update-ref', '--stdin'], { folder, input: Buffer.from(`${commands}\n`) })
 }
 
 /** The uncommitted work as a commit that says so. Author and dates are those of the saved one: the same run gives the same commit. */
