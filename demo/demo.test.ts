@@ -149,7 +149,7 @@ test('task server: a program in the background is written to, read and stopped',
 test('task question: the agent asks, is answered in a new execution, and does what it was told', async () => {
   await using scene = await makeScene()
   const result = await perform(scene, 'question')
-  for (const part of ['BLOCKED  The agent asks:', '? 2. to the last people who pay', 'attempt 2', 'as you said'])
+  for (const part of ['BLOCKED  The agent asks:', '? 2. to the last people who pay', 'Owner, turn 2', 'as you said'])
     expect(result.shown).toContain(part)
   expect(await testOn(result)).toContain('fail 0')
   const { stdout } = await run(process.execPath, ['src/main.js', '100', 'Ada', 'Bob', 'Eve'], {

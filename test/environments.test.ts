@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { runAgent } from '@openoz/agent'
-import type { CloudEnvironment, Run } from '@openoz/protocol'
+import type { CloudEnvironment, CloudEnvironmentConfig, Run } from '@openoz/protocol'
 import { pino } from 'pino'
 import { expect, test } from 'vitest'
 import { makeRepository } from './support/agent-fixture.ts'
@@ -21,6 +21,26 @@ const shop = {
 }
 
 const path = '/api/v1/agent/environments'
+
+test('what no run could work in is refused with its reason, and stored neither as new nor in place of another', async () => {
+  await using cp = await startControlPlane()
+  const { uid } = await cp.client.environments.create(shop)
+  const cases = [
+    [{ name: ' ' }, 'name is empty'],
+    [{ source_repos: [{ url: 'not a repo' }] }, '"not a repo" is no address'],
+    [{ source_repos: [{ url: 'ext::sh -c true' }] }, 'is no address'],
+    [{ github_repos: [{ owner: 'acme', repo: '..' }] }, '"acme/.." is no address'],
+    [{ variables: { A: '1', OZ_X: '1' } }, 'cannot set OZ_X'],
+    [{ variables: { GIT_CONFIG_GLOBAL: '/x' } }, 'cannot set GIT_CONFIG_GLOBAL'],
+  ] as const
+  for (const [config, words] of cases) {
+    const refused = { problem: { status: 400, code: 'environment_invalid', detail: expect.stringContaining(words) } }
+    const asked = structuredClone(config) as CloudEnvironmentConfig
+    await expect(cp.client.environments.create(asked)).rejects.toMatchObject(refused)
+    await expect(cp.client.environments.update(uid, asked)).rejects.toMatchObject(refused)
+  }
+  expect((await cp.client.environments.list()).environments.map(({ config }) => config)).toEqual([shop])
+})
 const setupDone = { type: 'setup_step', data: { step: 'harness', status: 'completed' } } as const
 
 test('an environment is stored, shown, listed, replaced and deleted', async () => {

@@ -17,7 +17,7 @@ test('a key and a prompt are enough, in a folder without git as well', async () 
   await using person = await startPersonAtWork({ steps: [command('echo hi > made.txt'), { text: 'Made it.' }] })
   const { cp, oz, workspace } = person
   const { exitCode, stdout, stderr } = await oz(['agent', 'run', '--prompt', 'Make it.', '--share', 'team']).ended
-  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' })
+  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: expect.stringMatching(/^The share is stored; .*\n$/) })
   expect(readFileSync(join(workspace, 'made.txt'), 'utf8')).toBe('hi\n')
   const runId = runIdLine.exec(stdout)?.[1] ?? ''
   const run = await cp.client.runs.get(runId)
@@ -193,8 +193,8 @@ test('wrong use is told from failure', async () => {
     '2 share_invalid',
     '2 flag_not_available',
     '2 flag_not_available',
-    '2 option_invalid',
-    '2 option_invalid',
+    '2 flag_invalid',
+    '2 flag_invalid',
     '2 usage',
     '2 usage',
     '1 working_directory_invalid',

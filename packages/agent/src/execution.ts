@@ -19,6 +19,7 @@ import { isLocal, taskEnvironment } from './task-environment.ts'
 import { createTurnMessages } from './turn-messages.ts'
 import { performTurns } from './turns.ts'
 import { createWakeCalls } from './wake-calls.ts'
+import { forgetStarts } from './workspace/users-checkout.ts'
 
 /**
  * One execution after its hello: what keeps it alive (events, lease, commands) around the turns that it performs, and its end.
@@ -53,6 +54,7 @@ export async function runExecution(given: Execution): Promise<RunAgentResult> {
   } finally {
     if (!now?.aborted) await closeSession(execution)
     await execution.attachments.remove()
+    if (execution.workspace) await forgetStarts(execution.workspace)
     await lifeLine.end()
     spool.close()
   }

@@ -77,7 +77,6 @@ function requireModel({ model, model_problem, config }: HelloResponse): ModelAcc
 /** Fills the workspace. Answers what the model must be told about it. */
 async function prepareWorkspace(execution: LiveExecution): Promise<{ workspace: Workspace; notes: string[] }> {
   const { hello, events, stop, taskEnv, masker, workingDirectory, channel } = execution
-  const maxBytes = hello.limits.workspace_max_bytes
   await setupStep(events, { step: 'workspace' }, () => requireFolder(workingDirectory))
   for (const text of whatDoesNotApply(execution)) notice(events, 'info', text)
   const workspace = await prepareRepositories({
@@ -90,7 +89,7 @@ async function prepareWorkspace(execution: LiveExecution): Promise<{ workspace: 
     sink: events,
     mask: (text) => masker.mask(text),
     restores: hello.continues !== null && !isLocal(hello),
-    ...(isLocal(hello) ? { checkout: { maxBytes: execution.savesWorkspace === false ? undefined : maxBytes } } : {}),
+    ...(isLocal(hello) ? { checkout: checkoutOf(execution) } : {}),
   })
   const { continues } = hello
   // What lies in a person's own folder is not published.
@@ -119,6 +118,10 @@ async function prepareWorkspace(execution: LiveExecution): Promise<{ workspace: 
   if (lost !== 'none') notice(events, 'warning', lostFilesNotices[lost])
   const note = continuationNote({ reason: continues.reason, attempt: hello.attempt, lost, restored: restored.notes })
   return { workspace: execution.workspace, notes: [note] }
+}
+
+function checkoutOf({ hello, savesWorkspace, spoolDir }: LiveExecution) {
+  return { maxBytes: savesWorkspace === false ? undefined : hello.limits.workspace_max_bytes, keepIn: spoolDir }
 }
 
 /**

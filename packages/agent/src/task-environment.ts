@@ -1,4 +1,5 @@
-import type { HelloResponse } from '@openoz/protocol'
+import { withoutRepository } from '@openoz/machine'
+import { type HelloResponse, isReservedVariable } from '@openoz/protocol'
 
 /** The marker that worker and agent find a task's processes by, also those that left their parents. */
 export const markerName = 'OZ_EXECUTION_ID'
@@ -13,17 +14,14 @@ const privateNames = [
   'WARP_SERVER_ROOT_URL',
 ]
 
-/** Ours, and git's settings that keep a run apart from the machine's: not for an environment to set. */
-const reservedNames = /^(OZ|WARP|GIT_CONFIG)(_|$)/
-
 /** Variables of the run's environment that it may not set, by name. */
 export function reservedVariables({ config }: HelloResponse): string[] {
-  return Object.keys(config.environment?.variables ?? {}).filter((name) => reservedNames.test(name))
+  return Object.keys(config.environment?.variables ?? {}).filter(isReservedVariable)
 }
 
 function usableVariables({ config }: HelloResponse): Record<string, string> {
   const variables = Object.entries(config.environment?.variables ?? {})
-  return Object.fromEntries(variables.filter(([name]) => !reservedNames.test(name)))
+  return Object.fromEntries(variables.filter(([name]) => !isReservedVariable(name)))
 }
 
 /**
@@ -31,7 +29,8 @@ function usableVariables({ config }: HelloResponse): Record<string, string> {
  * that waits for a person.
  */
 export function taskEnvironment(env: NodeJS.ProcessEnv, hello: HelloResponse): NodeJS.ProcessEnv {
-  const task = { ...env, ...usableVariables(hello) }
+  // Started by a git hook, the run is about its folder, not about the repository and the index of that hook.
+  const task = { ...(isLocal(hello) ? withoutRepository(env) : env), ...usableVariables(hello) }
   for (const name of privateNames) delete task[name]
   const harness = hello.config.harness?.type ?? 'oz'
   return {

@@ -102,7 +102,7 @@ async function save(
 ): Promise<void> {
   const handle = await open(file, mayReplace ? 'w' : 'wx').catch((error: NodeJS.ErrnoException) => {
     const problem = error.code === 'EEXIST' ? `${file} exists already; name another file` : error.message
-    throw new AppError('option_invalid', { option: '--out', problem }, { cause: error })
+    throw new AppError('flag_invalid', { option: '--out', problem }, { cause: error })
   })
   try {
     await handle.writeFile(bytes)

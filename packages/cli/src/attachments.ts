@@ -9,7 +9,7 @@ import {
 } from '@openoz/protocol'
 import { fileType } from './file-types.ts'
 
-/** What `--attach` names, ready to be sent. Throws `option_invalid` for what the server would refuse, before anything is sent. */
+/** What `--attach` names, ready to be sent. Throws `flag_invalid` for what the server would refuse, before anything is sent. */
 export async function readAttachments(paths: readonly string[]): Promise<AttachmentInput[]> {
   if (paths.length > maxAttachments)
     throw invalid(`${paths.length} files are named; at most ${maxAttachments} can be attached`)
@@ -41,5 +41,5 @@ async function sizeOf(path: string): Promise<number> {
 }
 
 function invalid(problem: string, cause?: Error): AppError {
-  return new AppError('option_invalid', { option: '--attach', problem }, { cause })
+  return new AppError('flag_invalid', { option: '--attach', problem }, { cause })
 }

@@ -29,7 +29,7 @@ test('a key that was meant and is empty is refused, and no other one takes its p
       details: { variable },
     })
   }
-  await expect(connect({ ...globals, apiKey: '' }, home.env)).rejects.toMatchObject({ code: 'option_invalid' })
+  await expect(connect({ ...globals, apiKey: '' }, home.env)).rejects.toMatchObject({ code: 'flag_invalid' })
   await using connection = await connect({ ...globals, apiKey: 'wk-flag' }, { ...home.env, OZ_API_KEY: '' })
   expect(connection.apiKey).toBe('wk-flag')
 })

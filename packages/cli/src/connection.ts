@@ -56,14 +56,13 @@ export async function connect(options: GlobalOptions, env: NodeJS.ProcessEnv): P
 /**
  * For everything that acts in somebody's name: a key that was meant and is empty (a secret that a pipeline does not have) is an error, and never
  * stands back for the next one. `oz login` and `oz doctor`, which mend just that, use `findLogin`. Rejects with `api_key_variable_empty`,
- * `option_invalid` or `not_logged_in`.
+ * `flag_invalid` or `not_logged_in`.
  */
 export async function requireLogin(
   options: Pick<GlobalOptions, 'apiKey' | 'serverUrl' | 'serverRootUrl'>,
   env: NodeJS.ProcessEnv,
 ): Promise<{ serverUrl: string; apiKey: string }> {
-  if (options.apiKey?.trim() === '')
-    throw new AppError('option_invalid', { option: '--api-key', problem: 'it is empty' })
+  if (options.apiKey?.trim() === '') throw new AppError('flag_invalid', { option: '--api-key', problem: 'it is empty' })
   for (const variable of options.apiKey === undefined ? ['OZ_API_KEY', 'WARP_API_KEY'] : []) {
     const value = env[variable]
     if (value === undefined) continue

@@ -56,9 +56,10 @@ test.each([
   [{ removeSetupCommand: ['npm  ci'] }, '--remove-setup-command'],
   [{ removeVariable: ['OTHER'] }, '--remove-variable'],
   [{ variable: ['no value'] }, '--variable'],
+  [{ name: ' ' }, '--name'],
   [{ variable: ['1X=2'] }, '--variable'],
 ])('%j is refused by the flag’s name', (changes, flag) => {
   expect(() => changedConfig(shop, changes)).toThrow(
-    expect.objectContaining({ code: 'option_invalid', details: expect.objectContaining({ option: flag }) }),
+    expect.objectContaining({ code: 'flag_invalid', details: expect.objectContaining({ option: flag }) }),
   )
 })

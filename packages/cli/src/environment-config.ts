@@ -20,8 +20,9 @@ export interface EnvironmentChanges extends Omit<EnvironmentFlags, 'description'
   removeVariable?: string[]
 }
 
-/** What an environment consists of after the changes. Throws `option_invalid` for a flag that makes no sense for it. */
+/** What an environment consists of after the changes. Throws `flag_invalid` for a flag that makes no sense for it. */
 export function changedConfig(before: CloudEnvironmentConfig, changes: EnvironmentChanges): CloudEnvironmentConfig {
+  if (changes.name?.trim() === '') throw new AppError('flag_invalid', { option: '--name', problem: 'it is empty' })
   const { name, description, docker_image, variables, ...rest } = before
   const config: CloudEnvironmentConfig = {
     name: changes.name ?? name,
@@ -94,10 +95,10 @@ function variableOf(text: string): [string, string] {
   const equals = text.indexOf('=')
   const name = text.slice(0, equals)
   if (equals < 0 || !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name))
-    throw new AppError('option_invalid', { option: '--variable', problem: `"${text}" is not NAME=VALUE` })
+    throw new AppError('flag_invalid', { option: '--variable', problem: `"${text}" is not NAME=VALUE` })
   return [name, text.slice(equals + 1)]
 }
 
 function notThere(option: string, text: string): AppError {
-  return new AppError('option_invalid', { option, problem: `the environment has no "${text}"` })
+  return new AppError('flag_invalid', { option, problem: `the environment has no "${text}"` })
 }

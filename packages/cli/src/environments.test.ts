@@ -117,6 +117,13 @@ test.each([
   expect(reportError(error, { format: 'text', debug: false, stderr, env: {} })).toBe(2)
 })
 
+test('an environment of nothing, without a name for it or of what is no repository is not made', async () => {
+  for (const args of [[], ['--personal'], ['--name', '']])
+    expect((await oz('environment', 'create', ...args)).exitCode).toBe(2)
+  const { exitCode, stderr } = await oz('environment', 'create', '--repo', 'not a repo')
+  expect({ exitCode, stderr }).toEqual({ exitCode: 1, stderr: expect.stringContaining('"not a repo" is no address') })
+})
+
 test('an update that changes nothing is wrong use, before anything is asked', async () => {
   expect((await oz('environment', 'update', crypto.randomUUID())).exitCode).toBe(2)
 })

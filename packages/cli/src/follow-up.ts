@@ -29,7 +29,7 @@ export async function followUp(
 /** Exit code 0 once the new run was accepted; with `watch` that of `oz run watch`. */
 export async function forkRun(
   context: Context,
-  wish: { runId: string; prompt: string; title?: string; watch?: boolean },
+  wish: { runId: string; prompt: string | undefined; title?: string; watch?: boolean },
 ): Promise<number> {
   const { connection, output } = context
   const request = { prompt: await textOrInput(wish.prompt), ...(wish.title === undefined ? {} : { title: wish.title }) }
@@ -48,10 +48,21 @@ async function showLive(context: Context, options: WatchOptions): Promise<number
 
 /** A message from a pipe keeps its line breaks, except for those at its end. */
 export async function textOrInput(text: string | undefined): Promise<string> {
-  if (text !== undefined && text !== '-') return text
-  if (text === undefined && process.stdin.isTTY)
-    throw new AppError('usage', { problem: 'There is nothing to say: give the text, or - and pipe it in.' })
-  return (await readAll(process.stdin)).trimEnd()
+  if (text !== undefined && text !== '-') return requireText(text)
+  if (text === undefined && process.stdin.isTTY) return requireText('')
+  return requireText((await readAll(process.stdin)).trimEnd())
+}
+
+/** Nothing but blanks is nothing. */
+export function requireText(text: string): string {
+  if (text.trim() !== '') return text
+  throw new AppError('usage', { problem: 'There is nothing to say: give the text, or - and pipe it in.' })
+}
+
+/** What is said may stand by itself or be named, in every command that says something; not both. */
+export function oneText(text: string | undefined, prompt: string | undefined): string | undefined {
+  if (text === undefined || prompt === undefined) return text ?? prompt
+  throw new AppError('usage', { problem: 'Give the text once: by itself or with --prompt.' })
 }
 
 /** The mode that it was taken as may be another than the one that was asked for: steering needs a turn at work. */

@@ -19,7 +19,9 @@ export function createProgram(env: NodeJS.ProcessEnv): Command {
     .version(readVersion(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .addOption(new Option('--api-key <key>', 'key to act with (OZ_API_KEY, WARP_API_KEY, or the saved login)'))
-    .addOption(new Option('--server-url <url>', 'control plane (OZ_SERVER_URL, or the saved login)'))
+    .addOption(
+      new Option('--server-url <url>', 'control plane (OZ_SERVER_URL, WARP_SERVER_ROOT_URL, or the saved login)'),
+    )
     .addOption(new Option('--server-root-url <url>').hideHelp())
     .addOption(outputFormatOption(env))
     .addOption(new Option('--debug', 'say more on stderr'))
@@ -32,7 +34,7 @@ export function createProgram(env: NodeJS.ProcessEnv): Command {
 
 /** The variable is named to the library only when it says something, so that an empty one is none, and a wrong one is refused by its name. */
 function outputFormatOption(env: NodeJS.ProcessEnv): Option {
-  const option = new Option('--output-format <format>', 'how to print (OZ_OUTPUT_FORMAT)')
+  const option = new Option('--output-format <format>', 'how to print (OZ_OUTPUT_FORMAT, WARP_OUTPUT_FORMAT)')
     .choices(outputFormats)
     .default('pretty')
   const variable = ['OZ_OUTPUT_FORMAT', 'WARP_OUTPUT_FORMAT'].find((name) => env[name])

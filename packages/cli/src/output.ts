@@ -65,6 +65,7 @@ export function printJson(output: Output, value: unknown): void {
 const wrongUse: ReadonlySet<string> = new Set([
   'usage',
   'option_invalid',
+  'flag_invalid',
   'flag_not_available',
   'share_invalid',
   'jq_invalid',
@@ -100,8 +101,10 @@ function usageExitCode(error: CommanderError): number {
 function describe(error: unknown): { code: string; message: string } {
   if (error instanceof AppError) return { code: error.code, message: error.message }
   if (error instanceof ApiError) {
-    const issues = error.problem.issues?.map(({ path, message }) => `\n  ${path}: ${message}`).join('') ?? ''
-    return { code: error.problem.code, message: `${error.problem.detail}${issues}` }
+    const { code, detail, issues = [] } = error.problem
+    // The first of them is the sentence's own.
+    const others = issues.map(({ path, message }) => `${path}: ${message}`).filter((issue) => !detail.includes(issue))
+    return { code, message: [detail, ...others].join('\n  ') }
   }
   return { code: 'internal_error', message: error instanceof Error ? error.message : String(error) }
 }

@@ -170,6 +170,12 @@ test('wrong use is exit code 2, with a suggestion where one is near', async () =
   expect((await oz(['run', 'list', '--state', 'sleeping'])).exitCode).toBe(2)
 })
 
+test('the help names what the reference’s scripts use: its variables, and how long an agent stays', async () => {
+  const { stdout } = await oz(['agent', 'run', '--help'])
+  for (const name of ['WARP_OUTPUT_FORMAT', 'WARP_SERVER_ROOT_URL', '--idle-on-complete', '--idle-on-fail'])
+    expect(stdout).toContain(name)
+})
+
 test('the help of a command has examples', async () => {
   expect(await oz([])).toMatchObject({ exitCode: 0, stdout: expect.stringContaining('Usage: oz') })
   expect(await oz(['run', 'list', '--help'])).toMatchObject({

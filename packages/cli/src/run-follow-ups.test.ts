@@ -45,7 +45,7 @@ test('a message is given as an argument, as - or by a pipe alone, and each is a 
 test('nothing to say, a mode that there is not, and a run that there is not are refused in words', async () => {
   const runId = await createRun('one')
   const { stderr } = await oz(['run', 'follow-up', runId], '')
-  expect(stderr).toContain('message_empty')
+  expect(stderr).toContain('nothing to say')
   expect(stderr).not.toContain('prompt')
   expect(await oz(['run', 'follow-up', runId, 'x', '--mode', 'shout'])).toMatchObject({ exitCode: 2 })
   const unknown = '0198c2f0-0000-7000-8000-000000000000'
@@ -86,6 +86,31 @@ test('a fork is a run of its own', async () => {
   expect((await json(['run', 'get', id])).prompt).toBe('from a pipe')
 })
 
+test('the text stands by itself or behind --prompt, in a fork as in a follow-up, and never is empty', async () => {
+  const runId = await createRun('one')
+  const { run_id: forkId } = await json(['run', 'fork', runId, 'differently'])
+  expect((await json(['run', 'get', forkId])).prompt).toBe('differently')
+  expect((await oz(['run', 'follow-up', runId, '--prompt', 'two'])).stdout).toContain('Accepted as turn 2.')
+  for (const command of ['fork', 'follow-up']) {
+    expect(await oz(['run', command, runId, 'a', '--prompt', 'b'])).toMatchObject({
+      exitCode: 2,
+      stderr: expect.stringContaining('once'),
+    })
+    for (const empty of [['--prompt', ''], [' '], []])
+      expect(await oz(['run', command, runId, ...empty], '')).toMatchObject({
+        exitCode: 2,
+        stderr: expect.stringContaining('nothing to say'),
+      })
+  }
+  const cloud = (...args: string[]) => oz(['agent', 'run-cloud', ...args])
+  expect(await cloud('--prompt', '')).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('nothing to say') })
+  expect(await cloud('-p', 'x', '--conversation', 'nope')).toMatchObject({
+    exitCode: 2,
+    stdout: '',
+    stderr: expect.stringMatching(/^error: --conversation .*"nope" is no id of a conversation.*\n$/),
+  })
+})
+
 test('a transcript is the whole log as JSON, or a document to read, printed or saved', async () => {
   const runId = await createRun('one `two`')
   await oz(['run', 'cancel', runId])
@@ -123,7 +148,7 @@ test('a new run continues the conversation of one that has ended', async () => {
   const again = await json(['agent', 'run-cloud', '-p', 'two', '--host', 'nobody', '--conversation', id])
   expect(await json(['run', 'get', again.run_id])).toMatchObject({ conversation_id: id, prompt: 'two' })
   expect((await oz(['agent', 'run-cloud', '-p', 'three', '--conversation', id])).stderr).toContain('conversation_busy')
-  expect(await oz(['agent', 'run-cloud', '-p', 'x', '--conversation', 'last'])).toMatchObject({ exitCode: 1 })
+  expect(await oz(['agent', 'run-cloud', '-p', 'x', '--conversation', 'last'])).toMatchObject({ exitCode: 2 })
 })
 
 test('a run that rests is shown to its end, also from behind its last event', async () => {

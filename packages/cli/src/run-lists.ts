@@ -16,7 +16,7 @@ export function printRuns(output: Output, answer: ListRunsResponse, now: number)
     { title: 'run', value: (row) => row.run_id },
     { title: 'state', value: (row) => row.state, paint: (text) => paintState(text, output.colors) },
     { title: 'title', value: (row) => row.title, cutTo: 14 },
-    { title: 'host', value: (row) => row.agent_config.worker_host ?? '', dropOrder: 2 },
+    { title: 'host', value: hostText, dropOrder: 2 },
     { title: 'model', value: (row) => row.agent_config.model_id ?? '', dropOrder: 3 },
     { title: 'created', value: (row) => ageText(row.created_at, now), dropOrder: 1 },
   ]
@@ -24,23 +24,30 @@ export function printRuns(output: Output, answer: ListRunsResponse, now: number)
   if (answer.page_info.has_next_page && !output.isJson) output.note(`More: --cursor ${answer.page_info.next_cursor}`)
 }
 
-export function printRun(output: Output, run: Run): void {
+/** `worker`: the one that has performed it, where one has. */
+export function printRun(output: Output, run: Run, worker?: string): void {
   if (output.format === 'json') output.line(JSON.stringify(run, null, 2))
   else if (output.format === 'ndjson') printJson(output, run)
   else {
-    output.line(renderFields(fieldsOf(run, output)))
+    output.line(renderFields(fieldsOf(run, output, worker)))
     output.line(`\n${plainText(run.prompt).trim()}`)
   }
 }
 
-function fieldsOf(run: Run, output: Output): [string, string | undefined][] {
+/** A local run is performed where it was started; of another one, the worker that was asked for by name. */
+function hostText(run: Run): string {
+  if (run.execution_location !== 'LOCAL') return run.agent_config.worker_host ?? ''
+  return run.host === undefined ? 'local' : `${oneLine(run.host)} (local)`
+}
+
+function fieldsOf(run: Run, output: Output, worker: string | undefined): [string, string | undefined][] {
   const environment = run.agent_config.environment
   return [
     ['Run', run.run_id],
     ['Title', oneLine(run.title)],
     ['State', paintState(run.state, output.colors)],
     ['Message', run.status_message && oneLine(run.status_message.message)],
-    ['Host', run.agent_config.worker_host ?? 'any worker'],
+    ['Host', hostText(run) || (worker === undefined ? 'any worker' : oneLine(worker))],
     ['Model', run.agent_config.model_id ?? 'the default'],
     ['Environment', run.agent_config.environment_id],
     [

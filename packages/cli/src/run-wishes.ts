@@ -7,13 +7,20 @@ export function readMetadata(texts: readonly string[]): Record<string, string> |
     texts.map((text) => {
       const at = text.indexOf('=')
       if (at < 1)
-        throw new AppError('option_invalid', {
+        throw new AppError('flag_invalid', {
           option: '--metadata',
           problem: `"${text}" is not of the form key=value`,
         })
       return [text.slice(0, at), text.slice(at + 1)]
     }),
   )
+}
+
+/** `--conversation`: said here, since the server can only speak of a field. */
+export function readConversationId(text: string | undefined): string | undefined {
+  if (text === undefined || /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return text
+  const problem = `"${text}" is no id of a conversation (oz run get shows it)`
+  throw new AppError('flag_invalid', { option: '--conversation', problem })
 }
 
 /** A prompt may begin with the mode that it is meant for: `/plan How would you …`. */

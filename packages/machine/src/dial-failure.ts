@@ -30,8 +30,15 @@ export function toDialError(error: unknown, url: string): AppError {
   const cause = findCoded(error)
   if (cause) return new AppError('server_unreachable', { url, ...describe(cause) }, { cause })
   // Without a code it is no network error but one about the request, whose text may hold its headers.
-  const problem = error instanceof Error ? `the request could not be made (${error.name})` : 'unknown error'
+  const problem = isPortRefused(error)
+    ? 'HTTP clients connect to no such port, which belongs to another protocol; choose another one'
+    : 'the request could not be made'
   return new AppError('server_unreachable', { url, reason: 'other', problem })
+}
+
+/** fetch has a list of them: https://fetch.spec.whatwg.org/#bad-port */
+function isPortRefused(error: unknown): boolean {
+  return error instanceof Error && error.cause instanceof Error && error.cause.message === 'bad port'
 }
 
 /** The reason of a `server_unreachable`; undefined for every other error. */

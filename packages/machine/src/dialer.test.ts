@@ -277,6 +277,14 @@ test('closing ends requests that wait for an answer', async () => {
   }
 })
 
+test('a port of another protocol is named as the problem, without the words of a library', async () => {
+  await using dialer = dial({ serverUrl: 'http://127.0.0.1:22' })
+  const problem = await dialer.fetch('/').catch((error: Error) => error.message)
+  expect(problem).toContain('no such port')
+  expect(problem).toContain('WARP_SERVER_ROOT_URL')
+  expect(problem).not.toContain('TypeError')
+})
+
 test('sockets and addresses that cannot be have their own words', async () => {
   await using missing = dial({ serverUrl: `unix:${folder}/none.sock` })
   expect(dialFailureReason(await failureOf(missing.fetch('/')))).toBe('socket')

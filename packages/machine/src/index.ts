@@ -13,8 +13,8 @@ export {
   startEventSender,
 } from './event-sender.ts'
 export type { EventStreamOptions, StreamEvent } from './event-stream.ts'
-export { type FolderLock, lockFolder } from './folder-lock.ts'
-export { gitEnvironment } from './git-environment.ts'
+export { type FolderLock, isLockName, lockFolder } from './folder-lock.ts'
+export { gitEnvironment, withoutRepository } from './git-environment.ts'
 export { inGroups } from './in-groups.ts'
 export { createMasker, type Masker, type MaskingStream, maskText } from './masking.ts'
 export { countOomKills, hasOomKillSince } from './oom-kills.ts'

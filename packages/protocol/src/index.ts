@@ -31,6 +31,7 @@ export {
   maxTurnMessages,
 } from './agent-channel-paths.ts'
 export type { AmbientAgentConfig, CloudEnvironmentConfig, SourceRepo } from './agent-config.ts'
+export { isReservedVariable } from './agent-config.ts'
 export type { ListAgentsQuery, ListAgentsResponse } from './agents.ts'
 export type { ApiKey, ApiKeyScope, CreateApiKeyRequest, CreateApiKeyResponse, Whoami } from './api-keys.ts'
 export type {
@@ -88,7 +89,7 @@ export { type FailureReason, failureReasonOf, failureReasons, failureSpec, lostE
 export type { ListModelsResponse, ModelInfo } from './models.ts'
 export { operatorErrors } from './operator-errors.ts'
 export type { Problem } from './problem.ts'
-export { repositoriesOf, repositoryAddress } from './repositories.ts'
+export { isRepositoryAddress, repositoriesOf, repositoryAddress } from './repositories.ts'
 export { requestErrors } from './request-errors.ts'
 export { runErrors } from './run-errors.ts'
 export type { ReportEventRequest, RunEvent, RunEventType } from './run-events.ts'

@@ -10,7 +10,7 @@ export const operatorErrors = {
     title: 'Control plane unreachable',
     message: 'The control plane at {url} cannot be reached: {problem}.',
     remedy:
-      'Is it running (`npm start` or `oz up`)? The address comes from --server-url, OZ_SERVER_URL or the saved login.',
+      'Is it running (`npm start` or `oz up`)? The address comes from --server-url, OZ_SERVER_URL, WARP_SERVER_ROOT_URL or the saved login; without them it is http://127.0.0.1:4747.',
   },
   server_answer_unreadable: {
     status: 502,
@@ -321,6 +321,14 @@ export const operatorErrors = {
     title: 'API key empty',
     message: 'The variable {variable} is set, but empty.',
     remedy: 'Give it a key, or unset it to use the saved login. In CI: the secret that it is made from is missing.',
+  },
+  flag_invalid: {
+    status: 400,
+    platform: 'invalid_request',
+    retryable: false,
+    title: 'Invalid flag',
+    message: '{option} is not valid: {problem}.',
+    remedy: 'See --help.',
   },
   flag_not_available: {
     status: 422,

@@ -31,6 +31,15 @@ function canonical(url: string): string {
   return host === '' ? `file:///${path}` : `${host}/${path}`.toLowerCase()
 }
 
+const schemes = new Set(['https:', 'http:', 'ssh:', 'git:', 'file:'])
+
+/** Whether an agent can clone from there. Everything else that git knows (`ext::`, `fd::`) runs programs of the address's choice. */
+export function isRepositoryAddress(url: string): boolean {
+  if (gitHubForm.test(url)) return !/(^|\/)\./.test(url)
+  if (URL.canParse(url) && schemes.has(new URL(url).protocol)) return true
+  return scpForm.test(url) && !url.startsWith('-') && !url.includes('::')
+}
+
 /**
  * Where a repository is: its host with its port, in lower case ('' for a folder of the machine itself), and its path there, as it is written,
  * without `.git`. undefined: the text is no address.

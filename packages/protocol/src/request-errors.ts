@@ -85,6 +85,14 @@ export const requestErrors = {
     message: 'No environment that you may see has the id {environmentId}.',
     remedy: 'List environments with `oz environment list`, or give one inline as `config.environment`.',
   },
+  environment_invalid: {
+    status: 400,
+    platform: 'invalid_request',
+    retryable: false,
+    title: 'Invalid environment',
+    message: 'No run could work in this environment as it is meant: {problem}.',
+    remedy: 'Correct it and send it again; nothing was stored.',
+  },
   environment_given_twice: {
     status: 400,
     platform: 'invalid_request',

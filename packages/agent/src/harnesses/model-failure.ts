@@ -109,7 +109,7 @@ function judgeAnswer(error: StatusError, modelId: string): ModelFailure {
   const refusal = readRefusal(error.responseBody ?? error.data, error.message)
   const code = responseHeaders['x-oz-error-code'] ?? refusal.problemCode
   const provider = modelId.split('/')[0] ?? modelId
-  const said = { provider, status, problem: shortened(refusal.message, 2_000) }
+  const said = { provider, modelId, status, problem: shortened(refusal.message, 2_000) }
   const afterMs = retryAfterMs(responseHeaders)
   if (code !== undefined && outages.has(code)) {
     const givesUpAs = new GatewayRefusal(code, said)
@@ -157,13 +157,32 @@ const outages: ReadonlySet<string> = new Set<ErrorCode>(['database_unreachable',
 
 const overloaded = 'the model is overloaded, or its rate is limited'
 
-/** The gateway's refusal: the code of the registry, with the gateway's own words. */
+/** The gateway's refusal: the registry's code and sentence, and what the provider itself said. */
 class GatewayRefusal extends AppError {
-  constructor(code: string, said: { provider: string; status: number; problem: string }) {
+  constructor(code: string, said: Said) {
     // A gateway newer than this agent may have codes that are not known here.
-    super(Object.hasOwn(errorSpecs, code) ? (code as ErrorCode) : 'model_request_rejected', said)
-    if (said.problem !== '') this.message = said.problem
+    super(Object.hasOwn(errorSpecs, code) ? (code as ErrorCode) : 'model_request_rejected', { ...said })
+    if (said.problem !== '') this.message = sentenceOf(this, said)
   }
+}
+
+interface Said {
+  provider: string
+  modelId: string
+  /** Of the answer, which is the provider's own unless the gateway spoke itself. */
+  status: number
+  problem: string
+}
+
+/** A provider's words alone ("bad", a trace of its own) do not say who spoke, or what to do. */
+function sentenceOf({ code, message }: AppError, { provider, modelId, status, problem }: Said): string {
+  const spec = errorSpecs[code]
+  // The gateway spoke itself, and has said everything, with details that are not known here.
+  if (problem.endsWith(spec.remedy)) return problem
+  if (code === 'model_unknown')
+    return `The provider ${provider} does not have the model ${modelId} (${status}): ${problem} ${spec.remedy}`
+  if (!spec.message.includes('{provider}')) return problem
+  return spec.message.includes('{problem}') ? message : `${message} Its words: ${problem}`
 }
 
 /** The provider can do nothing with what it was sent. What it means is only in its words, if at all. */

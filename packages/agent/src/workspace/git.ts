@@ -38,12 +38,17 @@ export { gitEnvironment }
 
 /** Hooks are for people at work: what we do beside them (a ref that comes and goes, a checkout of what was saved) is not their business. */
 export function withoutHooks(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return withSetting(env, 'core.hooksPath', '/dev/null')
+}
+
+/** For one command and what it starts, above what the configuration says. */
+export function withSetting(env: NodeJS.ProcessEnv, name: string, value: string): NodeJS.ProcessEnv {
   const count = Number(env.GIT_CONFIG_COUNT ?? 0) || 0
   return {
     ...env,
     GIT_CONFIG_COUNT: String(count + 1),
-    [`GIT_CONFIG_KEY_${count}`]: 'core.hooksPath',
-    [`GIT_CONFIG_VALUE_${count}`]: '/dev/null',
+    [`GIT_CONFIG_KEY_${count}`]: name,
+    [`GIT_CONFIG_VALUE_${count}`]: value,
   }
 }
 

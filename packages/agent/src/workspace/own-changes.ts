@@ -1,4 +1,4 @@
-import { copyFile, mkdir, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, stat, utimes, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { type GitOptions, git, gitAnswer, gitFailure, gitQuestion } from './git.ts'
 
@@ -14,6 +14,8 @@ export interface CheckoutStart {
   nested: string[]
   /** What a save would have left out then. */
   leftOut: string[]
+  /** Ours, for as long as the execution lives: what of the tree the repository itself does not have, and the index of that tree. */
+  folder: string
 }
 
 /** `:mode mode id id status`, then the path: what `diff --raw -z` says of a file. */
@@ -56,6 +58,25 @@ export async function listRefs(
 }
 
 /**
+ * New objects go into a folder of ours: nothing of what we look at or save is left behind in a person's repository. `upon`: another such
+ * folder to build on, which knows the repository.
+ */
+export async function withOwnObjects(
+  { objects, upon }: { objects: string; upon: string | undefined },
+  options: GitOptions,
+): Promise<GitOptions> {
+  const known = upon ?? resolve(options.cwd, await gitAnswer(['rev-parse', '--git-path', 'objects'], options))
+  await mkdir(join(objects, 'info'), { recursive: true })
+  await writeFile(join(objects, 'info', 'alternates'), `${known}\n`)
+  return { ...options, env: { ...options.env, GIT_OBJECT_DIRECTORY: objects } }
+}
+
+/** For a git that works in another repository. */
+export function withoutOwnObjects({ GIT_OBJECT_DIRECTORY: _own, ...env }: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return env
+}
+
+/**
  * A git folder with the repository's objects and none of its refs: names that are only needed for a moment do not show up in a person's
  * repository, and two runs in one checkout do not meet there.
  */
@@ -64,13 +85,20 @@ export async function ownRefs(folder: string, options: GitOptions): Promise<GitO
   const [objects, shallow] = [await path('objects'), await path('shallow')]
   const format = (await gitQuestion(['rev-parse', '--show-object-format'], options)) ?? 'sha1'
   await mkdir(folder, { recursive: true })
-  await gitAnswer(['init', '--quiet', '--bare', `--object-format=${format}`, folder], options)
+  const { GIT_WORK_TREE: _tree, GIT_INDEX_FILE: _index, ...env } = withoutOwnObjects(options.env)
+  await gitAnswer(['init', '--quiet', '--bare', `--object-format=${format}`, folder], { ...options, env })
   await writeFile(join(folder, 'objects', 'info', 'alternates'), `${objects}\n`)
   await copyFile(shallow, join(folder, 'shallow')).catch(() => {})
   // A partial clone asks its remote for what it lacks, with the settings that it has for that.
   const isPartial = await gitQuestion(['config', '--get-regexp', '^remote\\..*\\.promisor$'], options)
   if (isPartial)
     await gitAnswer(['config', '--file', join(folder, 'config'), 'include.path', await path('config')], options)
-  const { GIT_WORK_TREE: _tree, GIT_INDEX_FILE: _index, ...env } = options.env
   return { ...options, env: { ...env, GIT_DIR: folder } }
+}
+
+/** With its time: git reads files again that may have changed in the second in which the index was written. */
+export async function copyIndex(from: string, to: string): Promise<void> {
+  await copyFile(from, to)
+  const { atime, mtime } = await stat(from)
+  await utimes(to, atime, mtime)
 }

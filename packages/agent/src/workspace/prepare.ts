@@ -8,8 +8,9 @@ import { setupStep } from '../setup-step.ts'
 import { cloneRepository, existingRepository, type Repository } from './clone.ts'
 import { gitEnvironment } from './git.ts'
 import { mirrorsVariable } from './mirror.ts'
+import type { CheckoutStart } from './own-changes.ts'
 import { repositoryFolder } from './repository-folder.ts'
-import { atItsStart, type CheckoutRequest, findCheckout, isTooWide } from './users-checkout.ts'
+import { atItsStart, type CheckoutRequest, findCheckout, folderAtItsStart } from './users-checkout.ts'
 
 /** Where the run works. */
 export interface Workspace {
@@ -19,6 +20,8 @@ export interface Workspace {
   repositories: Repository[]
   /** Names in the folder that were there before the run; what else lies in it is the run's work. */
   found?: string[]
+  /** In its place, where the folder is a person's and no repository: how the run found it. */
+  folderStart?: CheckoutStart
 }
 
 interface PrepareRequest {
@@ -33,8 +36,8 @@ interface PrepareRequest {
   mask: (text: string) => string
   /** What an earlier execution saved is put back next, by `restoreWorkspace`. */
   restores?: boolean
-  /** The folder is a person's own, and may lie anywhere in a repository. `maxBytes` as in CheckoutRequest. */
-  checkout?: { maxBytes: number | undefined }
+  /** The folder is a person's own, and may lie anywhere in a repository. As in CheckoutRequest. */
+  checkout?: Pick<CheckoutRequest, 'maxBytes' | 'keepIn'>
 }
 
 /** Hosts limit connections, and clones share the machine's disk and network. */
@@ -67,7 +70,7 @@ export async function prepareRepositories(request: PrepareRequest): Promise<Work
   if (request.checkout) {
     const own = await findCheckout(checkoutRequest(request))
     if (own) return { folder: own.folder, toolsFolder, repositories: [own, ...repositories] }
-    return { folder, toolsFolder, repositories, ...((await isTooWide(folder)) ? {} : { found }) }
+    return { folder, toolsFolder, repositories, ...(await folderAtItsStart(checkoutRequest(request), found)) }
   }
   if (wanted.length === 0 && existsSync(join(folder, '.git'))) {
     const existing = await existingRepository({ dir: '.', folder, runId }, options)
@@ -106,7 +109,7 @@ async function findOrClone(
 }
 
 function checkoutRequest({ folder, runId, env, signal, sink, checkout }: PrepareRequest): CheckoutRequest {
-  return { folder, runId, git: { env: gitEnvironment(env), signal }, sink, maxBytes: checkout?.maxBytes }
+  return { folder, runId, git: { env: gitEnvironment(env), signal }, sink, maxBytes: undefined, ...checkout }
 }
 
 function refuseConflicts(wanted: WantedRepository[]): void {

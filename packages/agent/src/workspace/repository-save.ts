@@ -1,13 +1,22 @@
 import { existsSync } from 'node:fs'
-import { copyFile, lstat, stat, utimes } from 'node:fs/promises'
+import { lstat, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { ApiError, type SavedRepository } from '@openoz/protocol'
 import type { Repository } from './clone.ts'
-import { type GitOptions, git, gitAnswer, gitEnvironment, gitFailure, gitQuestion, withoutHooks } from './git.ts'
-import { listRefs, ownRefs, withChangesOnly } from './own-changes.ts'
+import {
+  type GitOptions,
+  git,
+  gitAnswer,
+  gitEnvironment,
+  gitFailure,
+  gitQuestion,
+  withoutHooks,
+  withSetting,
+} from './git.ts'
+import { copyIndex, listRefs, ownRefs, withChangesOnly, withOwnObjects, withoutOwnObjects } from './own-changes.ts'
 import { isNoSpace, type SaveRequest } from './save-request.ts'
 import { chooseLeftOut, type LeftOut } from './size-limit.ts'
-import { readStatus } from './status.ts'
+import { operationsUnderWay, readStatus } from './status.ts'
 
 /**
  * One repository on its way into a bundle and a diff: its commits as they are, other branches, tags and the last stash that nobody else has, and
@@ -52,7 +61,9 @@ export class RepositorySave {
   readonly #request: SaveRequest
   readonly #repository: Repository
   readonly #place: RepositorySaveOptions
-  readonly #options: GitOptions
+  #options: GitOptions
+  /** In a person's checkout. */
+  #hasStashed = false
   #base: string | null
 
   constructor(request: SaveRequest, repository: Repository, place: RepositorySaveOptions) {
@@ -64,22 +75,39 @@ export class RepositorySave {
     const elsewhere = { GIT_DIR: join(place.temporary, 'git'), GIT_WORK_TREE: repository.folder }
     this.#options = {
       cwd: repository.folder,
-      env: withoutHooks(place.asFolder ? { ...env, ...elsewhere } : env),
+      // The index that we write is one file of ours; the shared half of a split one would lie in the person's repository.
+      env: withSetting(withoutHooks(place.asFolder ? { ...env, ...elsewhere } : env), 'core.splitIndex', 'false'),
       signal: request.signal,
       timeoutMs: request.commandTimeoutMs,
     }
   }
 
+  /** What a person's folder holds before the run. Its objects and its index stay in the temporary folder. */
+  async atStart(): Promise<string> {
+    await this.#begin({ isApart: true })
+    const tree = await this.#tree()
+    await this.#nameOperations()
+    return tree
+  }
+
+  async #begin({ isApart }: { isApart: boolean }): Promise<void> {
+    if (this.#place.asFolder) await this.#ask('init', '--quiet')
+    if (!isApart) return
+    const { start } = this.#repository
+    const upon = start && join(start.folder, 'objects')
+    this.#options = await withOwnObjects({ objects: join(this.#place.temporary, 'objects'), upon }, this.#options)
+  }
+
   async run(): Promise<SavedRepository> {
     const { asFolder } = this.#place
-    if (asFolder) await this.#ask('init', '--quiet')
+    await this.#begin({ isApart: this.#repository.start !== undefined })
     const head = (await this.#question('rev-parse', '--verify', '--quiet', 'HEAD^{commit}')) ?? null
     const branch = asFolder ? null : ((await this.#question('symbolic-ref', '--quiet', '--short', 'HEAD')) ?? null)
     // Of a repository that was made anew in the place of the one that was cloned, everything is new.
     if (this.#base !== null && !(await this.#hasCommit(this.#base))) this.#base = null
     const base = this.#base
     const { dir, url, start } = this.#repository
-    const tree = await this.tree()
+    const tree = await this.#tree()
     const worktree = await this.#commit(start ? await this.#ownTree(start.tree, tree, head) : tree, head)
     const saved: SavedRepository = {
       dir,
@@ -95,13 +123,15 @@ export class RepositorySave {
       bundle_blob_id: null,
       diff_blob_id: null,
     }
-    await this.#nameOperation()
+    await this.#nameOperations()
     const others = asFolder ? [] : await this.#otherRefs(branch)
     const isAsFound = start ? tree === start.tree && head === base : worktree === base && head === base
-    if (others.length === 0 && (worktree === null || isAsFound)) return saved
+    if (others.length === 0 && (isAsFound || (worktree === null && !start))) return saved
     const tip = worktree ?? base
-    if (tip === null) return saved
-    const [from, to] = start ? [start.tree, tree] : [base ?? (await this.#emptyTree()), tip]
+    if (tip === null && !start) return saved
+    // What the run stashed away looks deleted: a diff from the start would hold all of it.
+    const isFromStart = start && (tip === null || !this.#hasStashed)
+    const [from, to] = isFromStart ? [start.tree, tree] : [base ?? (await this.#emptyTree()), String(tip)]
     Object.assign(saved, await this.#statistics(from, to))
     saved.bundle_blob_id = await this.#storeBundle({ head, worktree, others })
     // Of a cloned repository that is none any more it would say that every file is new.
@@ -130,14 +160,15 @@ export class RepositorySave {
   }
 
   /** Everything that is there now, as a tree. */
-  async tree(): Promise<string> {
+  async #tree(): Promise<string> {
     const { asFolder } = this.#place
     const index = join(this.#place.temporary, 'index')
-    const own = await this.#ask('rev-parse', '--git-path', 'index')
+    const { folder, start } = this.#repository
+    const own = resolve(folder, await this.#ask('rev-parse', '--git-path', 'index'))
     // With the file times that git noted in it, so that only what changed is read.
-    await copyIndex(resolve(this.#repository.folder, own), index).catch(() => {})
+    await copyIndex(asFolder && start ? join(start.folder, 'index') : own, index).catch(() => {})
     const options = { ...this.#options, env: { ...this.#options.env, GIT_INDEX_FILE: index } }
-    const { excluded, tracked } = asFolder ? await this.#sizeFolder(asFolder) : await this.#sizeRepository()
+    const { excluded, tracked } = asFolder ? await this.#sizeFolder(asFolder, options) : await this.#sizeRepository()
     if (tracked.length > 0) await this.#unstage(tracked, options)
     const roots = asFolder?.roots?.map((path) => `:(literal,top)${path}`) ?? ['.']
     const pathspec = [...roots, ...excluded.map((path) => `:(exclude,literal,top)${path}`), ''].join('\0')
@@ -170,10 +201,15 @@ export class RepositorySave {
     return { excluded: [...nested, ...left.map(({ path }) => path)], tracked: changed.filter(isLeft) }
   }
 
-  async #sizeFolder({ roots, except, withIgnored }: NonNullable<RepositorySaveOptions['asFolder']>) {
-    const listing = ['ls-files', '-z', '--others', ...(withIgnored ? [] : ['--exclude-standard'])]
+  /** Of what is new, or changed since the start. */
+  async #sizeFolder(
+    { roots, except, withIgnored }: NonNullable<RepositorySaveOptions['asFolder']>,
+    options: GitOptions,
+  ) {
+    const listing = ['ls-files', '-z', '--others', '--modified', ...(withIgnored ? [] : ['--exclude-standard'])]
     const pathspec = roots?.map((path) => `:(literal,top)${path}`) ?? []
-    const found = (await this.#ask(...listing, '--', ...pathspec)).split('\0').filter((path) => path !== '')
+    const listed = await gitAnswer([...listing, '--', ...pathspec], options)
+    const found = listed.split('\0').filter((path) => path !== '')
     const isOther = (path: string) => except.some((other) => path === other || path.startsWith(`${other}/`))
     const nested = found.filter((path) => path.endsWith('/')).map((path) => path.slice(0, -1))
     this.nested.push(...nested.filter((path) => !isOther(path)))
@@ -210,19 +246,26 @@ export class RepositorySave {
     for (const entry of staged) {
       const [, path] = /^160000 .*?\t(.*)$/s.exec(entry) ?? []
       if (path === undefined || found.has(path) || !existsSync(join(folder, path, '.git'))) continue
-      const inside = { ...this.#options, cwd: join(folder, path) }
+      const inside = { ...this.#options, env: withoutOwnObjects(this.#options.env), cwd: join(folder, path) }
       const unknown = await gitQuestion(['rev-list', '--max-count=1', 'HEAD', '--not', '--remotes'], inside)
       if (unknown !== undefined && unknown !== '') found.add(path)
     }
     return [...found]
   }
 
-  /** Branches and tags with commits that neither the base nor a remote has, and what was stashed last. Of a person's, only what is new. */
+  /**
+   * Branches and tags with commits that neither the base nor a remote has, and what was stashed last. Of a person's, only what is new, and never
+   * a stash: with what the run did, it holds what the person had not committed.
+   */
   async #otherRefs(current: string | null): Promise<string[]> {
     const { start } = this.#repository
     const refs = Object.entries(await listRefs(this.#options, { notMergedInto: this.#base }))
     const isOther = ([ref, id]: [string, string]) => ref !== `refs/heads/${current}` && start?.refs[ref] !== id
-    const others = refs.filter(isOther)
+    const isKeptHere = ([ref]: [string, string]) => start !== undefined && ref === 'refs/stash'
+    const others = refs.filter((one) => isOther(one) && !isKeptHere(one))
+    this.#hasStashed = refs.some((one) => isOther(one) && isKeptHere(one))
+    if (this.#hasStashed)
+      this.#leave('the stash that was made during the run (it may hold what was not committed before)')
     const found: string[] = []
     for (const [ref] of others.slice(0, maxBranches)) {
       const own = await this.#question('rev-list', '--max-count=1', ref, '--not', '--remotes', ...this.#usersTips())
@@ -238,21 +281,11 @@ export class RepositorySave {
   }
 
   /** What git notes of a rebase or merge under way is not saved; the commits and files are. */
-  async #nameOperation(): Promise<void> {
+  async #nameOperations(): Promise<void> {
     if (this.#place.asFolder) return
     const folder = resolve(this.#repository.folder, await this.#ask('rev-parse', '--git-dir'))
-    const operations = {
-      'rebase-merge': 'rebase',
-      'rebase-apply': 'rebase',
-      MERGE_HEAD: 'merge',
-      CHERRY_PICK_HEAD: 'cherry-pick',
-      REVERT_HEAD: 'revert',
-      BISECT_LOG: 'bisect',
-    }
-    for (const [name, operation] of Object.entries(operations)) {
-      if (existsSync(join(folder, name)))
-        this.#leave(`the state of a ${operation} under way (commits and files are saved)`)
-    }
+    for (const operation of operationsUnderWay(folder))
+      this.#leave(`the state of a ${operation} under way (commits and files are saved)`)
   }
 
   async #countCommits(head: string): Promise<number> {
@@ -308,7 +341,8 @@ export class RepositorySave {
   async #bundleApart(file: string, own: [string, string | null | undefined][], others: string[]) {
     const apart = await ownRefs(`${file}-refs`, this.#options)
     const named = [...own]
-    for (const ref of others) if (ref !== 'refs/stash') named.push([ref, await this.#question('rev-parse', ref)])
+    for (const ref of others) named.push([ref, await this.#question('rev-parse', ref)])
+    if (named.length === 0) return undefined
     for (const [ref, id] of named) await gitAnswer(['update-ref', ref, String(id)], apart)
     const without = [...(this.#base === null ? [] : [this.#base]), ...this.#usersTips()].map((id) => `^${id}`)
     const range = [...named.map(([ref]) => ref), ...without]
@@ -371,11 +405,4 @@ export class RepositorySave {
 
 export function megabytes(bytes: number): string {
   return bytes < 100_000 ? `${bytes} bytes` : `${(bytes / 1_000_000).toFixed(1)} MB`
-}
-
-/** With its time: git reads files again that may have changed in the second in which the index was written. */
-async function copyIndex(from: string, to: string): Promise<void> {
-  await copyFile(from, to)
-  const { atime, mtime } = await stat(from)
-  await utimes(to, atime, mtime)
 }

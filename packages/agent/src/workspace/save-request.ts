@@ -1,4 +1,5 @@
 import type { Repository } from './clone.ts'
+import type { CheckoutStart } from './own-changes.ts'
 
 export interface SaveRequest {
   repositories: Repository[]
@@ -6,6 +7,8 @@ export interface SaveRequest {
   folder?: string
   /** Names in the workspace that were there before the run: not its work. */
   found?: string[]
+  /** The workspace is a person's folder that is no repository. In the place of `found`. */
+  folderStart?: CheckoutStart
   env: NodeJS.ProcessEnv
   /** For everything together; what does not fit is left out and named. */
   maxBytes: number

@@ -6,6 +6,7 @@ import type { SavedRepository } from '@openoz/protocol'
 import { diskFull, isDiskFull } from '../disk-full.ts'
 import { type Repository, shownRemote } from './clone.ts'
 import { GitFailure, type GitOptions, gitEnvironment, gitQuestion } from './git.ts'
+import type { CheckoutStart } from './own-changes.ts'
 import { megabytes, RepositorySave, type RepositorySaveOptions } from './repository-save.ts'
 import { isNoSpace, type SaveRequest } from './save-request.ts'
 
@@ -28,6 +29,8 @@ export function isNothing({ repositories, leftOut }: SavedState): boolean {
  * hangs, and it must not keep a finished run from ending.
  */
 const defaultCommandTimeoutMs = 300_000
+/** Of a folder that became one while the run worked in it. */
+export const folderHistory = 'the history of the repository in the folder itself (its files are saved)'
 /** What the control plane takes. */
 const maxRepositories = 50
 const maxLeftOut = 200
@@ -52,10 +55,11 @@ class WorkspaceSave {
   }
 
   async run(): Promise<SavedState> {
-    const { repositories, folder, found } = this.#request
+    const { repositories, folder, found, folderStart } = this.#request
     for (const repository of repositories) this.#seen.add(repository.folder)
     for (const repository of repositories) await this.#saveGiven(repository)
-    if (folder !== undefined && found && !this.#seen.has(folder)) {
+    if (folder !== undefined && folderStart) await this.#saveFolder(folder, folderStart)
+    else if (folder !== undefined && found && !this.#seen.has(folder)) {
       if (existsSync(join(folder, '.git')) && !found.includes('.git')) await this.#saveFound('.', folder)
       else await this.#saveLooseFiles(folder, found)
     }
@@ -97,6 +101,13 @@ class WorkspaceSave {
     await this.#save({ dir: '.', folder, base: null, isKept: false }, { roots, except, withIgnored: true })
   }
 
+  /** A person's: only what is not as it was. */
+  async #saveFolder(folder: string, start: CheckoutStart): Promise<void> {
+    const except = [...this.#seen].map((other) => relative(folder, other))
+    if (existsSync(join(folder, '.git')) && !start.leftOut.includes(folderHistory)) this.#leave(folderHistory)
+    await this.#save({ dir: '.', folder, base: null, isKept: true, start }, { except, withIgnored: false })
+  }
+
   async #save(repository: Repository, asFolder?: RepositorySaveOptions['asFolder']): Promise<void> {
     const { dir, folder } = repository
     const temporary = await mkdtemp(join(tmpdir(), 'oz-save-'))
@@ -109,7 +120,8 @@ class WorkspaceSave {
       this.#room -= save.storedBytes
       nested.push(...save.nested)
       // A folder with nothing of its own in it is no news.
-      if (!(asFolder && repository.base === null && !saved.uncommitted)) this.#saved.push(saved)
+      const isEmpty = asFolder && repository.base === null && !saved.uncommitted && saved.diff_blob_id === null
+      if (!isEmpty) this.#saved.push(saved)
     } catch (error) {
       this.#request.signal.throwIfAborted()
       if (isDiskFull(error) || (error instanceof GitFailure && isNoSpace(error.stderr))) {

@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { type GitOptions, gitAnswer } from './git.ts'
 
 interface RepositoryStatus {
@@ -35,4 +37,19 @@ export async function readStatus(options: GitOptions): Promise<RepositoryStatus>
     else status.changed.push(path)
   }
   return status
+}
+
+/** What git notes in its own folder of what a person (or the run) has begun and not ended. */
+const operations = {
+  'rebase-merge': 'rebase',
+  'rebase-apply': 'rebase',
+  MERGE_HEAD: 'merge',
+  CHERRY_PICK_HEAD: 'cherry-pick',
+  REVERT_HEAD: 'revert',
+  BISECT_LOG: 'bisect',
+}
+
+export function operationsUnderWay(gitFolder: string): string[] {
+  const found = Object.entries(operations).filter(([name]) => existsSync(join(gitFolder, name)))
+  return found.map(([, operation]) => operation)
 }

@@ -1,10 +1,11 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { git, makeRepository } from '../../../../test/support/agent-fixture.ts'
 import type { Repository } from './clone.ts'
 import { gitEnvironment } from './git.ts'
+import { prepareRepositories, type Workspace } from './prepare.ts'
 import { type SavedState, saveWorkspace } from './save.ts'
 import { findCheckout, isTooWide } from './users-checkout.ts'
 
@@ -30,14 +31,37 @@ function look(at: string): Promise<Repository | undefined> {
     git: { env: gitEnvironment(env) },
     sink: { emit: () => {}, ready: async () => {} },
     maxBytes,
+    keepIn: folder,
   })
 }
 
-async function save(repository: Repository): Promise<SavedState & { files: string[] }> {
+/** A local run's workspace, and the notices of its preparation. */
+async function prepare(at: string): Promise<Workspace & { notices: string[] }> {
+  const notices: string[] = []
+  const workspace = await prepareRepositories({
+    sources: [],
+    folder: at,
+    runId: 'run',
+    env,
+    timeoutMs: 20_000,
+    signal: new AbortController().signal,
+    sink: { emit: (event) => void notices.push(JSON.stringify(event)), ready: async () => {} },
+    mask: (text) => text,
+    checkout: { maxBytes, keepIn: folder },
+  })
+  return { ...workspace, notices }
+}
+
+function save(repository: Repository): Promise<SavedState & { files: string[] }> {
+  return saveAll({ repositories: [repository], folder: repository.folder })
+}
+
+async function saveAll(
+  workspace: Pick<Workspace, 'repositories' | 'folder' | 'found' | 'folderStart'>,
+): Promise<SavedState & { files: string[] }> {
   const files: string[] = []
   const state = await saveWorkspace({
-    repositories: [repository],
-    folder: repository.folder,
+    ...workspace,
     env,
     maxBytes,
     signal: new AbortController().signal,
@@ -136,4 +160,104 @@ test('a home folder is never looked through, and a folder without git is no prob
   expect(await look(process.env.HOME)).toBeUndefined()
   mkdirSync(join(folder, 'plain'))
   expect(await look(join(folder, 'plain'))).toBeUndefined()
+})
+
+test.each([
+  ['stashes it', false],
+  ['stashes it and brings it back', true],
+])('what was not committed before stays on the machine, also when the run %s', async (_how, isBack) => {
+  const checkout = makeRepository(join(folder, 'c'), { 'a.txt': 'a\n' })
+  writeFileSync(join(checkout, 'a.txt'), 'own edit\n')
+  writeFileSync(join(checkout, '.env.local'), 'TOKEN=1\n')
+  const found = await look(checkout)
+  git(checkout, 'stash', '-q', '-u')
+  if (isBack) git(checkout, 'stash', 'apply', '-q')
+  writeFileSync(join(checkout, 'made.txt'), 'run\n')
+  const { repositories, leftOut, files } = await save(found as Repository)
+  expect(repositories).toMatchObject([{ files_changed: 1, bundle_blob_id: expect.any(String) }])
+  expect(leftOut).toEqual([expect.stringContaining('stash')])
+  git(checkout, 'fetch', '-q', files[0] ?? '', '+refs/*:refs/r/*')
+  expect(git(checkout, 'for-each-ref', '--format=%(refname)', 'refs/r')).toBe('refs/r/oz/worktree')
+  expect(git(checkout, 'ls-tree', '-r', '--name-only', 'refs/r/oz/worktree').split('\n')).toEqual(['a.txt', 'made.txt'])
+  expect(git(checkout, 'show', 'refs/r/oz/worktree:a.txt')).toBe('a')
+  expect(readFileSync(files[1] ?? '', 'utf8').match(/^diff --git .*|^[-+]\w.*/gm)).toEqual([
+    'diff --git a/made.txt b/made.txt',
+    '+run',
+  ])
+})
+
+test.each(['false', 'true'])(
+  'looking and saving write nothing into the repository (core.splitIndex=%s)',
+  async (split) => {
+    const checkout = makeRepository(join(folder, 'c'), { 'a.txt': 'a\n', 'b.txt': 'b\n' })
+    git(checkout, 'config', 'core.splitIndex', split)
+    git(checkout, 'update-index', split === 'true' ? '--split-index' : '--no-split-index')
+    git(checkout, 'config', 'splitIndex.maxPercentChange', '0')
+    writeFileSync(join(checkout, 'own.txt'), 'own\n')
+    const before = readdirSync(join(checkout, '.git'), { recursive: true }).toSorted()
+    const found = await look(checkout)
+    writeFileSync(join(checkout, 'a.txt'), 'run\n')
+    writeFileSync(join(checkout, 'made.txt'), 'made\n')
+    const { repositories, files, leftOut } = await save(found as Repository)
+    expect(readdirSync(join(checkout, '.git'), { recursive: true }).toSorted()).toEqual(before)
+    expect(leftOut).toEqual([])
+    expect(repositories).toMatchObject([{ files_changed: 2, uncommitted: true }])
+    git(checkout, 'fetch', '-q', files[0] ?? '', '+refs/*:refs/r/*')
+    expect(git(checkout, 'show', 'refs/r/oz/worktree:made.txt')).toBe('made')
+  },
+)
+
+test('a merge that was under way before is no news, one that the run began is', async () => {
+  const checkout = makeRepository(join(folder, 'c'), { 'a.txt': 'a\n' })
+  writeFileSync(join(checkout, '.git', 'MERGE_HEAD'), `${git(checkout, 'rev-parse', 'HEAD')}\n`)
+  const found = await look(checkout)
+  writeFileSync(join(checkout, 'a.txt'), 'run\n')
+  expect((await save(found as Repository)).leftOut).toEqual([])
+  writeFileSync(join(checkout, '.git', 'REVERT_HEAD'), `${git(checkout, 'rev-parse', 'HEAD')}\n`)
+  expect((await save(found as Repository)).leftOut).toEqual([expect.stringContaining('revert')])
+})
+
+test('in a folder without git, what the run changes and removes is saved, and the rest stays', async () => {
+  const plain = join(folder, 'plain')
+  mkdirSync(join(plain, 'deep'), { recursive: true })
+  for (const name of ['exist.txt', 'deep/own.txt', 'gone.txt', '.env']) writeFileSync(join(plain, name), 'own\n')
+  writeFileSync(join(plain, 'large.bin'), Buffer.alloc(2 * maxBytes))
+  const inner = makeRepository(join(plain, 'inner'), { 'i.txt': 'i\n' })
+  const workspace = await prepare(plain)
+  expect(await saveAll(workspace)).toEqual({ repositories: [], leftOut: [], files: [] })
+  writeFileSync(join(plain, 'exist.txt'), 'run\n')
+  writeFileSync(join(plain, 'deep', 'made.txt'), 'made\n')
+  writeFileSync(join(inner, 'i.txt'), 'person\n')
+  rmSync(join(plain, 'gone.txt'))
+  const { repositories, leftOut, files } = await saveAll(workspace)
+  expect(leftOut).toEqual([])
+  expect(repositories).toMatchObject([{ dir: '.', base: null, files_changed: 3, insertions: 2, deletions: 2 }])
+  const there = makeRepository(join(folder, 'there'), { 'x.txt': 'x\n' })
+  git(there, 'fetch', '-q', files[0] ?? '', '+refs/*:refs/r/*')
+  const names = git(there, 'ls-tree', '-r', '--name-only', 'refs/r/oz/worktree').split('\n')
+  expect(names).toEqual(['deep/made.txt', 'exist.txt'])
+  expect(readFileSync(files[1] ?? '', 'utf8').match(/^diff --git a\/\S+/gm)).toHaveLength(3)
+  rmSync(join(plain, 'deep', 'made.txt'))
+  writeFileSync(join(plain, 'exist.txt'), 'own\n')
+  expect(await saveAll(workspace)).toMatchObject({ repositories: [{ files_changed: 1, bundle_blob_id: null }] })
+})
+
+test('a folder without git that holds too much is said to be, and only new files of its top are saved', async () => {
+  const plain = join(folder, 'plain')
+  mkdirSync(plain)
+  writeFileSync(join(plain, 'disk.img'), '')
+  truncateSync(join(plain, 'disk.img'), 600_000_000)
+  const workspace = await prepare(plain)
+  expect(workspace.notices).toEqual([expect.stringContaining('will not be saved')])
+  writeFileSync(join(plain, 'made.txt'), 'made\n')
+  expect((await saveAll(workspace)).repositories).toMatchObject([{ dir: '.', files_changed: 1 }])
+})
+
+test('of a checkout that could not be looked at, nothing is saved, what the run makes neither', async () => {
+  const checkout = makeRepository(join(folder, 'c'), { 'a.txt': 'a\n' })
+  writeFileSync(join(checkout, '.git', 'index'), 'broken')
+  const workspace = await prepare(checkout)
+  expect(workspace.notices).toEqual([expect.stringContaining('will not be saved')])
+  writeFileSync(join(checkout, '.env'), 'TOKEN=1\n')
+  expect(await saveAll(workspace)).toEqual({ repositories: [], leftOut: [], files: [] })
 })

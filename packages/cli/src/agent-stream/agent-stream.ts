@@ -1,3 +1,4 @@
+import { basename } from 'node:path'
 import type { AgentEvent } from '@openoz/protocol'
 import type { Output } from '../output.ts'
 import { createJsonStream } from './json-stream.ts'
@@ -28,7 +29,9 @@ export interface RunEnd {
   message: string
 }
 
-/** `json` and `ndjson`: one object per line, and nothing else on stdout. `text` and `pretty`: for people. */
-export function createAgentStream(output: Output): AgentStream {
-  return output.isJson ? createJsonStream((object) => output.line(JSON.stringify(object))) : createTextStream(output)
+/** `json` and `ndjson`: one object per line, and nothing else on stdout; warnings go to stderr. `text` and `pretty`: for people. */
+export function createAgentStream(output: Output, folder: string): AgentStream {
+  return output.isJson
+    ? createJsonStream((object) => output.line(JSON.stringify(object)), output.note)
+    : createTextStream(output, basename(folder))
 }

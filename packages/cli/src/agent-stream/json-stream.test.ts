@@ -4,7 +4,10 @@ import { createJsonStream } from './json-stream.ts'
 
 function show(events: AgentEvent[]) {
   const objects: Record<string, unknown>[] = []
-  const stream = createJsonStream((object) => objects.push(JSON.parse(JSON.stringify(object))))
+  const stream = createJsonStream(
+    (object) => objects.push(JSON.parse(JSON.stringify(object))),
+    () => {},
+  )
   for (const event of events) stream.event(event)
   stream.finished({ runId: 'r', conversationId: 'c', state: 'SUCCEEDED', message: '' })
   return objects.slice(0, -1)
@@ -145,4 +148,35 @@ test('artifacts are told by their kind', () => {
       mime_type: 'text/plain',
     },
   ])
+})
+
+test('warnings, and what the model is waited for, are said beside the objects and never among them', () => {
+  const objects: unknown[] = []
+  const notes: string[] = []
+  const stream = createJsonStream(
+    (object) => objects.push(object),
+    (text) => notes.push(text),
+  )
+  const until = '2026-11-23T12:00:00Z'
+  stream.event({ type: 'model_wait', data: { reason: 'it is overloaded', until, attempt: 2 } })
+  stream.event({ type: 'notice', data: { level: 'warning', text: 'No room\nleft.' } })
+  stream.event({ type: 'notice', data: { level: 'info', text: 'Only remarked.' } })
+  expect(objects).toEqual([])
+  expect(notes).toEqual([
+    expect.stringMatching(/^… waiting for the model until \d\d:\d\d:00 \(it is overloaded; attempt 2\)$/),
+    '! No room left.',
+  ])
+})
+
+test('who gives a share is told when it takes effect', () => {
+  const notes: string[] = []
+  const stream = createJsonStream(
+    () => {},
+    (text) => notes.push(text),
+  )
+  const run = { runId: 'r', runUrl: 'http://u', conversationId: 'c' }
+  stream.started({ ...run, isShared: false })
+  expect(notes).toEqual([])
+  stream.started({ ...run, isShared: true })
+  expect(notes).toEqual(['The share is stored; it takes effect once people can sign in to this control plane.'])
 })

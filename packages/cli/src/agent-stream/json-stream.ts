@@ -1,5 +1,8 @@
 import type { AgentEvent, AgentEventData } from '@openoz/protocol'
+import { oneLine } from '../plain-text.ts'
+import { modelWaitText } from '../watch/model-wait-text.ts'
 import type { AgentStream } from './agent-stream.ts'
+import { sharesWait } from './shares-wait.ts'
 import { artifactObject, inputOf, outputOf, toolName } from './tool-objects.ts'
 
 interface Said {
@@ -13,8 +16,14 @@ interface Todo {
   description: string
 }
 
-/** The objects that scripts for the reference read; `run_finished`, the last one, is ours. Prompts are not echoed. */
-export function createJsonStream(print: (object: Record<string, unknown>) => void): AgentStream {
+/**
+ * The objects that scripts for the reference read; `run_finished`, the last one, is ours. Prompts are not echoed. Warnings, and what is waited for,
+ * have no object there: `note` says them to whoever looks.
+ */
+export function createJsonStream(
+  print: (object: Record<string, unknown>) => void,
+  note: (text: string) => void,
+): AgentStream {
   /** A message comes in pieces, and is printed whole. */
   let said: Said | undefined
   const calls = new Map<string, AgentEventData['tool_call']>()
@@ -83,8 +92,12 @@ export function createJsonStream(print: (object: Record<string, unknown>) => voi
       }
       case 'turn_outcome':
         return endMessage()
+      case 'model_wait':
+        return note(modelWaitText(event.data))
+      case 'notice':
+        return event.data.level === 'warning' ? note(`! ${oneLine(event.data.text)}`) : undefined
       default:
-      // Steps of the setup, output while it comes, notices: the reference's stream has none of them.
+      // Steps of the setup, output while it comes, what is only remarked: the reference's stream has none of them.
     }
   }
 
@@ -92,7 +105,9 @@ export function createJsonStream(print: (object: Record<string, unknown>) => voi
     started({ runId, runUrl, conversationId, isShared }) {
       print({ type: 'system', event_type: 'run_started', run_id: runId, run_url: runUrl })
       print({ type: 'system', event_type: 'conversation_started', conversation_id: conversationId })
-      if (isShared) print({ type: 'system', event_type: 'shared_session_established', join_url: runUrl })
+      if (!isShared) return
+      print({ type: 'system', event_type: 'shared_session_established', join_url: runUrl })
+      note(sharesWait)
     },
     event: show,
     finished({ runId, state, message }) {

@@ -4,11 +4,12 @@ import type { Output } from '../output.ts'
 import { oneLine } from '../plain-text.ts'
 import { createSessionRenderer } from '../watch/session-renderer.ts'
 import type { AgentStream } from './agent-stream.ts'
+import { sharesWait } from './shares-wait.ts'
 
 /** For people, and with the lines that scripts look for in it: each of them stands alone. */
-export function createTextStream(output: Output): AgentStream {
+export function createTextStream(output: Output, folderName: string): AgentStream {
   const colors = output.format === 'text' ? pc.createColors(false) : output.colors
-  const renderer = createSessionRenderer(output.write, { colors })
+  const renderer = createSessionRenderer(output.write, { colors, folderName })
   let seq = 0
   const render = ({ type, data }: Pick<SessionEvent, 'type' | 'data'>) => {
     renderer.render({ seq: ++seq, at: new Date().toISOString(), type, data } as SessionEvent)
@@ -18,7 +19,9 @@ export function createTextStream(output: Output): AgentStream {
       output.line(`Run ID: ${runId}`)
       output.line(`Open in Oz: ${runUrl}`)
       output.line(`New conversation started with debug ID: ${conversationId}`)
-      if (isShared) output.line(`Sharing session at: ${runUrl}`)
+      if (!isShared) return
+      output.line(`Sharing session at: ${runUrl}`)
+      output.note(sharesWait)
     },
     event(event: AgentEvent) {
       // An outcome is what moves the run; to those who watch elsewhere the server says so.

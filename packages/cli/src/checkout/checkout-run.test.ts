@@ -153,5 +153,5 @@ test('a folder that is no clone, or the clone of something else, is named', asyn
   other.git('reflog', 'expire', '--expire=now', '--all')
   other.git('gc', '--quiet', '--prune=now')
   await expect(scene.checkout({ repo: other.clone })).rejects.toMatchObject({ code: 'checkout_base_missing' })
-  await expect(scene.checkout({ branch: 'no..name' })).rejects.toMatchObject({ code: 'option_invalid' })
+  await expect(scene.checkout({ branch: 'no..name' })).rejects.toMatchObject({ code: 'flag_invalid' })
 })

@@ -83,7 +83,7 @@ export async function findClone(path: string): Promise<string> {
 async function checkBranchName(branch: string, folder: string): Promise<string> {
   const isValid = (await askGit(['check-ref-format', `refs/heads/${branch}`], { folder })) !== undefined
   if (isValid && !branch.startsWith('-')) return branch
-  throw new AppError('option_invalid', { option: '--branch', problem: `"${branch}" is no name for a branch` })
+  throw new AppError('flag_invalid', { option: '--branch', problem: `"${branch}" is no name for a branch` })
 }
 
 /** The repository of the workspace that this clone is a clone of: it has the commit from which the run started. */

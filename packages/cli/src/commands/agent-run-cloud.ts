@@ -9,11 +9,12 @@ import {
 import { readAttachments } from '../attachments.ts'
 import type { CommandContext } from '../command-context.ts'
 import type { Connection } from '../connection.ts'
+import { requireText } from '../follow-up.ts'
 import { printJson } from '../output.ts'
 import { oneLine } from '../plain-text.ts'
 import { repositoryUrl } from '../repository-text.ts'
 import { readRunConfigFile } from '../run-config-file.ts'
-import { readMetadata, readPromptMode } from '../run-wishes.ts'
+import { readConversationId, readMetadata, readPromptMode } from '../run-wishes.ts'
 import { sendOnce } from '../send-once.ts'
 import { paintState } from '../state-colors.ts'
 
@@ -42,6 +43,7 @@ type Context = CommandContext & { connection: Connection }
 /** Exit code 0 once the run was accepted, whatever becomes of it; with `--watch` that of `oz run watch`. */
 export async function runCloud(context: Context, options: RunCloudOptions): Promise<number> {
   const { connection, output } = context
+  requireText(options.prompt)
   const fromFile = options.file === undefined ? {} : await readRunConfigFile(options.file)
   const attachments = await readAttachments(options.attach ?? [])
   const request = { ...runRequest(options, fromFile), ...(attachments.length > 0 && { attachments }) }
@@ -77,7 +79,7 @@ export function runRequest(options: RunCloudOptions, fromFile: AmbientAgentConfi
     metadata: readMetadata(options.metadata ?? []),
     title: options.title,
     config,
-    conversation_id: options.conversation,
+    conversation_id: readConversationId(options.conversation),
     parent_run_id: options.parentRunId,
     team: options.team ? true : options.personal ? false : undefined,
   }

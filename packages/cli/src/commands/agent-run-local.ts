@@ -6,7 +6,7 @@ import { ApiError, AppError, type StartLocalRunRequest, type StartLocalRunRespon
 import { createAgentStream } from '../agent-stream/agent-stream.ts'
 import type { CommandContext } from '../command-context.ts'
 import { type Connection, openConnection, requireLogin } from '../connection.ts'
-import { drainSpools, localSpool } from '../local-spool.ts'
+import { drainSpools, type LocalSpool, localSpool } from '../local-spool.ts'
 import { createLogger } from '../log.ts'
 import { sendOnce } from '../send-once.ts'
 import { onStopSignals, type StopSignals } from '../stop-signals.ts'
@@ -45,12 +45,12 @@ export async function agentRunLocal(
     throw error
   }
 
-  const stream = createAgentStream(output)
+  const stream = createAgentStream(output, folder)
   const { run_id: runId, conversation_id: conversationId, run_url: runUrl } = started
   stream.started({ runId, runUrl, conversationId, isShared: (wish.request.share ?? []).length > 0 })
   // From here on nothing that is started may find our keys.
   forgetKeys(env)
-  const spool = await localSpool(env, started.execution_id)
+  const spool = await openLocalSpool(env, { started, login })
   const isDone = new AbortController()
   const draining = drainSpools(env, { except: spool.folder, log, signal: AbortSignal.any([stop.first, isDone.signal]) })
   const result = await runAgent({
@@ -70,9 +70,9 @@ export async function agentRunLocal(
   })
   const isInterrupted = stop.first.aborted
   if (result.local) stream.finished({ runId, conversationId, ...endOf(result, isInterrupted) })
-  else if (isInterrupted) await cancelUnbegun(login, { env, runId })
+  else await cancelUnbegun(login, { env, runId })
   if (result.local?.isDelivered === false) {
-    await spool.keep({ serverUrl: login.serverUrl, token: started.execution_token })
+    await spool.keep()
     output.note(
       `Not everything could be delivered; the next oz agent run on this machine tries again (${spool.folder}).`,
     )
@@ -85,6 +85,20 @@ export async function agentRunLocal(
   clearTimeout(patience)
   if (!result.local && !isInterrupted) throw result.error ?? new Error('the agent could not begin')
   return exitCode
+}
+
+/** A run that has no place on this machine does not begin. */
+async function openLocalSpool(
+  env: NodeJS.ProcessEnv,
+  { started, login }: { started: StartLocalRunResponse; login: { serverUrl: string; apiKey: string } },
+): Promise<LocalSpool> {
+  const { execution_id: executionId, execution_token: token } = started
+  try {
+    return await localSpool(env, { executionId, serverUrl: login.serverUrl, token })
+  } catch (error) {
+    await cancelUnbegun(login, { env, runId: started.run_id })
+    throw error
+  }
 }
 
 /** A person waits for the first word. */

@@ -113,7 +113,7 @@ function timeAfter(duration: string): string {
   const time = new Date(Date.now() + (parseDuration(duration) ?? Number.NaN))
   if (!Number.isNaN(time.getTime())) return time.toISOString()
   const problem = `"${duration}" is not a duration such as 45m, 1h 30m or 30d`
-  throw new AppError('option_invalid', { option: '--expires-in', problem })
+  throw new AppError('flag_invalid', { option: '--expires-in', problem })
 }
 
 function registerExpire(group: Command): void {

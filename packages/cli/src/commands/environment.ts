@@ -72,6 +72,8 @@ function registerCreate(group: Command): void {
       runConnected<EnvironmentFlags & { team?: boolean; personal?: boolean }>(
         async ({ connection, output }, { options }) => {
           const { team, personal, ...flags } = options
+          if (Object.keys(flags).length === 0)
+            throw new AppError('usage', { problem: 'Say what the environment consists of, such as --name or --repo.' })
           const isTeams = team ? true : personal ? false : undefined
           const request = { ...changedConfig({}, flags), ...(isTeams === undefined ? {} : { team: isTeams }) }
           const created = await sendOnce((once) => connection.client.environments.create(request, once))

@@ -9,6 +9,7 @@ import {
 } from '@openoz/protocol'
 import { textOrInput } from '../follow-up.ts'
 import { readRunConfigFile } from '../run-config-file.ts'
+import { readConversationId } from '../run-wishes.ts'
 import { agentRunFlags, longName } from './agent-run-flags.ts'
 
 /** What commander has read of the flags without `--task-id`. */
@@ -41,7 +42,7 @@ export interface LocalRunWish {
 /** Known to the reference; only the built-in one is here. */
 const otherHarnesses = ['claude', 'claude-code', 'opencode', 'open-code', 'gemini', 'codex']
 
-/** What a person asked for. Rejects with `usage`, `flag_not_available`, `share_invalid`, `option_invalid` or `config_file_invalid`. */
+/** What a person asked for. Rejects with `usage`, `flag_not_available`, `share_invalid`, `flag_invalid` or `config_file_invalid`. */
 export async function readLocalRunWish(
   options: LocalRunOptions,
   { given, env }: { given: readonly string[]; env: NodeJS.ProcessEnv },
@@ -59,11 +60,12 @@ export async function readLocalRunWish(
       problem: 'What shall the agent do? Give it with --prompt TEXT, or --prompt - and pipe it in.',
     })
   }
+  const conversation = readConversationId(options.conversation)
   const file = options.file ?? (env.WARP_AGENT_CONFIG_FILE?.trim() || undefined)
   const { config, notes } = configOf(options, file === undefined ? {} : await readRunConfigFile(file))
   const prompt = await textOrInput(options.prompt)
   return {
-    request: requestOf({ prompt, config, share, conversation: options.conversation }),
+    request: requestOf({ prompt, config, share, conversation }),
     savesWorkspace: options.snapshot !== false,
     idle,
     notes,
@@ -105,9 +107,10 @@ function refuseFlags({ harness }: LocalRunOptions, given: readonly string[]): vo
   }
   if (harness === undefined || harness === 'oz') return
   if (otherHarnesses.includes(harness)) {
-    throw new AppError('flag_not_available', { flag: `--harness ${harness}`, feature: `the harness ${harness}` })
+    const feature = 'another harness than the built-in one'
+    throw new AppError('flag_not_available', { flag: `--harness ${harness}`, feature })
   }
-  throw new AppError('option_invalid', { option: '--harness', problem: `there is no harness ${harness}` })
+  throw new AppError('flag_invalid', { option: '--harness', problem: `there is no harness ${harness}` })
 }
 
 /** Milliseconds; 0 when it was not given. */
@@ -115,7 +118,7 @@ function duration(flag: string, text: string | undefined): number {
   if (text === undefined) return 0
   const ms = parseDuration(text)
   if (ms !== undefined) return ms
-  throw new AppError('option_invalid', {
+  throw new AppError('flag_invalid', {
     option: `${flag} ${text}`,
     problem: 'a duration is written as 45m, 10s or 1h 30m',
   })

@@ -1,5 +1,7 @@
+import type { Run } from '@openoz/protocol'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { run, runConnected, withExamples, withJq } from '../command-context.ts'
+import type { Connection } from '../connection.ts'
 import { printJson } from '../output.ts'
 import { plainText } from '../plain-text.ts'
 import { artifactTypeNames, type ListOptions, listParams, sourceNames, stateNames } from '../run-filters.ts'
@@ -96,7 +98,7 @@ function registerGet(group: Command): void {
         }
         const found = await connection.client.runs.get(runId)
         const { printRun } = await import('../run-lists.ts')
-        printRun(output, found)
+        printRun(output, found, output.isJson ? undefined : await workerOf(connection, found))
         return 0
       }),
     )
@@ -106,6 +108,13 @@ function registerGet(group: Command): void {
     'oz run get 0198c2f0-… --jq .state',
     'oz run get 0198c2f0-… --conversation',
   ])
+}
+
+/** Of a run that any worker might take: the one that took it last. */
+async function workerOf({ client }: Connection, { run_id, execution_location, agent_config }: Run) {
+  if (execution_location === 'LOCAL' || agent_config.worker_host !== undefined) return undefined
+  const { executions } = await client.runs.executions(run_id)
+  return executions.at(-1)?.worker
 }
 
 function registerWatch(group: Command): void {

@@ -88,7 +88,8 @@ export async function checkWorkspaces(env: NodeJS.ProcessEnv): Promise<Finding> 
     const made = folder === workspaceRoot ? '' : ' (made by the first start of a worker here)'
     return { check, level: 'ok', text: `${workspaceRoot}${made}` }
   } catch {
-    const remedy = 'Give a worker here another folder: --workspace-root, or start it as a user who may write there.'
+    const remedy =
+      'Name another folder in the worker’s config file (backend.direct.workspace_root), or start it as a user who may write there.'
     return { check, level: 'warn', text: `${folder} cannot be written, so no worker can work in it`, remedy }
   }
 }

@@ -78,9 +78,10 @@ test('what the unit starts is the worker, with the flags and the key that were g
   const service = spawn('sh', ['-c', script], { cwd: '/', env: { PATH: path?.slice('PATH='.length) }, stdio: 'pipe' })
   const ended = once(service, 'close')
   let log = ''
+  let isStopping = false
   service.stderr.on('data', (chunk: Buffer) => {
     log += chunk
-    if (log.includes('Not connected to the server')) service.kill('SIGTERM')
+    if (log.includes('Not connected to the server') && !isStopping) isStopping = service.kill('SIGTERM')
   })
   expect(await ended).toEqual([0, null])
   expect(log).toContain('nothing listens there at 127.0.0.1 port 1')

@@ -35,7 +35,7 @@ async function openForWriting(path: string) {
   try {
     return await open(path, 'w')
   } catch (error) {
-    throw new AppError('option_invalid', { option: '--out', problem: (error as Error).message }, { cause: error })
+    throw new AppError('flag_invalid', { option: '--out', problem: (error as Error).message }, { cause: error })
   }
 }
 

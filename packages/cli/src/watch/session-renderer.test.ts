@@ -3,13 +3,16 @@ import pc from 'picocolors'
 import { expect, test } from 'vitest'
 import { createSessionRenderer } from './session-renderer.ts'
 
-function show(events: Omit<SessionEvent, 'seq' | 'at'>[], { isFull = false } = {}) {
+function show(
+  events: Omit<SessionEvent, 'seq' | 'at'>[],
+  { isFull = false, ...more }: { isFull?: boolean; folderName?: string } = {},
+) {
   let text = ''
   const renderer = createSessionRenderer(
     (part) => {
       text += part
     },
-    { colors: pc.createColors(false), isFull },
+    { colors: pc.createColors(false), isFull, ...more },
   )
   for (const [index, event] of events.entries()) {
     renderer.render({ ...event, seq: index + 1, at: '2026-11-23T12:00:00Z' } as SessionEvent)
@@ -233,4 +236,17 @@ test('plans and questions are not shown a second time as calls, unless they fail
       { type: 'tool_call_update', data: failed },
     ]).text,
   ).toContain('✘ failed')
+})
+
+test('work that was saved goes by the name of its folder, also where that is the one the run works in', () => {
+  const saved = (url: string | null, dir = '.') => {
+    const repository = { dir, url, branch: null, base: null, head: null, commits: 1, uncommitted: false }
+    const counts = { files_changed: 1, insertions: 2, deletions: 0, has_bundle: true, has_diff: true }
+    return [{ type: 'workspace_saved', data: { repositories: [{ ...repository, ...counts }] } }] as never
+  }
+  expect(show(saved(null), { folderName: 'shop' }).text).toContain('saved shop: 1 file')
+  expect(show(saved('https://git.example.com/acme/tools.git/')).text).toContain('saved tools: 1 file')
+  expect(show(saved('git@h.example:cart.git')).text).toContain('saved cart: 1 file')
+  expect(show(saved(null)).text).toContain('saved the working folder: 1 file')
+  expect(show(saved(null, 'lib'), { folderName: 'shop' }).text).toContain('saved lib: 1 file')
 })

@@ -5,6 +5,7 @@ import { paintState } from '../state-colors.ts'
 import { durationText } from '../time-text.ts'
 import { diffLines, paintDiff } from './diff-text.ts'
 import { createLineWriter, type LineStyle, type LineWriter } from './line-writer.ts'
+import { modelWaitText } from './model-wait-text.ts'
 import { createOutputFold, type FoldSize, foldText, type OutputFold } from './output-fold.ts'
 
 /** Shows a session log as it comes, for people. One entry per type of event: a new type does not compile until it is drawn here. */
@@ -27,6 +28,8 @@ interface View {
   out: LineWriter
   colors: Colors
   isFull: boolean
+  /** Of the folder that the run works in, where it is one of this machine. */
+  folderName: string | undefined
   summary: SessionSummary
   /** Output that is coming, by its speaker. */
   folds: Map<string, OutputFold>
@@ -55,13 +58,14 @@ const onCommands: ReadonlySet<string> = new Set(['read_command', 'write_to_comma
 
 export function createSessionRenderer(
   write: (text: string) => void,
-  { colors, isFull = false }: { colors: Colors; isFull?: boolean },
+  { colors, isFull = false, folderName }: { colors: Colors; isFull?: boolean; folderName?: string },
 ): SessionRenderer {
   const summary: SessionSummary = { state: undefined, message: undefined, lastWords: '' }
   const view: View = {
     out: createLineWriter(write),
     colors,
     isFull,
+    folderName,
     summary,
     folds: new Map(),
     streamed: new Set(),
@@ -100,8 +104,8 @@ const painters: Painters = {
     said.delete(message_id)
     out.line(colors.blue(`↳ the agent has read ${text === undefined ? 'a message' : `“${text}”`}`))
   },
-  model_wait({ out, colors }, { reason, until, attempt }) {
-    out.line(colors.yellow(`… waiting for the model until ${timeText(until)} (${oneLine(reason)}; attempt ${attempt})`))
+  model_wait({ out, colors }, wait) {
+    out.line(colors.yellow(modelWaitText(wait)))
   },
   agent_message_chunk(view, { messageId, content }) {
     const { out, summary } = view
@@ -172,11 +176,11 @@ const painters: Painters = {
   checkpoint() {
     // For programs: one after every step.
   },
-  workspace_saved({ out, colors }, { repositories, left_out = [] }) {
+  workspace_saved({ out, colors, folderName }, { repositories, left_out = [] }) {
     const changed = repositories.filter((repository) => repository.files_changed > 0)
-    for (const { dir, files_changed: files, insertions, deletions } of changed) {
+    for (const { dir, url, files_changed: files, insertions, deletions } of changed) {
       const counts = `${files} ${files === 1 ? 'file' : 'files'}, ${colors.green(`+${insertions}`)} ${colors.red(`-${deletions}`)}`
-      out.line(`${colors.green('✔')} saved ${oneLine(dir)}: ${counts}`)
+      out.line(`${colors.green('✔')} saved ${savedName({ dir, url }, folderName)}: ${counts}`)
     }
     for (const what of left_out) out.line(colors.yellow(`! not saved: ${oneLine(what)}`))
   },
@@ -299,8 +303,12 @@ function firstLine(text: string): string {
   return line.length > 60 ? `${line.slice(0, 59)}…` : line
 }
 
-/** Of the clock on the wall. */
-function timeText(timestamp: string): string {
-  const at = new Date(timestamp)
-  return Number.isNaN(at.getTime()) ? oneLine(timestamp) : at.toLocaleTimeString('en-GB')
+/** `.` is the folder that the run works in, such as a person's own checkout: it goes by its name, or its repository's. */
+function savedName({ dir, url }: { dir: string; url?: string | null | undefined }, folderName?: string): string {
+  if (dir !== '.') return oneLine(dir)
+  const repository = url
+    ?.replace(/(\.git)?\/*$/, '')
+    .split(/[/:]/)
+    .at(-1)
+  return oneLine(folderName || repository || 'the working folder')
 }

@@ -3,6 +3,8 @@ import {
   type CloudEnvironment,
   type CloudEnvironmentConfig,
   type CreateEnvironmentRequest,
+  isRepositoryAddress,
+  isReservedVariable,
   type ListEnvironmentsQuery,
 } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
@@ -51,6 +53,7 @@ export async function createEnvironment(
   { team, ...config }: CreateEnvironmentRequest,
   actor: Actor,
 ): Promise<CloudEnvironment> {
+  checkConfig(config)
   const id = uuidv7()
   // A team's key has no person, so its environments are the team's.
   const scope = actor.kind === 'team' || team !== false ? 'team' : 'user'
@@ -66,6 +69,7 @@ export async function replaceEnvironment(
   config: CloudEnvironmentConfig,
   actor: Actor,
 ): Promise<CloudEnvironment> {
+  checkConfig(config)
   return change(ctx, async (tx) => {
     const isChanged =
       isUuid(id) && (await updateEnvironmentConfig(tx, actor, { id, ...editorOf(actor), config: storableJson(config) }))
@@ -80,6 +84,25 @@ export async function deleteEnvironment(ctx: Ctx, id: string, actor: Actor): Pro
     if (!isUuid(id) || !(await deleteEnvironmentRecord(tx, actor, id))) throw notFound(id)
     await audit(tx, actor, 'delete', id)
   })
+}
+
+/** What its runs could only fail at, or leave out with a notice that nobody looks for. */
+function checkConfig({ name, github_repos = [], source_repos = [], variables = {} }: CloudEnvironmentConfig): void {
+  if (name?.trim() === '') throw invalid('its name is empty')
+  for (const url of [
+    ...github_repos.map(({ owner, repo }) => `${owner}/${repo}`),
+    ...source_repos.map(({ url }) => url),
+  ])
+    if (!isRepositoryAddress(url)) throw invalid(`"${url.slice(0, 200)}" is no address of a repository (${addresses})`)
+  const reserved = Object.keys(variables).find(isReservedVariable)
+  if (reserved !== undefined)
+    throw invalid(`it cannot set ${reserved}; names that begin with OZ_, WARP_ or GIT_CONFIG are taken`)
+}
+
+const addresses = 'https://…, ssh://…, git@host:path, file:///…, or owner/repo on GitHub'
+
+function invalid(problem: string): AppError {
+  return new AppError('environment_invalid', { problem })
 }
 
 function notFound(environmentId: string): AppError {

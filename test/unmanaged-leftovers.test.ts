@@ -1,0 +1,140 @@
+import { once } from 'node:events'
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createServer, request, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { identifyProcess } from '@openoz/machine'
+import { expect, test } from 'vitest'
+import { git, makeRepository } from './support/agent-fixture.ts'
+import { type PersonAtWork, startPersonAtWork } from './support/person-at-work.ts'
+import { until } from './support/poll.ts'
+
+/** What has ended and was not reaped does not run. */
+const isRunning = (pid: number) => identifyProcess(pid) !== undefined
+const runIdLine = /^Run ID: (\S+)$/m
+const command = (text: string) => ({ toolCalls: [{ name: 'run_command', arguments: { command: text } }] })
+const spoolsOf = ({ folder }: PersonAtWork) => {
+  const spools = join(folder, 'home', '.local', 'state', 'openoz', 'spools')
+  return existsSync(spools) ? readdirSync(spools).map((name) => join(spools, name)) : []
+}
+
+test('of an agent that was killed, the next run sends the rest and ends what it had started; of one at work, nothing', async () => {
+  const staying = (file: string) =>
+    command(
+      `echo $$ > ${file}; until [ -e ${file}.say ]; do sleep 0.1; done; echo spoken; until [ -e ${file}.go ]; do sleep 0.1; done`,
+    )
+  await using person = await startPersonAtWork({
+    handler: ({ body, number }) => {
+      const text = JSON.stringify(body)
+      if (text.includes('"role":"tool"')) return { text: 'Done.' }
+      for (const name of ['killed', 'living']) if (text.includes(`Be ${name}.`)) return staying(name)
+      return { text: `Next done ${number}.` }
+    },
+  })
+  const { cp, workspace, oz } = person
+  const pidIn = (name: string) => Number(readFileSync(join(workspace, name), 'utf8'))
+  const killed = oz(['agent', 'run', '-p', 'Be killed.'])
+  const killedId = await killed.says(runIdLine)
+  await until(() => existsSync(join(workspace, 'killed')) && pidIn('killed') > 0)
+  await until(async () => (await cp.eventsOf(killedId)).some(({ type }) => type === 'tool_call'))
+  const [left] = spoolsOf(person)
+  expect(statSync(join(left ?? '', 'undelivered.json')).mode & 0o777).toBe(0o600)
+  const port = Number(new URL(cp.url).port)
+  await cp.stop()
+  writeFileSync(join(workspace, 'killed.say'), '')
+  const inSpool = () => readdirSync(left ?? '').filter((name) => name.endsWith('.jsonl'))
+  await until(() => inSpool().some((name) => readFileSync(join(left ?? '', name), 'utf8').includes('spoken\\n')))
+  killed.child.kill('SIGKILL')
+  await killed.ended
+  expect(isRunning(pidIn('killed'))).toBe(true)
+  await cp.addServer({ port })
+
+  const living = oz(['agent', 'run', '-p', 'Be living.'])
+  await living.says(runIdLine)
+  await until(() => existsSync(join(workspace, 'living')) && pidIn('living') > 0)
+  expect((await oz(['agent', 'run', '-p', 'Next.']).ended).exitCode).toBe(0)
+  expect(isRunning(pidIn('killed'))).toBe(false)
+  expect(existsSync(left ?? '')).toBe(false)
+  const said = (await cp.eventsOf(killedId)).filter(({ type }) => type !== 'tool_call')
+  expect(JSON.stringify(said)).toContain('spoken\\n')
+  expect(isRunning(pidIn('living'))).toBe(true)
+  expect(spoolsOf(person)).toHaveLength(1)
+  for (const name of ['say', 'go']) writeFileSync(join(workspace, `living.${name}`), '')
+  expect((await living.ended).exitCode).toBe(0)
+  expect(spoolsOf(person)).toEqual([])
+})
+
+/** In front of the control plane; agents are not let in. */
+async function startDoorkeeper(url: string): Promise<Server> {
+  const server = createServer((incoming, answer) => {
+    if (incoming.url?.endsWith('/hello')) {
+      answer.writeHead(410, { 'content-type': 'application/problem+json' })
+      answer.end(JSON.stringify({ type: 'about:blank', status: 410, code: 'gone', title: 'Gone', detail: 'No.' }))
+      return
+    }
+    const { method, headers } = incoming
+    const onward = request(new URL(incoming.url ?? '/', url), { method, headers }, (inner) => {
+      answer.writeHead(inner.statusCode ?? 502, inner.headers)
+      inner.pipe(answer)
+    })
+    incoming.pipe(onward)
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return server
+}
+
+test('a run whose agent is not let in is cancelled, and so is one that has no place on the machine', async () => {
+  await using person = await startPersonAtWork({ steps: [] })
+  const { cp, oz } = person
+  const ids: string[] = []
+  const doorkeeper = await startDoorkeeper(cp.url)
+  try {
+    const env = { WARP_SERVER_ROOT_URL: `http://127.0.0.1:${(doorkeeper.address() as AddressInfo).port}` }
+    const refused = oz(['agent', 'run', '-p', 'x'], { env })
+    expect((await refused.ended).exitCode).toBe(1)
+    const runId = await refused.says(runIdLine)
+    ids.push(runId)
+  } finally {
+    doorkeeper.closeAllConnections()
+    doorkeeper.close()
+  }
+  const file = join(person.folder, 'file')
+  writeFileSync(file, '')
+  const homeless = oz(['agent', 'run', '-p', 'x'], { env: { XDG_STATE_HOME: file } })
+  expect((await homeless.ended).exitCode).toBe(1)
+  ids.push(await homeless.says(runIdLine))
+  // When the control plane no longer waits for its agent; without the cancel it is an ERROR then.
+  await cp.advanceDatabaseClock({ seconds: 61 })
+  for (const runId of ids) await cp.waitFor(runId, 'CANCELLED')
+})
+
+test('started by a git hook of another repository, it works in its folder, and saves that', async () => {
+  await using person = await startPersonAtWork({
+    steps: [command('git rev-parse --show-toplevel; echo run > made.txt'), { text: 'Done.' }],
+  })
+  const { cp, workspace, folder } = person
+  makeRepository(workspace, { 'a.txt': 'a\n' })
+  const other = makeRepository(join(folder, 'other'), { 'o.txt': 'o\n' })
+  const index = join(other, '.git', 'index')
+  const env = { GIT_DIR: join(other, '.git'), GIT_WORK_TREE: other, GIT_INDEX_FILE: index, GIT_PREFIX: '' }
+  const before = git(other, 'status', '--short')
+  const run = person.oz(['agent', 'run', '-p', 'Do it.'], { env })
+  expect((await run.ended).exitCode).toBe(0)
+  expect(run.stdout).toContain(workspace)
+  const { repositories } = await cp.client.runs.workspace(await run.says(runIdLine))
+  expect(repositories).toMatchObject([{ dir: '.', files_changed: 1 }])
+  expect(git(other, 'status', '--short')).toBe(before)
+})
+
+test('in a folder without git, a file that the run overwrites is in its diff', async () => {
+  await using person = await startPersonAtWork({ steps: [command('echo run > exist.txt'), { text: 'Done.' }] })
+  const { cp, workspace } = person
+  writeFileSync(join(workspace, 'exist.txt'), 'own\n')
+  writeFileSync(join(workspace, '.env'), 'TOKEN=1\n')
+  const run = person.oz(['agent', 'run', '-p', 'Do it.'])
+  expect((await run.ended).exitCode).toBe(0)
+  const runId = await run.says(runIdLine)
+  const diff = (await cp.request<string>('GET', `/api/v1/agent/runs/${runId}/workspace/0/diff`)).body
+  expect(diff.split('\n').filter((line) => /^[-+]\w/.test(line))).toEqual(['-own', '+run'])
+  expect(spoolsOf(person)).toEqual([])
+})
