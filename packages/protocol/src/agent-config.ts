@@ -18,11 +18,6 @@ const sourceRepo = z.strictObject({
 })
 export type SourceRepo = z.infer<typeof sourceRepo>
 
-/** Ours, and git's settings that keep a run apart from the machine's: not for an environment to set. */
-export function isReservedVariable(name: string): boolean {
-  return /^(OZ|WARP|GIT_CONFIG)(_|$)/.test(name)
-}
-
 /** What a run's workspace consists of. One without image or repositories is valid: an empty folder. */
 export const cloudEnvironmentConfig = z
   .strictObject({

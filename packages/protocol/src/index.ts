@@ -31,7 +31,6 @@ export {
   maxTurnMessages,
 } from './agent-channel-paths.ts'
 export type { AmbientAgentConfig, CloudEnvironmentConfig, SourceRepo } from './agent-config.ts'
-export { isReservedVariable } from './agent-config.ts'
 export type { ListAgentsQuery, ListAgentsResponse } from './agents.ts'
 export type { ApiKey, ApiKeyScope, CreateApiKeyRequest, CreateApiKeyResponse, Whoami } from './api-keys.ts'
 export type {
@@ -91,6 +90,7 @@ export { operatorErrors } from './operator-errors.ts'
 export type { Problem } from './problem.ts'
 export { isRepositoryAddress, repositoriesOf, repositoryAddress } from './repositories.ts'
 export { requestErrors } from './request-errors.ts'
+export { isReservedVariable } from './reserved-variables.ts'
 export { runErrors } from './run-errors.ts'
 export type { ReportEventRequest, RunEvent, RunEventType } from './run-events.ts'
 export type {
