@@ -7,7 +7,7 @@ import {
 } from '@openoz/protocol/schemas'
 import type { z } from 'zod'
 import type { Action } from '../domain/permissions.ts'
-import { type AppEnv, refusals, refusalsWithoutKey } from './router.ts'
+import { type AppEnv, refusals, refusalsWithoutKey, tagOf } from './router.ts'
 
 interface RawRoute {
   /** Default: get. */
@@ -131,6 +131,7 @@ export function addOpenApiDocument(api: OpenAPIHono<AppEnv>, version: string): v
       path: route.path,
       operationId: route.operationId,
       summary: route.summary,
+      tags: [tagOf(route.path)],
       'x-action': route.action,
       security: route.action === 'link' ? [] : [{ bearer: [] }],
       parameters: [...parametersIn('path', route.parameters), ...parametersIn('query', route.query ?? [])],

@@ -76,6 +76,7 @@ export function describe<Route extends Described, Body extends z.ZodType, Status
   const checks = [jsonOnly, limitBody(maxBodyBytes)]
   return createRoute({
     ...route,
+    tags: [tagOf(route.path)],
     'x-action': action,
     // Who asks comes before what is asked: a wrong key is 401, whatever the body.
     middleware: action === 'public' ? checks : [allow(ctx, action), ...checks],
@@ -89,6 +90,30 @@ export function describe<Route extends Described, Body extends z.ZodType, Status
       ...(action === 'public' ? refusalsWithoutKey(errors) : refusals(errors)),
     } as Record<Status, { description: string; content: { 'application/json': { schema: Body } } }>,
   })
+}
+
+/** The chapter of the API's page in which a route stands. */
+export function tagOf(path: string): string {
+  const [, first = '', second = ''] = path.split('/')
+  const about = first === 'agent' ? second : first
+  return chapters[about] ?? 'Runs'
+}
+
+const chapters: Record<string, string> = {
+  '': 'Skills',
+  conversations: 'Conversations',
+  sessions: 'Conversations',
+  events: 'Events over runs',
+  messages: 'Messages between runs',
+  environments: 'Environments',
+  artifacts: 'Files',
+  attachments: 'Files',
+  downloads: 'Files',
+  models: 'Models',
+  workers: 'Workers',
+  'connected-self-hosted-workers': 'Workers',
+  'api-keys': 'Keys',
+  whoami: 'Keys',
 }
 
 /** The problem document as the answer of these statuses, and of 401, 403, 500 and 503, which every route with an actor may give. */
