@@ -4,11 +4,10 @@ import { dirname, join } from 'node:path'
 import { cloneProblem, type RepositoryAddress, repositoryAddress } from '@openoz/machine'
 import { AppError, type SourceRepo } from '@openoz/protocol'
 import { diskFull } from '../disk-full.ts'
-import { GitFailure, type GitOptions, git, gitAnswer, gitQuestion } from './git.ts'
+import { GitFailure, type GitOptions, git, gitAnswer, gitQuestion, isNoSpace } from './git.ts'
 import { findMirror } from './mirror.ts'
 import type { CheckoutStart } from './own-changes.ts'
 import { createProgressLines } from './progress-lines.ts'
-import { isNoSpace } from './save-request.ts'
 
 /** A repository of the workspace, as the run found it. */
 export interface Repository {

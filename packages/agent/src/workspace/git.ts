@@ -140,3 +140,8 @@ function startFailure(error: Error): Error {
   const isMissing = 'code' in error && error.code === 'ENOENT'
   return isMissing ? new AppError('git_missing', { host: hostname() }, { cause: error }) : error
 }
+
+/** Whether git says that there is no room. It has words of its own for a write that stopped half-way ("Out of diskspace"), without the system's. */
+export function isNoSpace(stderr: string): boolean {
+  return /No space left on device|Disk quota exceeded|Out of diskspace/i.test(stderr)
+}

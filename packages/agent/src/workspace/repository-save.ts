@@ -10,11 +10,12 @@ import {
   gitEnvironment,
   gitFailure,
   gitQuestion,
+  isNoSpace,
   withoutHooks,
   withSetting,
 } from './git.ts'
 import { copyIndex, listRefs, ownRefs, withChangesOnly, withOwnObjects, withoutOwnObjects } from './own-changes.ts'
-import { isNoSpace, type SaveRequest } from './save-request.ts'
+import type { SaveRequest } from './save-request.ts'
 import { chooseLeftOut, type LeftOut } from './size-limit.ts'
 import { operationsUnderWay, readStatus } from './status.ts'
 

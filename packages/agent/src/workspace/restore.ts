@@ -5,8 +5,7 @@ import { basename, dirname, isAbsolute, join, normalize } from 'node:path'
 import { AppError, type SavedRepository } from '@openoz/protocol'
 import { diskFull, isDiskFull } from '../disk-full.ts'
 import { type Repository, unrestoredSetting } from './clone.ts'
-import { GitFailure, type GitOptions, gitAnswer, gitEnvironment, gitQuestion, withoutHooks } from './git.ts'
-import { isNoSpace } from './save-request.ts'
+import { GitFailure, type GitOptions, gitAnswer, gitEnvironment, gitQuestion, isNoSpace, withoutHooks } from './git.ts'
 
 interface RestoreRequest {
   saved: SavedRepository[]

@@ -18,8 +18,3 @@ export interface SaveRequest {
   /** Stores a file and returns its id. */
   store: (file: string, contentType: string) => Promise<string>
 }
-
-/** Whether git says so. It has words of its own for a write that stopped half-way ("Out of diskspace"), without the system's. */
-export function isNoSpace(stderr: string): boolean {
-  return /No space left on device|Disk quota exceeded|Out of diskspace/i.test(stderr)
-}

@@ -5,10 +5,10 @@ import { join, relative } from 'node:path'
 import type { SavedRepository } from '@openoz/protocol'
 import { diskFull, isDiskFull } from '../disk-full.ts'
 import { type Repository, shownRemote } from './clone.ts'
-import { GitFailure, type GitOptions, gitEnvironment, gitQuestion } from './git.ts'
+import { GitFailure, type GitOptions, gitEnvironment, gitQuestion, isNoSpace } from './git.ts'
 import type { CheckoutStart } from './own-changes.ts'
 import { megabytes, RepositorySave, type RepositorySaveOptions } from './repository-save.ts'
-import { isNoSpace, type SaveRequest } from './save-request.ts'
+import type { SaveRequest } from './save-request.ts'
 
 /**
  * Saves what a run made of its workspace, within one limit for all of it: the repositories that it was given, those that it made or cloned itself

@@ -27,6 +27,9 @@ export interface Hints {
   subscribe(topic: string, wake: (topic: Topic) => void): () => void
 }
 
+/** Says, inside of a transaction, what will have changed when it commits. */
+export type Hint = (topic: Topic) => void
+
 export type Topic =
   /** The session log or the state of a run changed. */
   | `run ${string}`

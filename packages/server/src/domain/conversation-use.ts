@@ -18,9 +18,10 @@ import {
   type RunRecord,
 } from '../store/runs.ts'
 import type { Actor } from './actors.ts'
+import type { Hint } from './context.ts'
 import { maySee } from './permissions.ts'
 import { storableJson } from './session-log.ts'
-import { type Hint, moveRun } from './turns.ts'
+import { moveRun } from './turns.ts'
 
 /**
  * Who works in a conversation. It may be continued by several runs, one at a time: two at once would each go on without what the other one did. An

@@ -24,12 +24,12 @@ import { type RunRecord, updateStatusMessage } from '../store/runs.ts'
 import { appendEvents, appendFreshEvents, type NewEvent, updateAcknowledged } from '../store/session-log.ts'
 import { findOpenTurn } from '../store/turns.ts'
 import type { ExecutionActor } from './actors.ts'
-import { type Ctx, change } from './context.ts'
+import { type Ctx, change, type Hint } from './context.ts'
 import { lockExecution } from './executions.ts'
 import { keepSkills } from './repository-skills.ts'
 import { isTooDeep, storableJson, storableText, storableTime } from './session-log.ts'
 import { spanText } from './span-text.ts'
-import { endTurn, type Hint, platformCode } from './turns.ts'
+import { endTurn, platformCode } from './turns.ts'
 
 /**
  * What an agent says. Everything comes as one numbered stream; a batch is one transaction that takes the contiguous prefix after what is

@@ -16,9 +16,10 @@ import { countMessages, insertMessage } from '../store/messages.ts'
 import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
 import { findNextTurnNumber, insertTurn, listOpenTurns } from '../store/turns.ts'
 import { type Actor, actorLabel, actorName } from './actors.ts'
+import type { Hint } from './context.ts'
 import { claimConversation } from './conversation-use.ts'
 import { appendServerEvents, storableText } from './session-log.ts'
-import { goOnWithNextTurn, type Hint } from './turns.ts'
+import { goOnWithNextTurn } from './turns.ts'
 
 /**
  * What people say to a run after its prompt. Everything is written down before it is answered, in the order of its `user_message` events:

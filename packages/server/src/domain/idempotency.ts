@@ -9,8 +9,7 @@ import {
   replaceIdempotencyKey,
   updateIdempotencyAnswer,
 } from '../store/idempotency-keys.ts'
-import { type Ctx, change } from './context.ts'
-import type { Hint } from './turns.ts'
+import { type Ctx, change, type Hint } from './context.ts'
 
 const keySeconds = 24 * 3600
 

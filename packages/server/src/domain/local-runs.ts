@@ -4,10 +4,10 @@ import type { Tx } from '../store/database.ts'
 import { findExecution, insertLocalExecution, updateExecutionToken } from '../store/executions.ts'
 import { findRunForUpdate } from '../store/runs.ts'
 import { type Actor, hashSecret, newExecutionToken } from './actors.ts'
-import type { Ctx } from './context.ts'
+import type { Ctx, Hint } from './context.ts'
 import { createRun, inheritedConfig, type PlannedRun, planRun } from './runs.ts'
 import { appendServerEvents, storableText } from './session-log.ts'
-import { type Hint, moveRun } from './turns.ts'
+import { moveRun } from './turns.ts'
 
 /**
  * Runs that are performed where they were started, by an agent of the caller's own process. Such a run is claimed from the beginning, by nobody's

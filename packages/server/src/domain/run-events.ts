@@ -11,8 +11,8 @@ import {
 } from '../store/run-events.ts'
 import type { RunRecord } from '../store/runs.ts'
 import { type Actor, actorLabel } from './actors.ts'
+import type { Hint } from './context.ts'
 import { storableText } from './session-log.ts'
-import type { Hint } from './turns.ts'
 
 /**
  * The events over all runs, for whoever coordinates several: how runs move, what their starters report of them, and that a message came. Each is

@@ -19,13 +19,12 @@ import {
 } from '../store/run-messages.ts'
 import { findRun, listRunsForUpdate, type RunRecord } from '../store/runs.ts'
 import { type Actor, actorLabel } from './actors.ts'
-import type { Ctx } from './context.ts'
+import type { Ctx, Hint } from './context.ts'
 import { steerLiveAgent } from './follow-ups.ts'
 import { maySee } from './permissions.ts'
 import { recordMessage, requireLive } from './run-events.ts'
 import { requireRun } from './runs.ts'
 import { storableText } from './session-log.ts'
-import type { Hint } from './turns.ts'
 import { isUuid } from './uuid.ts'
 
 /**

@@ -28,7 +28,7 @@ import {
   updateOpenTurnsEnded,
   updateTurnOutcome,
 } from '../store/turns.ts'
-import type { Topic } from './context.ts'
+import type { Hint } from './context.ts'
 import { recordMove } from './run-events.ts'
 import { appendServerEvents, storableText } from './session-log.ts'
 
@@ -36,8 +36,6 @@ import { appendServerEvents, storableText } from './session-log.ts'
  * How turns end and runs move. Every transition of a run goes through `moveRun`, every outcome through `endTurn`: so there is one `run_state`
  * event per transition, one terminal one per turn, and `status_message` always says why. Callers have locked the run (and then the execution).
  */
-
-export type Hint = (topic: Topic) => void
 
 interface Move {
   state: RunRecord['state']
