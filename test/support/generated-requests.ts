@@ -133,10 +133,7 @@ export function generatedRequests(
     .oneof({ weight: 3, arbitrary: fc.constantFrom(...ids) }, strangeText)
     .filter((text) => !['', '.', '..'].includes(text) && text.isWellFormed())
   const named = (place: string) => operation.parameters.filter((parameter) => parameter.in === place)
-  const parameter = (schema: Schema) =>
-    value(schema).map((one) =>
-      Array.isArray(one) ? one.map(String) : typeof one === 'object' ? JSON.stringify(one) : String(one),
-    )
+  const parameter = (schema: Schema) => value(schema).map((one) => (Array.isArray(one) ? one.map(textOf) : textOf(one)))
   const query = fc.record(
     {
       ...Object.fromEntries(named('query').map(({ name, schema }) => [name, parameter(schema as Schema)])),
@@ -161,4 +158,9 @@ export function generatedRequests(
   return fc
     .record({ path, body, query: fc.oneof(query, fc.constant({})) })
     .map(({ path: segments, body: content, query: parameters }) => ({ path: segments, query: parameters, ...content }))
+}
+
+/** As it stands in a query; what was generated may have no `toString` of its own. */
+function textOf(value: unknown): string {
+  return typeof value === 'object' ? JSON.stringify(value) : String(value)
 }
