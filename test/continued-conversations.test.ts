@@ -2,6 +2,7 @@ import { isApiError } from '@openoz/protocol'
 import { expect, test } from 'vitest'
 import { startControlPlane } from './support/control-plane.ts'
 import { until } from './support/poll.ts'
+import { savedRepository } from './support/saved-repository.ts'
 
 test('of a run’s checkpoints and saved workspaces only the newest are kept', async () => {
   await using cp = await startControlPlane()
@@ -9,7 +10,7 @@ test('of a run’s checkpoints and saved workspaces only the newest are kept', a
   for (let step = 1; step <= 3; step++) {
     await agent.checkpoint(step, `state ${step}`)
     const bundle = await agent.putBlob(`bundle ${step}`)
-    await agent.send({ type: 'workspace_saved', data: { repositories: [repository(bundle)], left_out: [] } })
+    await agent.send({ type: 'workspace_saved', data: { repositories: [savedRepository(bundle)], left_out: [] } })
   }
   const [row] = await cp.db.query<{ blobs: number }>('select count(*)::int as blobs from blobs where run_id = $1', [
     runId,
@@ -25,7 +26,7 @@ test('a conversation is continued by another run, with its workspace and its env
   const first = await cp.startAgent({ config: { environment, base_prompt: 'Be brief.' } })
   await first.agent.checkpoint(1, 'memory')
   const bundle = await first.agent.putBlob('bundle')
-  await first.agent.send({ type: 'workspace_saved', data: { repositories: [repository(bundle)], left_out: [] } })
+  await first.agent.send({ type: 'workspace_saved', data: { repositories: [savedRepository(bundle)], left_out: [] } })
   const { conversation_id } = await cp.client.runs.get(first.runId)
 
   const request = { prompt: 'go on', conversation_id }
@@ -63,7 +64,10 @@ test('a fork has its own copy of conversation and workspace', async () => {
   const { agent, runId, worker, assignment } = await cp.startAgent({ title: 'Original', config: { name: 'n1' } })
   await agent.checkpoint(2, 'memory')
   const bundle = await agent.putBlob('bundle')
-  await agent.send({ type: 'workspace_saved', data: { repositories: [repository(bundle)], left_out: ['big.bin'] } })
+  await agent.send({
+    type: 'workspace_saved',
+    data: { repositories: [savedRepository(bundle)], left_out: ['big.bin'] },
+  })
   const { run_id: forkId } = await cp.client.runs.fork(runId, { prompt: 'try it the other way' })
   await agent.checkpoint(3, 'later memory')
   await agent.end('SUCCEEDED')
@@ -92,19 +96,3 @@ test('a fork has its own copy of conversation and workspace', async () => {
   // Another run's blobs are not for it.
   expect((await copy.request(`/api/v1/agent-channel/blobs/${bundle}`)).status).toBe(404)
 })
-
-function repository(bundle_blob_id: string) {
-  return {
-    dir: 'app',
-    branch: 'main',
-    base: null,
-    head: null,
-    commits: 0,
-    files_changed: 1,
-    insertions: 1,
-    deletions: 0,
-    uncommitted: true,
-    bundle_blob_id,
-    diff_blob_id: null,
-  }
-}

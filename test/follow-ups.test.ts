@@ -1,6 +1,7 @@
 import { type FollowUpMode, isApiError } from '@openoz/protocol'
 import { expect, test } from 'vitest'
 import { startControlPlane } from './support/control-plane.ts'
+import { savedRepository } from './support/saved-repository.ts'
 
 test('a message to an ended run begins a turn in the agent that still waits', async () => {
   await using cp = await startControlPlane()
@@ -41,7 +42,7 @@ test('a message to a run without an agent begins a new execution that goes on fr
   const { agent, runId, worker, assignment } = await cp.startAgent()
   await agent.checkpoint(3, 'what I know')
   const bundle = await agent.putBlob('a bundle')
-  await agent.send({ type: 'workspace_saved', data: { repositories: [repository(bundle)], left_out: [] } })
+  await agent.send({ type: 'workspace_saved', data: { repositories: [savedRepository(bundle)], left_out: [] } })
   await agent.end('SUCCEEDED')
   await agent.nextTurn(true)
   worker.complete(assignment)
@@ -328,19 +329,3 @@ test('the state of the model is told while the run is at work', async () => {
   await agent.checkpoint(1, 'x')
   expect((await cp.client.runs.get(runId)).status_message?.message).toBe('The agent is at work.')
 })
-
-function repository(bundle_blob_id: string) {
-  return {
-    dir: 'app',
-    branch: 'main',
-    base: null,
-    head: null,
-    commits: 0,
-    files_changed: 1,
-    insertions: 1,
-    deletions: 0,
-    uncommitted: true,
-    bundle_blob_id,
-    diff_blob_id: null,
-  }
-}

@@ -4,24 +4,12 @@ import { readFile, truncate, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import { makeTestHome, type RunningProgram, runOz, startOz, type TestHome } from './test-support/run-program.ts'
+import { expect, test } from 'vitest'
+import { useControlPlane } from './test-support/control-plane.ts'
+import { runOz } from './test-support/run-program.ts'
 
 /** Files on their way to runs and back, against one real control plane without a worker: every run waits. */
-let home: TestHome
-let server: RunningProgram
-
-beforeAll(async () => {
-  home = await makeTestHome()
-  server = startOz(['up', '--no-worker', '--listen', '127.0.0.1:0', '--output-format', 'ndjson'], home.env)
-  await server.line(/server_ready/)
-})
-
-afterAll(async () => {
-  server.child.kill('SIGTERM')
-  expect((await server.ended).exitCode).toBe(0)
-  await home[Symbol.asyncDispose]()
-})
+const home = useControlPlane()
 
 const oz = (args: string[], env: NodeJS.ProcessEnv = {}) => runOz(args, { ...home.env, ...env })
 const json = async (args: string[], env?: NodeJS.ProcessEnv) =>

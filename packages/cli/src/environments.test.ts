@@ -1,26 +1,14 @@
 import { CommanderError } from 'commander'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { registerAgent } from './commands/agent.ts'
 import { registerEnvironment } from './commands/environment.ts'
 import { createProgram } from './global-options.ts'
 import { reportError } from './output.ts'
-import { makeTestHome, type RunningProgram, runOz, startOz, type TestHome } from './test-support/run-program.ts'
+import { useControlPlane } from './test-support/control-plane.ts'
+import { runOz } from './test-support/run-program.ts'
 
 /** `oz environment` against one real control plane without a worker. */
-let home: TestHome
-let server: RunningProgram
-
-beforeAll(async () => {
-  home = await makeTestHome()
-  server = startOz(['up', '--no-worker', '--listen', '127.0.0.1:0', '--output-format', 'ndjson'], home.env)
-  await server.line(/server_ready/)
-})
-
-afterAll(async () => {
-  server.child.kill('SIGTERM')
-  expect((await server.ended).exitCode).toBe(0)
-  await home[Symbol.asyncDispose]()
-})
+const home = useControlPlane()
 
 const oz = (...args: string[]) => runOz(args, home.env)
 const ozJson = async (...args: string[]) => JSON.parse((await oz(...args, '--output-format', 'json')).stdout)

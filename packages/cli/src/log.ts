@@ -1,3 +1,4 @@
+import { problemOf, readLogEntry } from '@openoz/machine'
 import pc from 'picocolors'
 import { type DestinationStream, type Logger, pino } from 'pino'
 import { type Colors, mayColor } from './output.ts'
@@ -44,7 +45,7 @@ const knownFields = new Set(['level', 'time', 'msg', 'name', 'pid', 'hostname', 
 
 /** `12:03:51 worker connected workerId=laptop`; warnings yellow, errors red. */
 export function prettyLine(line: string, colors: Colors): string {
-  const entry = parse(line)
+  const entry = readLogEntry(line)
   if (!entry) return line.trimEnd()
   const problem = problemOf(entry.err ?? entry.error)
   const message = oneLine(`${entry.msg ?? ''}${problem === '' ? '' : `: ${problem}`}`)
@@ -55,18 +56,4 @@ export function prettyLine(line: string, colors: Colors): string {
   const paint = level >= 50 ? colors.red : level >= 40 ? colors.yellow : level <= 20 ? colors.dim : String
   const time = new Date(Number(entry.time)).toTimeString().slice(0, 8)
   return [colors.dim(`${time} ${entry.name}`), paint(message), colors.dim(fields.join(' '))].filter(Boolean).join(' ')
-}
-
-function parse(line: string): Record<string, unknown> | undefined {
-  try {
-    const entry: unknown = JSON.parse(line)
-    return typeof entry === 'object' && entry !== null ? (entry as Record<string, unknown>) : undefined
-  } catch {
-    return undefined
-  }
-}
-
-function problemOf(error: unknown): string {
-  if (typeof error === 'object' && error !== null && 'message' in error) return String(error.message)
-  return typeof error === 'string' ? error : ''
 }

@@ -1,23 +1,11 @@
 import { readFile } from 'node:fs/promises'
 import { runStates } from '@openoz/protocol'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import { makeTestHome, type RunningProgram, runOz, startOz, type TestHome } from './test-support/run-program.ts'
+import { expect, test } from 'vitest'
+import { useControlPlane } from './test-support/control-plane.ts'
+import { makeTestHome, runOz, startOz } from './test-support/run-program.ts'
 
 /** The command line as people and scripts use it, against one real control plane without a worker. */
-let home: TestHome
-let server: RunningProgram
-
-beforeAll(async () => {
-  home = await makeTestHome()
-  server = startOz(['up', '--no-worker', '--listen', '127.0.0.1:0', '--output-format', 'ndjson'], home.env)
-  await server.line(/server_ready/)
-})
-
-afterAll(async () => {
-  server.child.kill('SIGTERM')
-  expect((await server.ended).exitCode).toBe(0)
-  await home[Symbol.asyncDispose]()
-})
+const home = useControlPlane()
 
 const oz = (args: string[], env: NodeJS.ProcessEnv = {}) => runOz(args, { ...home.env, ...env })
 
@@ -130,7 +118,7 @@ test('a login is checked before it is saved, and its key can come from a pipe', 
 })
 
 async function readServer(): Promise<{ url: string; adminKey: string }> {
-  const { url } = JSON.parse(await server.line(/server_ready/))
+  const { url } = JSON.parse(await home.server.line(/server_ready/))
   const adminKey = (await readFile(`${home.env.OZ_DATA_DIR}/admin-api-key`, 'utf8')).trim()
   return { url, adminKey }
 }

@@ -2,24 +2,12 @@ import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { conversationResponse } from '@openoz/protocol/schemas'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import { makeTestHome, type RunningProgram, runOz, startOz, type TestHome } from './test-support/run-program.ts'
+import { expect, test } from 'vitest'
+import { useControlPlane } from './test-support/control-plane.ts'
+import { runOz } from './test-support/run-program.ts'
 
 /** What is said to runs and read back, against one real control plane without a worker: every run waits. */
-let home: TestHome
-let server: RunningProgram
-
-beforeAll(async () => {
-  home = await makeTestHome()
-  server = startOz(['up', '--no-worker', '--listen', '127.0.0.1:0', '--output-format', 'ndjson'], home.env)
-  await server.line(/server_ready/)
-})
-
-afterAll(async () => {
-  server.child.kill('SIGTERM')
-  expect((await server.ended).exitCode).toBe(0)
-  await home[Symbol.asyncDispose]()
-})
+const home = useControlPlane()
 
 const oz = (args: string[], input?: string) => runOz(args, home.env, input)
 const json = async (args: string[], input?: string) =>

@@ -1,3 +1,4 @@
+import { problemOf, readLogEntry } from '@openoz/machine'
 import { readTail } from '../task-folder.ts'
 
 const tailBytes = 8 * 1024
@@ -26,25 +27,11 @@ export async function readLastWords(file: string, mask: (text: string) => string
 }
 
 function sentenceOf(line: string): string {
-  const entry = parse(line)
+  const entry = readLogEntry(line)
   if (typeof entry?.msg !== 'string' || (typeof entry.level === 'number' && entry.level < warnLevel)) return ''
   const problem = problemOf(entry.err ?? entry.error)
   const words = problem === '' ? entry.msg : `${entry.msg.replace(/\.$/, '')}: ${problem}`
   const text = words.replace(/\s+/g, ' ').trim()
   if (text === '') return ''
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`
-}
-
-function parse(line: string): Record<string, unknown> | undefined {
-  try {
-    const entry: unknown = JSON.parse(line)
-    return typeof entry === 'object' && entry !== null ? (entry as Record<string, unknown>) : undefined
-  } catch {
-    return undefined
-  }
-}
-
-function problemOf(error: unknown): string {
-  if (typeof error === 'object' && error !== null && 'message' in error) return String(error.message)
-  return typeof error === 'string' ? error : ''
 }
