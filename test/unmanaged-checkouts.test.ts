@@ -1,14 +1,8 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { identifyProcess } from '@openoz/machine'
 import { expect, test } from 'vitest'
 import { git, makeRepository } from './support/agent-fixture.ts'
-import { startPersonAtWork } from './support/person-at-work.ts'
-
-/** What has ended and was not reaped does not run. */
-const isRunning = (pid: number) => identifyProcess(pid) !== undefined
-const runIdLine = /^Run ID: (\S+)$/m
-const command = (text: string) => ({ toolCalls: [{ name: 'run_command', arguments: { command: text } }] })
+import { command, isRunning, runIdLine, startPersonAtWork } from './support/person-at-work.ts'
 
 test('only what the run did is in its diff, and what belongs to the person stays on the machine', async () => {
   await using person = await startPersonAtWork({

@@ -3,16 +3,11 @@ import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from '
 import { createServer, request, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { identifyProcess } from '@openoz/machine'
 import { expect, test } from 'vitest'
 import { git, makeRepository } from './support/agent-fixture.ts'
-import { type PersonAtWork, startPersonAtWork } from './support/person-at-work.ts'
+import { command, isRunning, type PersonAtWork, runIdLine, startPersonAtWork } from './support/person-at-work.ts'
 import { until } from './support/poll.ts'
 
-/** What has ended and was not reaped does not run. */
-const isRunning = (pid: number) => identifyProcess(pid) !== undefined
-const runIdLine = /^Run ID: (\S+)$/m
-const command = (text: string) => ({ toolCalls: [{ name: 'run_command', arguments: { command: text } }] })
 const spoolsOf = ({ folder }: PersonAtWork) => {
   const spools = join(folder, 'home', '.local', 'state', 'openoz', 'spools')
   return existsSync(spools) ? readdirSync(spools).map((name) => join(spools, name)) : []

@@ -1,15 +1,10 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { identifyProcess } from '@openoz/machine'
 import { expect, test } from 'vitest'
 import { makeRepository } from './support/agent-fixture.ts'
-import { startPersonAtWork } from './support/person-at-work.ts'
+import { command, isRunning, runIdLine, startPersonAtWork } from './support/person-at-work.ts'
 import { until } from './support/poll.ts'
 
-/** What has ended and was not reaped does not run. */
-const isRunning = (pid: number) => identifyProcess(pid) !== undefined
-const runIdLine = /^Run ID: (\S+)$/m
-const command = (text: string) => ({ toolCalls: [{ name: 'run_command', arguments: { command: text } }] })
 /** A command that lasts until somebody makes the file. */
 const waiting = (file = 'go') => command(`echo ready > waiting; until [ -e ${file} ]; do sleep 0.05; done`)
 

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { identifyProcess } from '@openoz/machine'
 import { ozProgram } from '../../packages/cli/src/program-files.ts'
 import { type ControlPlane, startControlPlane } from './control-plane.ts'
 import { until } from './poll.ts'
@@ -110,3 +111,10 @@ function startProcess(
         .map((line) => JSON.parse(line) as Record<string, unknown>),
   }
 }
+
+/** What has ended and was not reaped does not run. */
+export const isRunning = (pid: number) => identifyProcess(pid) !== undefined
+/** How a run says its id to people. */
+export const runIdLine = /^Run ID: (\S+)$/m
+/** A model's answer that runs a command. */
+export const command = (text: string) => ({ toolCalls: [{ name: 'run_command', arguments: { command: text } }] })

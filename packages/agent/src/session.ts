@@ -92,12 +92,12 @@ async function prepareWorkspace(execution: LiveExecution): Promise<{ workspace: 
     ...(isLocal(hello) ? { checkout: checkoutOf(execution) } : {}),
   })
   const { continues } = hello
-  // What lies in a person's own folder is not published.
-  if (!isLocal(hello)) await reportSkills(workspace.repositories, events)
   if (isLocal(hello)) {
     if (execution.savesWorkspace !== false) execution.workspace = workspace
     return { workspace, notes: continues ? [localContinuationNote(workingDirectory)] : [] }
   }
+  // Not before: what lies in a person's own folder is not published.
+  await reportSkills(workspace.repositories, events)
   if (!continues) {
     execution.workspace = workspace
     return { workspace, notes: [] }

@@ -1,5 +1,12 @@
 import { fullJitterMs, sleep } from '@openoz/machine'
-import { AppError, isApiError, type MessageHeader, type RunEvent, type SendMessageRequest } from '@openoz/protocol'
+import {
+  AppError,
+  isApiError,
+  isUuid,
+  type MessageHeader,
+  type RunEvent,
+  type SendMessageRequest,
+} from '@openoz/protocol'
 import type { CommandContext } from './command-context.ts'
 import type { Connection } from './connection.ts'
 import { printJson } from './output.ts'
@@ -71,7 +78,7 @@ export async function markDelivered({ connection, output, env }: Context, messag
 function runScope(env: NodeJS.ProcessEnv): { forRun?: string } {
   const runId = env.OZ_RUN_ID?.trim()
   if (!runId) return {}
-  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(runId)) return { forRun: runId }
+  if (isUuid(runId)) return { forRun: runId }
   throw new AppError('usage', { problem: 'OZ_RUN_ID is not the id of a run. Correct it, or unset it.' })
 }
 

@@ -1,4 +1,4 @@
-import { AppError, type RunMode } from '@openoz/protocol'
+import { AppError, isUuid, type RunMode } from '@openoz/protocol'
 
 /** `--metadata key=value`, as often as there are labels. */
 export function readMetadata(texts: readonly string[]): Record<string, string> | undefined {
@@ -18,7 +18,7 @@ export function readMetadata(texts: readonly string[]): Record<string, string> |
 
 /** `--conversation`: said here, since the server can only speak of a field. */
 export function readConversationId(text: string | undefined): string | undefined {
-  if (text === undefined || /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return text
+  if (text === undefined || isUuid(text)) return text
   const problem = `"${text}" is no id of a conversation (oz run get shows it)`
   throw new AppError('flag_invalid', { option: '--conversation', problem })
 }

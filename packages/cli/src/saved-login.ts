@@ -11,7 +11,12 @@ export interface SavedLogin {
 }
 
 export function savedLoginFile(env: NodeJS.ProcessEnv): string {
-  return join(env.XDG_CONFIG_HOME || join(env.HOME || homedir(), '.config'), 'openoz', 'config.json')
+  return join(configHome(env), 'openoz', 'config.json')
+}
+
+/** Where a person's programs keep their settings. */
+export function configHome(env: NodeJS.ProcessEnv): string {
+  return env.XDG_CONFIG_HOME || join(env.HOME || homedir(), '.config')
 }
 
 /** undefined when there is none. Rejects with `private_file_exposed` or `config_file_invalid`. */

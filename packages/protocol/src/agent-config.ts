@@ -57,7 +57,7 @@ export const unsupportedConfigKeys = [
   'skills',
   'computer_use_model_id',
 ] as const
-const notSupported = z.unknown().optional().describe('Not supported by this server: answered with 422.')
+export const notSupported = z.unknown().optional().describe('Not supported by this server: answered with 422.')
 
 /** How a run is to be done. Unknown keys are refused by name. */
 export const ambientAgentConfig = z

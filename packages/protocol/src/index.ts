@@ -133,5 +133,6 @@ export type {
 } from './runs.ts'
 export { parseShare, uniteShares } from './share-text.ts'
 export type { Share } from './shares.ts'
+export { isUuid } from './uuid.ts'
 export type { ServerMessage, TaskAssignment, WorkerMessage } from './worker-socket.ts'
 export type { Worker } from './workers.ts'

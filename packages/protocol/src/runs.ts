@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { ambientAgentConfig } from './agent-config.ts'
+import { ambientAgentConfig, notSupported } from './agent-config.ts'
 import { artifactItem, artifactTypes } from './artifacts.ts'
 import { maxAttachments } from './attachment-limits.ts'
 import { attachmentInput } from './attachments.ts'
@@ -43,9 +43,6 @@ const runState = z.enum(runStates).meta({ id: 'RunState' })
 const metadata = z
   .record(z.string().min(1).max(64), z.string().max(512))
   .refine((labels) => Object.keys(labels).length <= 20, 'takes at most 20 keys')
-
-/** Of the reference; refused by name (422), since nothing here could act on them. */
-const notSupported = z.unknown().optional().describe('Not supported by this server: answered with 422.')
 
 const imageTypes = ['image/jpeg', 'image/png', 'image/gif', 'image/webp'] as const
 

@@ -110,11 +110,12 @@ export async function createTaskFolder(paths: TaskFolder, content: TaskFolderCon
   await writeRecord(paths, record)
   await mkdir(paths.given)
   await chmod(paths.given, 0o755)
-  for (const kind of authorities ? (['extra', 'all'] as const) : []) {
-    const file = join(paths.given, authorityFiles[kind])
-    await writeFile(file, authorities?.[kind] ?? '', { flag: 'wx' })
-    await chmod(file, 0o644)
-  }
+  if (authorities)
+    for (const kind of ['extra', 'all'] as const) {
+      const file = join(paths.given, authorityFiles[kind])
+      await writeFile(file, authorities[kind], { flag: 'wx' })
+      await chmod(file, 0o644)
+    }
   const own = [paths.spool, paths.agent.folder, paths.agent.home, paths.agent.temporary]
   for (const folder of own) await mkdir(folder, { mode: 0o700 })
   // Repositories that somebody else cloned are used on purpose here; git would refuse them.

@@ -28,7 +28,7 @@ export async function resolveInside(
     if (
       names.some(isGitInternal) ||
       (await isInBareRepository(root, real)) ||
-      (await isInBareRepository(root, entry))
+      (entry !== real && (await isInBareRepository(root, entry)))
     ) {
       throw new Error(`${name} belongs to git itself, and is not for tools to touch. Use git commands.`)
     }

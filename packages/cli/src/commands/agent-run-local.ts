@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises'
 import { constants, hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { type RunAgentResult, runAgent } from '@openoz/agent'
-import { ApiError, AppError, type StartLocalRunRequest, type StartLocalRunResponse } from '@openoz/protocol'
+import { ApiError, AppError, isUuid, type StartLocalRunRequest, type StartLocalRunResponse } from '@openoz/protocol'
 import { createAgentStream } from '../agent-stream/agent-stream.ts'
 import type { CommandContext } from '../command-context.ts'
 import { type Connection, openConnection, requireLogin } from '../connection.ts'
@@ -133,7 +133,7 @@ async function startRun(
 }
 
 function runIdOf(text: string | undefined): string | undefined {
-  return text !== undefined && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text) ? text : undefined
+  return text !== undefined && isUuid(text) ? text : undefined
 }
 
 function forgetKeys(env: NodeJS.ProcessEnv): void {

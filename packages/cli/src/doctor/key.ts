@@ -4,11 +4,12 @@ import { type Finding, messageOf } from './finding.ts'
 
 const check = 'key'
 
+const none = 'oz login, or set OZ_API_KEY.'
 const makeOne = 'Make a new one with `oz api-key create NAME`, and give it as OZ_API_KEY or with `oz login --stdin`.'
 
 /** What to do about each way in which a key is none. */
 const remedies: Partial<Record<ErrorCode, string>> = {
-  api_key_missing: 'oz login, or set OZ_API_KEY.',
+  api_key_missing: none,
   api_key_unknown: `Check for a missing character, and that it is a key of this control plane. ${makeOne}`,
   api_key_expired: makeOne,
   api_key_revoked: makeOne,
@@ -21,7 +22,7 @@ export async function checkKey(client: ApiClient, login: ServerLogin, env: NodeJ
   const variables = checkVariables(env)
   if (login.apiKey === undefined) {
     const text = 'no API key and no saved login'
-    return [...variables, { check, level: 'fail', text, remedy: 'oz login, or set OZ_API_KEY.' }]
+    return [...variables, { check, level: 'fail', text, remedy: none }]
   }
   const from = `from ${login.from.apiKey}`
   try {

@@ -1,13 +1,13 @@
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { writePrivateFile } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 import { type WorkerFlagValues, type WorkerOptions, workerFlags } from '@openoz/worker'
 import { workerProgram } from '../program-files.ts'
+import { configHome } from '../saved-login.ts'
 import { environmentFileText, unitText } from './service-unit.ts'
 
 /**
@@ -72,7 +72,7 @@ export async function uninstallService({ flags, env, say }: ServiceContext): Pro
 function serviceFiles({ user }: ServiceFlags, env: NodeJS.ProcessEnv): { unit: string; environment: string } {
   const name = 'oz-agent-worker.env'
   if (!user) return { unit: `/etc/systemd/system/${serviceName}`, environment: `/etc/openoz/${name}` }
-  const config = env.XDG_CONFIG_HOME || join(env.HOME || homedir(), '.config')
+  const config = configHome(env)
   return { unit: join(config, 'systemd', 'user', serviceName), environment: join(config, 'openoz', name) }
 }
 

@@ -1,6 +1,7 @@
 import {
   AppError,
   type ArtifactResponse,
+  isUuid,
   maxArtifactBytes,
   type UploadArtifactQuery,
   type UploadArtifactResponse,
@@ -19,7 +20,6 @@ import { requireRun } from './runs.ts'
 import { appendServerEvents } from './session-log.ts'
 import { openLinkSigner } from './signed-links.ts'
 import { storeUpload, type Upload } from './uploads.ts'
-import { isUuid } from './uuid.ts'
 
 /**
  * What runs made for people. An artifact is an event of its run's log, written by its agent or by whoever uploads one, and nothing else: so it is

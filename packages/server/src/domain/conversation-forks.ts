@@ -1,4 +1,4 @@
-import { AppError } from '@openoz/protocol'
+import { AppError, isUuid } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
 import { insertAuditEvent } from '../store/audit-events.ts'
 import {
@@ -13,7 +13,6 @@ import { type Actor, actorLabel } from './actors.ts'
 import type { Ctx } from './context.ts'
 import { copyConversation, requireSeen } from './conversation-use.ts'
 import { storableText } from './session-log.ts'
-import { isUuid } from './uuid.ts'
 
 /**
  * Conversations as such: copies that runs may begin in later, names, and where to look for what a session or a conversation has become.

@@ -1,4 +1,4 @@
-import { AppError, type ConversationStep, isTerminal, type RunState, type SessionEvent } from '@openoz/protocol'
+import { AppError, type ConversationStep, isTerminal, isUuid, type RunState, type SessionEvent } from '@openoz/protocol'
 import {
   type ConversationTurn,
   findConversationTitle,
@@ -12,7 +12,6 @@ import type { Ctx } from './context.ts'
 import { createMessageCollector, type KnownMessages, type MessageCollector } from './conversation-messages.ts'
 import { maySee } from './permissions.ts'
 import { requireRun } from './runs.ts'
-import { isUuid } from './uuid.ts'
 
 /**
  * A conversation, read from the session logs of its runs: one step per turn. It is written while it is read, a page of the log at a time, so

@@ -5,6 +5,7 @@ import {
   type CreateEnvironmentRequest,
   isRepositoryAddress,
   isReservedVariable,
+  isUuid,
   type ListEnvironmentsQuery,
 } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
@@ -20,9 +21,9 @@ import {
 } from '../store/environments.ts'
 import { type Actor, actorLabel } from './actors.ts'
 import { type Ctx, change } from './context.ts'
+import { scopeFor } from './permissions.ts'
 import { toPersonItem } from './person-item.ts'
 import { storableJson } from './session-log.ts'
-import { isUuid } from './uuid.ts'
 
 /**
  * Environments under an id of their own. A run copies the config at its creation, so neither a change nor the end of an environment reaches a run
@@ -55,8 +56,7 @@ export async function createEnvironment(
 ): Promise<CloudEnvironment> {
   checkConfig(config)
   const id = uuidv7()
-  // A team's key has no person, so its environments are the team's.
-  const scope = actor.kind === 'team' || team !== false ? 'team' : 'user'
+  const scope = scopeFor(actor, team)
   await insertEnvironment(tx, { id, teamId: actor.teamId, scope, ...editorOf(actor), config: storableJson(config) })
   await audit(tx, actor, 'create', id)
   return toEnvironmentItem(await requireEnvironment(tx, id, actor))

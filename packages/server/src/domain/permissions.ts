@@ -102,3 +102,8 @@ export function maySee(run: RunRecord, actor: Actor): boolean {
 export function seesAllKeys(actor: Actor): boolean {
   return actor.kind === 'team' || (actor.kind === 'user' && rank[actor.role] >= rank.admin)
 }
+
+/** A team's key has no person, so what it makes is the team's; people choose. */
+export function scopeFor(actor: Actor, team: boolean | undefined): 'team' | 'user' {
+  return actor.kind === 'team' || team !== false ? 'team' : 'user'
+}

@@ -2,6 +2,7 @@ import {
   AppError,
   type FullMessage,
   isTerminal,
+  isUuid,
   type ListMessagesQuery,
   type MessageHeader,
   type SendMessageRequest,
@@ -25,7 +26,6 @@ import { maySee } from './permissions.ts'
 import { recordMessage, requireLive } from './run-events.ts'
 import { requireRun } from './runs.ts'
 import { storableText } from './session-log.ts'
-import { isUuid } from './uuid.ts'
 
 /**
  * Messages between runs. Each waits in its recipient's inbox until somebody reads it there; where the recipient's agent is at work it is said to

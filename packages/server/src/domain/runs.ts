@@ -5,6 +5,7 @@ import {
   type CreateRunResponse,
   type ForkRunRequest,
   isTerminal,
+  isUuid,
   type ListRunsQuery,
   type ListRunsResponse,
   type Run,
@@ -34,12 +35,11 @@ import { type PlannedAttachment, planAttachments, storeAttachments } from './att
 import { type Ctx, change, type Hint } from './context.ts'
 import { claimConversation, copyConversation } from './conversation-use.ts'
 import { requireEnvironment } from './environments.ts'
-import { maySee } from './permissions.ts'
+import { maySee, scopeFor } from './permissions.ts'
 import { toRunItem } from './run-item.ts'
 import { appendServerEvents, storableJson, storableText } from './session-log.ts'
 import { readShares } from './shares.ts'
 import { endCancelled } from './turns.ts'
-import { isUuid } from './uuid.ts'
 import { waitingSentence } from './why.ts'
 
 /** Minutes that a managed run's agent waits for a follow-up when nobody said otherwise. */
@@ -183,8 +183,7 @@ export async function createRun(
   const { request, forkOf } = plan
   const prompt = storableText(request.prompt ?? '')
   const conversationId = request.conversation_id ?? uuidv7()
-  // A team's key has no person, so its runs are the team's.
-  const scope = actor.kind === 'team' || request.team !== false ? 'team' : 'user'
+  const scope = scopeFor(actor, request.team)
   if (request.conversation_id !== undefined)
     await claimConversation(tx, hint, { conversationId, actor, forRunId: null, scope })
   const run = await insertRun(

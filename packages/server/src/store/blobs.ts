@@ -57,7 +57,7 @@ export async function insertBlob(
     return { id: blob.id, runId: blob.runId, contentType: blob.contentType, sizeBytes, sha256 }
   } catch (error) {
     // Should this fail too, housekeeping does it.
-    if (count > 0 || last) await db.query('delete from blobs where id = $1', [blob.id]).catch(() => {})
+    if (count > 0 || last) await deleteBlob(db, blob.id).catch(() => {})
     throw error
   }
 }
