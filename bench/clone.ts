@@ -1,6 +1,6 @@
-import { execFile, execFileSync } from 'node:child_process'
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,14 +9,16 @@ import { createApiClient } from '@openoz/protocol'
 import { startGitHttpServer } from '../test/support/git-http-server.ts'
 import { startScriptedModel } from '../test/support/scripted-model.ts'
 import { type Benchmark, compared, percentile } from './measurement.ts'
-import { scratchHome, startProgram } from './programs.ts'
+import { dist, scratchHome, startProgram } from './programs.ts'
 
 const files = 5_000
-const rounds = 5
+const rounds = 9
 
 /**
  * From the clone step's start to a checked-out repository of 5,000 files, for runs after the first one: the mirror is fetched beside the
- * agent's start, and waiting for it counts. Control: `git clone --local` of the same repository, checked out, in turns with the runs.
+ * agent's start, and waiting for it counts. Each run begins when the workspace of the one before has been removed, as on a worker that is
+ * busy with one repository. Control: `git clone --local` of the same repository, checked out, in turns with the runs. Everything lies on the
+ * file system of TMPDIR, and a control is not removed before the end: ext4 without a journal would make the next one slow.
  */
 export const cloneBenchmark: Benchmark = {
   name: 'clone',
@@ -25,17 +27,17 @@ export const cloneBenchmark: Benchmark = {
     const folder = mkdtempSync(join(tmpdir(), 'oz-bench-clone-'))
     const model = await startScriptedModel({ handler: () => ({ text: 'Done.' }) })
     await using host = await startGitHttpServer(folder)
-    const up = await startProgram(
-      ['up', '--worker-id', 'bench'],
-      { ...home.env, OPENAI_BASE_URL: `${model.url}/v1`, OPENAI_API_KEY: 'bench' },
-      'worker_ready',
-    )
+    const env = { ...home.env, OPENAI_BASE_URL: `${model.url}/v1`, OPENAI_API_KEY: 'bench' }
+    const server = await startProgram(['server'], env, 'server_ready')
+    let worker: ChildProcess | undefined
     try {
       chmodSync(folder, 0o755)
       const origin = makeLargeRepository(join(folder, 'large'))
       const apiKey = readFileSync(join(home.dataDir, 'admin-api-key'), 'utf8').trim()
-      const client = createApiClient({ fetch: (path, init) => fetch(up.url + path, init), apiKey })
-      const config = { environment: { source_repos: [{ url: host.url('large') }] }, idle_timeout_minutes: 0 }
+      const client = createApiClient({ fetch: (path, init) => fetch(server.url + path, init), apiKey })
+      worker = startWorker(join(folder, 'state'), { ...home.env, OZ_API_KEY: apiKey, OZ_SERVER_URL: server.url })
+      const environment = { source_repos: [{ url: host.url('large') }] }
+      const config = { worker_host: 'bench', environment, idle_timeout_minutes: 0 }
 
       async function cloneOfRun(): Promise<number> {
         const { run_id } = await client.runs.create({ prompt: 'Say done.', config })
@@ -54,6 +56,7 @@ export const cloneBenchmark: Benchmark = {
       const cloneMs: number[] = []
       const controlMs: number[] = []
       for (let i = 0; i < rounds; i++) {
+        await workspacesAreGone(join(folder, 'state'))
         controlMs.push(await localCloneMs(origin, join(folder, `control-${i}`)))
         cloneMs.push(await cloneOfRun())
       }
@@ -69,11 +72,12 @@ export const cloneBenchmark: Benchmark = {
           `later runs of a repository of ${files} files: clone, p50`,
           'ms',
           { value: percentile(cloneMs, 50), control },
-          { words: '≤ 1000 ms, or ≤ 1.25 × control', isMet: (value, ratio) => value <= 1_000 || ratio <= 1.25 },
+          { words: '≤ 1000 ms', isMet: (value) => value <= 1_000 },
         ),
       ]
     } finally {
-      await up.stop()
+      await stopWorker(worker)
+      await server.stop()
       await model.close()
       home.remove()
       rmSync(folder, { recursive: true, force: true })
@@ -81,7 +85,26 @@ export const cloneBenchmark: Benchmark = {
   },
 }
 
-/** 50 folders of 100 files of 1 to 4 KB each, which do not compress away. */
+/** What `oz up` would start, but with all that it keeps in this folder: as root that would be /var/lib/oz. */
+function startWorker(stateDir: string, env: Record<string, string>): ChildProcess {
+  const config = `${stateDir}.yaml`
+  writeFileSync(config, JSON.stringify({ backend: { direct: { state_dir: stateDir, oz_path: dist('oz') } } }))
+  const args = [dist('oz-agent-worker'), '--backend', 'direct', '--worker-id', 'bench', '--config-file', config]
+  return spawn(process.execPath, args, { env, stdio: ['ignore', 'ignore', process.env.BENCH_DEBUG ? 2 : 'ignore'] })
+}
+
+async function stopWorker(worker: ChildProcess | undefined): Promise<void> {
+  if (!worker || worker.exitCode !== null) return
+  const exited = once(worker, 'exit')
+  worker.kill('SIGTERM')
+  await exited
+}
+
+async function workspacesAreGone(stateDir: string): Promise<void> {
+  while (readdirSync(join(stateDir, 'workspaces')).length > 0) await sleep(20)
+}
+
+/** Packed, as the mirrors are. 50 folders of 100 files of 1 to 4 KB each, which do not compress away. */
 function makeLargeRepository(folder: string): string {
   for (let i = 0; i < files; i++) {
     const at = join(folder, `part-${i % 50}`)
@@ -93,13 +116,12 @@ function makeLargeRepository(folder: string): string {
   git('init', '--quiet', '--initial-branch=main')
   git('add', '--all')
   git('-c', 'user.name=bench', '-c', 'user.email=bench@example.com', 'commit', '--quiet', '--message', 'Begin')
+  git('gc', '--quiet')
   return folder
 }
 
 async function localCloneMs(origin: string, to: string): Promise<number> {
   const from = performance.now()
   await promisify(execFile)('git', ['clone', '--quiet', '--local', origin, to])
-  const ms = performance.now() - from
-  await rm(to, { recursive: true })
-  return ms
+  return performance.now() - from
 }

@@ -86,6 +86,8 @@ for (const name of programs) {
 }
 const notices = await collectNotices(metafile, [...programsBeside, ...Object.keys(libraryFiles)])
 await writeFile(join(target, 'THIRD-PARTY-NOTICES.txt'), notices.text)
+// Whoever passes the package on passes on its licence.
+await cp(join(root, 'LICENSE'), join(target, 'LICENSE'))
 console.log(
   `${relative(process.cwd(), target) || '.'}: ${programs.join(', ')} ${version}, ${megabytes(metafile)}, ${notices.count} libraries`,
 )

@@ -1,6 +1,8 @@
+import type { StartLocalRunResponse, TaskAssignment } from '@openoz/protocol'
 import { expect, test } from 'vitest'
 import { type ControlPlane, startControlPlane } from './support/control-plane.ts'
 import { until } from './support/poll.ts'
+import { TestAgent } from './support/test-agent.ts'
 
 const terminalStates = async (cp: ControlPlane, runId: string) =>
   (await cp.statesOf(runId)).filter((state) => ['SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED'].includes(state))
@@ -36,7 +38,9 @@ test('an offered run is cancelled at once; the claim that comes then is told so 
   expect((await cp.client.runs.get(runId)).state).toBe('CANCELLED')
   worker.claim(assignment)
   expect(await worker.superseded.next()).toEqual({ task_id: runId, execution_id: assignment.execution_id })
-  await expect(cp.agentFor(assignment).hello()).rejects.toMatchObject({ problem: { code: 'execution_superseded' } })
+  await expect(cp.agentFor(assignment).hello()).rejects.toMatchObject({
+    problem: { code: 'run_cancelled_before_start' },
+  })
   const next = await cp.createRun()
   expect((await worker.nextAssignment()).task_id).toBe(next)
 })
@@ -69,6 +73,46 @@ test('a cancel that was asked for before the hello reaches the agent with it', a
   const agent = cp.agentFor(assignment)
   await agent.hello()
   expect(await agent.nextCommand()).toMatchObject({ type: 'cancel', payload: { reason: 'Cancelled by user.' } })
+})
+
+const startLocal = (cp: ControlPlane, conversation_id?: string) =>
+  cp.client.runs.startLocal({ prompt: 'do it', host: 'laptop', ...(conversation_id && { conversation_id }) })
+
+const localAgent = (cp: ControlPlane, started: StartLocalRunResponse) =>
+  new TestAgent(cp.url, { ...started, task_id: started.run_id } as unknown as TaskAssignment)
+
+test('a cancel before the hello of a local agent ends the run at once, and the agent that says hello then is turned away', async () => {
+  await using cp = await startControlPlane()
+  const started = await startLocal(cp)
+  const { run_id: runId } = started
+  await cp.client.runs.followUp(runId, { message: 'and this' })
+  await cp.client.runs.cancel(runId)
+  expect(await cp.client.runs.get(runId)).toMatchObject({ state: 'CANCELLED', is_sandbox_running: false })
+  const turns = await cp.db.query('select outcome from turns where run_id = $1', [runId])
+  expect(turns).toEqual([{ outcome: 'CANCELLED' }, { outcome: 'CANCELLED' }])
+  const { executions } = await cp.client.runs.executions(runId)
+  expect(executions).toMatchObject([{ state: 'ended', message: 'The run was cancelled.' }])
+  await cp.client.runs.cancel(runId)
+  await expect(localAgent(cp, started).hello()).rejects.toMatchObject({
+    problem: { code: 'run_cancelled_before_start', status: 410, detail: expect.stringContaining(runId) },
+  })
+  // Its conversation is free again.
+  expect((await startLocal(cp, started.conversation_id)).state).toBe('CLAIMED')
+})
+
+test('of a cancel and a hello at the same time, one is first and the other one hears of it', async () => {
+  await using cp = await startControlPlane()
+  for (let round = 0; round < 10; round++) {
+    const started = await startLocal(cp)
+    const agent = localAgent(cp, started)
+    const [hello] = await Promise.allSettled([agent.hello(), cp.client.runs.cancel(started.run_id)])
+    if (hello.status === 'fulfilled') {
+      expect(await agent.nextCommand()).toMatchObject({ type: 'cancel' })
+      await agent.end('CANCELLED')
+      await agent.nextTurn(true)
+    } else expect(hello.reason).toMatchObject({ problem: { code: 'run_cancelled_before_start' } })
+    await cp.waitFor(started.run_id, 'CANCELLED')
+  }
 })
 
 test('an agent at work is asked first; it ends politely and its worker hears nothing', async () => {

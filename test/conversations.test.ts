@@ -83,7 +83,7 @@ test('a turn is a step: what was asked, said, thought, called and answered, with
       'tool: run_command completed',
       'system: notice nothing special',
       'assistant: Done., run_command {"command":"sleep 9"}',
-      'tool: run_command cancelled',
+      'tool: run_command denied',
     ],
   ])
   const [step] = conversation.steps
@@ -98,6 +98,22 @@ test('a turn is a step: what was asked, said, thought, called and answered, with
     state: 'completed',
     output: { output: 'a\n', status: 'complete', exit_code: 0 },
   })
+})
+
+test('a call that failed is told from one that was stopped', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId } = await cp.startAgent()
+  const failed = { status: 'failed' as const }
+  await agent.send(
+    calls('c1', 'false'),
+    { type: 'tool_call_update', data: { toolCallId: 'c1', ...failed } },
+    calls('c2', 'sleep 9'),
+    { type: 'tool_call_update', data: { toolCallId: 'c2', ...failed, cancelled: true } },
+  )
+  const { steps } = await conversationOf(cp, runId)
+  const blocks = steps.flatMap((step) => step.messages.flatMap(({ content }) => content))
+  const states = blocks.flatMap((block) => (block.type === 'action_result' ? [block.state] : []))
+  expect(states).toEqual(['failed', 'denied'])
 })
 
 test('an answer that was cut off and asked for again is not in it, whatever was said in between', async () => {

@@ -38,8 +38,13 @@ test('what no run could work in is refused with its reason, and stored neither a
     const asked = structuredClone(config) as CloudEnvironmentConfig
     await expect(cp.client.environments.create(asked)).rejects.toMatchObject(refused)
     await expect(cp.client.environments.update(uid, asked)).rejects.toMatchObject(refused)
+    // Nor is one that a run brings itself.
+    const inline = { prompt: 'x', config: { environment: asked } }
+    await expect(cp.client.runs.create(inline)).rejects.toMatchObject(refused)
+    await expect(cp.client.runs.startLocal({ ...inline, host: 'laptop' })).rejects.toMatchObject(refused)
   }
   expect((await cp.client.environments.list()).environments.map(({ config }) => config)).toEqual([shop])
+  expect((await cp.client.runs.list()).runs).toEqual([])
 })
 const setupDone = { type: 'setup_step', data: { step: 'harness', status: 'completed' } } as const
 
@@ -117,6 +122,7 @@ test.each([
   const answers = [
     await cp.request('POST', path, { json }),
     await cp.request('PUT', `${path}/${crypto.randomUUID()}`, { json }),
+    await cp.request('POST', '/api/v1/agent/runs', { json: { prompt: 'x', config: { environment: json } } }),
   ]
   for (const { status, body } of answers) {
     expect(status).toBe(400)

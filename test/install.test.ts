@@ -1,6 +1,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -31,6 +31,7 @@ const env = {
   OZ_DATA_DIR: join(folder, 'data'),
 }
 let problem: string | undefined
+let tarball = ''
 
 beforeAll(async () => {
   // Tasks and the database run as users of their own.
@@ -39,9 +40,9 @@ beforeAll(async () => {
   symlinkSync(process.execPath, join(folder, 'only-node', 'node'))
   const pack = ['pack', '--pack-destination', folder, '--loglevel=error']
   await run('npm', pack, { cwd: join(root, 'packages', 'cli'), maxBuffer: 1e8 })
-  const tarball = readdirSync(folder).find((name) => name.endsWith('.tgz')) ?? ''
+  tarball = join(folder, readdirSync(folder).find((name) => name.endsWith('.tgz')) ?? '')
   const flags = ['--prefix', prefix, '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']
-  await run('npm', ['install', '-g', ...flags, '--fetch-retries=1', join(folder, tarball)], { cwd: folder }).catch(
+  await run('npm', ['install', '-g', ...flags, '--fetch-retries=1', tarball], { cwd: folder }).catch(
     (error: { stderr: string }) => {
       if (process.env.CI === 'true' || !isOffline(error.stderr)) throw error
       problem = error.stderr.trim().split('\n')[0]
@@ -60,6 +61,18 @@ function needsInstall(context: TestContext): void {
   console.error(`NOT TESTED: the tarball could not be installed, no registry: ${problem}`)
   context.skip('no package registry can be reached')
 }
+
+test('the tarball holds programs and licences: no sources, tests or maps, and no path of where it was packed', async () => {
+  const { stdout } = await run('tar', ['-tzf', tarball])
+  const files = stdout.trim().split('\n')
+  expect(files).toEqual(expect.arrayContaining(['package/dist/LICENSE', 'package/dist/THIRD-PARTY-NOTICES.txt']))
+  const kinds =
+    /^package\/(package\.json|(bin|dist)\/[^/]+\.(mjs|cjs|wasm)|dist\/(LICENSE|[\w-]+\.txt|migrations\/\w+\.sql|api-page\/[\w-]+\.(js|css)))$/
+  expect(files.filter((file) => !kinds.test(file))).toEqual([])
+  const unpacked = await run('tar', ['-xzOf', tarball], { maxBuffer: 1e8, encoding: 'latin1' })
+  expect(unpacked.stdout.includes(root)).toBe(false)
+  expect(statSync(tarball).size).toBeLessThan(5e6)
+})
 
 describe('after `npm install -g` of the tarball, on a machine with nothing but Node', () => {
   test('both programs are there and say their version', async (context) => {

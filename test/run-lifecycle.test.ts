@@ -67,7 +67,14 @@ test('each kind of outcome is written once, with its code and its sentence', asy
     await agent.end(outcome, 'because', code)
     worker.complete(assignment)
     const run = await cp.waitFor(runId, outcome)
-    expect(run.status_message).toEqual({ message: 'because', ...(shown ? { error_code: shown } : {}) })
+    // Only what the platform's code does not say already, and what the registry explains.
+    const reason = code === 'setup_command_failed' || code === 'spool_full' ? { failure_reason: code } : {}
+    const said = { ...(shown ? { error_code: shown } : {}), ...reason }
+    expect(run.status_message).toEqual({ message: 'because', ...said })
+    const end = (await cp.eventsOf(runId)).findLast((event) => event.type === 'run_state')
+    expect(end?.data).toEqual({ state: outcome, message: 'because', ...said })
+    expect((await cp.client.runs.executions(runId)).executions).toMatchObject([{ failure_reason: null, ...reason }])
+    expect(await cp.client.runs.why(runId)).toMatchObject({ failure_reason: null, ...reason })
     expect(run.finished_at === null).toBe(outcome === 'BLOCKED')
     expect((await cp.statesOf(runId)).at(-1)).toBe(outcome)
   }

@@ -146,6 +146,24 @@ test('runs that write to one another at the same time do not block each other', 
   for (const runId of runIds) expect((await inbox(cp, runId)).body).toHaveLength(30)
 })
 
+test('an inbox takes 1,000 messages that have not reached their run; one that has none left refuses for all', async () => {
+  await using cp = await startControlPlane()
+  const [from, full, other] = [await waitingRun(cp), await waitingRun(cp), await waitingRun(cp)]
+  await cp.db.query(
+    `insert into run_messages (id, sender_run_id, recipient_run_id, subject, body)
+     select gen_random_uuid(), $1, $2, 's', 'b' from generate_series(1, 999)`,
+    [from, full],
+  )
+  const last = await send(cp, { from, to: [full] })
+  expect(last.status).toBe(200)
+  const refused = await send(cp, { from, to: [other, full] })
+  expect([refused.status, refused.body.code]).toEqual([409, 'message_inbox_full'])
+  expect(refused.body.detail).toContain(`Run ${full} has 1000 messages`)
+  expect((await inbox(cp, other)).body).toEqual([])
+  await cp.client.messages.read(last.body.message_ids[0] ?? '')
+  expect((await send(cp, { from, to: [other, full] })).status).toBe(200)
+})
+
 test('the inbox is read by pages, the oldest first', async () => {
   await using cp = await startControlPlane()
   const [from, to] = [await waitingRun(cp), await waitingRun(cp)]

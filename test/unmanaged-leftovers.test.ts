@@ -59,10 +59,10 @@ test('of an agent that was killed, the next run sends the rest and ends what it 
   expect(spoolsOf(person)).toEqual([])
 })
 
-/** In front of the control plane; agents are not let in. */
-async function startDoorkeeper(url: string): Promise<Server> {
-  const server = createServer((incoming, answer) => {
-    if (incoming.url?.endsWith('/hello')) {
+/** In front of the control plane; agents are not let in, unless `onHello` says so. */
+async function startDoorkeeper(url: string, onHello: () => Promise<'refuse' | 'let in'>): Promise<Server> {
+  const server = createServer(async (incoming, answer) => {
+    if (incoming.url?.endsWith('/hello') && (await onHello()) === 'refuse') {
       answer.writeHead(410, { 'content-type': 'application/problem+json' })
       answer.end(JSON.stringify({ type: 'about:blank', status: 410, code: 'gone', title: 'Gone', detail: 'No.' }))
       return
@@ -82,7 +82,7 @@ test('a run whose agent is not let in is cancelled, and so is one that has no pl
   await using person = await startPersonAtWork({ steps: [] })
   const { cp, oz } = person
   const ids: string[] = []
-  const doorkeeper = await startDoorkeeper(cp.url)
+  const doorkeeper = await startDoorkeeper(cp.url, async () => 'refuse')
   try {
     const env = { WARP_SERVER_ROOT_URL: `http://127.0.0.1:${(doorkeeper.address() as AddressInfo).port}` }
     const refused = oz(['agent', 'run', '-p', 'x'], { env })
@@ -98,9 +98,56 @@ test('a run whose agent is not let in is cancelled, and so is one that has no pl
   const homeless = oz(['agent', 'run', '-p', 'x'], { env: { XDG_STATE_HOME: file } })
   expect((await homeless.ended).exitCode).toBe(1)
   ids.push(await homeless.says(runIdLine))
-  // When the control plane no longer waits for its agent; without the cancel it is an ERROR then.
-  await cp.advanceDatabaseClock({ seconds: 61 })
-  for (const runId of ids) await cp.waitFor(runId, 'CANCELLED')
+  for (const runId of ids) expect((await cp.client.runs.get(runId)).state).toBe('CANCELLED')
+})
+
+test('a run that is cancelled before its agent said hello says so, and leaves nothing behind', async () => {
+  await using person = await startPersonAtWork({ steps: [] })
+  const { cp, oz } = person
+  const doorkeeper = await startDoorkeeper(cp.url, async () => {
+    for (const { run_id, state } of (await cp.client.runs.list()).runs)
+      if (state === 'CLAIMED') await cp.client.runs.cancel(run_id)
+    return 'let in'
+  })
+  try {
+    const env = { WARP_SERVER_ROOT_URL: `http://127.0.0.1:${(doorkeeper.address() as AddressInfo).port}` }
+    for (const format of ['ndjson', 'text']) {
+      const run = oz(['--output-format', format, 'agent', 'run', '-p', 'x'], { env })
+      const { exitCode, stdout, stderr } = await run.ended
+      expect(exitCode).toBe(1)
+      expect(stderr).toContain('was cancelled before its agent had begun')
+      if (format === 'text') expect(stdout).toContain('CANCELLED')
+      else expect(run.objects().at(-1)).toMatchObject({ event_type: 'run_finished', state: 'CANCELLED' })
+    }
+  } finally {
+    doorkeeper.closeAllConnections()
+    doorkeeper.close()
+  }
+  expect((await cp.client.runs.list()).runs.map(({ state }) => state)).toEqual(['CANCELLED', 'CANCELLED'])
+  expect(spoolsOf(person)).toEqual([])
+})
+
+test('interrupted before its agent said hello, a run is cancelled at once', async () => {
+  await using person = await startPersonAtWork({ steps: [] })
+  const { cp, oz } = person
+  const asked = Promise.withResolvers<void>()
+  const answered = Promise.withResolvers<'refuse'>()
+  const doorkeeper = await startDoorkeeper(cp.url, () => {
+    asked.resolve()
+    return answered.promise
+  })
+  const env = { WARP_SERVER_ROOT_URL: `http://127.0.0.1:${(doorkeeper.address() as AddressInfo).port}` }
+  const run = oz(['agent', 'run', '-p', 'x'], { env })
+  try {
+    await asked.promise
+    run.child.kill('SIGINT')
+    expect((await run.ended).exitCode).toBe(130)
+    expect((await cp.client.runs.list()).runs).toMatchObject([{ state: 'CANCELLED', is_sandbox_running: false }])
+  } finally {
+    answered.resolve('refuse')
+    doorkeeper.closeAllConnections()
+    doorkeeper.close()
+  }
 })
 
 test('started by a git hook of another repository, it works in its folder, and saves that', async () => {

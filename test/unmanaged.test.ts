@@ -18,7 +18,7 @@ test('a key and a prompt are enough, in a folder without git as well', async () 
   const run = await cp.client.runs.get(runId)
   expect(stdout.split('\n').slice(0, 4)).toEqual([
     `Run ID: ${runId}`,
-    `Open in Oz: ${run.session_link ?? `${cp.url}/api/v1/agent/runs/${runId}`}`,
+    `Open in Oz: ${cp.url}/api/v1/agent/runs/${runId}`,
     `New conversation started with debug ID: ${run.conversation_id}`,
     expect.stringMatching(/^Sharing session at: http/),
   ])

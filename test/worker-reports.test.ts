@@ -52,6 +52,26 @@ test.each(['FAILED', 'CANCELLED', 'SUCCEEDED'] as const)(
   },
 )
 
+test('why an attempt’s turn failed outlasts how its process ended, and the next turn begins without it', async () => {
+  await using cp = await startControlPlane()
+  const { agent, runId, worker, assignment } = await cp.startAgent()
+  const attempt = async () => (await cp.client.runs.executions(runId)).executions[0]
+  await agent.end('FAILED', 'no', 'setup_command_failed')
+  await agent.nextTurn()
+  await cp.client.runs.followUp(runId, { message: 'again' })
+  await agent.nextTurn()
+  expect(await attempt()).toMatchObject({ state: 'running', failure_reason: null })
+  expect((await cp.client.runs.get(runId)).status_message).not.toHaveProperty('failure_reason')
+  await agent.end('FAILED', 'no', 'repository_clone_failed')
+  worker.fail(assignment, { failure_reason: 'teardown_command', message: 'rm failed', exit_code: 1 })
+  await until(attempt, (execution) => execution?.state === 'ended')
+  expect(await attempt()).toMatchObject({ failure_reason: 'repository_clone_failed', message: 'rm failed' })
+  expect((await cp.client.runs.get(runId)).status_message).toMatchObject({
+    error_code: 'environment_setup_failed',
+    failure_reason: 'repository_clone_failed',
+  })
+})
+
 test('an agent that crashes in a later turn has failed, however its earlier turns ended', async () => {
   await using cp = await startControlPlane()
   const { agent, runId, worker, assignment } = await cp.startAgent()
@@ -91,7 +111,11 @@ test('every failure reason ends as its table says: FAILED for the user’s side,
       ({ state }) => state !== 'CLAIMED' && state !== 'PENDING',
     )
     expect([reason, run.state]).toEqual([reason, spec.side === 'user' ? 'FAILED' : 'ERROR'])
-    expect(run.status_message).toEqual({ message: `${spec.meaning} Details.`, error_code: spec.code })
+    expect(run.status_message).toEqual({
+      message: `${spec.meaning} Details.`,
+      error_code: spec.code,
+      failure_reason: reason,
+    })
   }
 })
 

@@ -8,7 +8,7 @@ import { readMigrations } from '../../packages/server/src/store/migrate.ts'
 const hashes: Record<string, string> = {
   '0001_initial.sql': '7628c6976a73afbb2db90c289dce65785161dc708a268cc751d39dcb791c04e0',
   '0002_turns_and_usage.sql': 'f50fe1a0fed3fd6f82b0ad5df80afcd2351d372517048edc6b86825ccb720954',
-  '0003_front_doors.sql': 'f664ab1d38fab5b7b05365a49a5a1d6807a2afab34d9af06656b2cea9450cef6',
+  '0003_front_doors.sql': '0038ed9cc28102c47946e78f7f4da09a065b844951425f44ca68bf03380f4649',
 }
 
 test('migrations are numbered from 1 without gaps', async () => {

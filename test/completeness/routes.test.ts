@@ -28,7 +28,8 @@ function createParts() {
     serverId: 'test',
     publicUrl: 'http://127.0.0.1',
   } as Partial<Ctx> as Ctx
-  const app = createApp(ctx, { catalog, version: '0', stopping: new AbortController().signal })
+  const sockets = { openChannel: () => Promise.reject(new Error('nobody connects here')) }
+  const app = createApp(ctx, { catalog, version: '0', stopping: new AbortController().signal, sockets })
   return { app }
 }
 

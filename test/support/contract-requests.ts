@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import type { PrepareAttachmentsResponse, TaskAssignment } from '@openoz/protocol'
+import { workerProtocolHeader, workerProtocolVersion } from '@openoz/protocol/schemas'
 import type { ApiRequest } from './api-contract.ts'
 import type { SdkScene } from './sdk-scene.ts'
+import { readServerSentEvents } from './server-sent-events.ts'
 import { TestAgent } from './test-agent.ts'
 
 /** For each operation of the document: requests that are answered with these statuses. Those that are the same for many are in the test. */
@@ -66,6 +68,17 @@ export async function contractRequests(scene: SdkScene): Promise<ContractRequest
     await worker.disconnect()
     return runId
   }
+  const heartbeat = { type: 'heartbeat', data: {} }
+  /** Open until its worker has been silent for too long. */
+  const openChannel = async (): Promise<string> => {
+    const headers = { [workerProtocolHeader]: String(workerProtocolVersion) }
+    const events = readServerSentEvents(`${baseUrl}/selfhosted/worker/channel?worker_id=by-http`, {
+      key: cp.adminKey,
+      headers,
+    })
+    const { value } = await events.next()
+    return (JSON.parse(value?.data ?? '{}') as { channel_id: string }).channel_id
+  }
   const forkableRunId = await forkable()
   const { conversation_id: forkableId } = await cp.client.runs.get(forkableRunId)
 
@@ -122,6 +135,14 @@ export async function contractRequests(scene: SdkScene): Promise<ContractRequest
       listModels: query({}),
       listWorkers: query({}),
       listConnectedWorkers: query({}),
+      openWorkerChannel: () => ({
+        query: { worker_id: 'by-http' },
+        headers: { [workerProtocolHeader]: String(workerProtocolVersion) },
+      }),
+      sendWorkerFrames: async () => ({
+        path: { channelId: await openChannel() },
+        json: { first: 1, frames: [heartbeat] },
+      }),
       whoami: query({}),
       listApiKeys: query({}),
       createApiKey: () => ({ json: { name: `k-${randomUUID()}` } }),
@@ -170,6 +191,8 @@ export async function contractRequests(scene: SdkScene): Promise<ContractRequest
         404: () => ({ json: { sender_run_id: unknown, to: [waitingRunId], subject: 'Hi', body: '' } }),
         422: () => ({ json: { sender_run_id: waitingRunId, to: [doneRunId], subject: 'Hi', body: '' } }),
       },
+      openWorkerChannel: { 400: query({ worker_id: 'warp' }) },
+      sendWorkerFrames: { 410: () => ({ path: { channelId: unknown }, json: { first: 1, frames: [heartbeat] } }) },
       getArtifact: { 400: () => ({ path: { artifactUid: 'pr-1' } }) },
       uploadArtifact: {
         400: () => ({ query: { filepath: 'a.txt' }, body: 'bytes' }),

@@ -1,10 +1,9 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
+import type { ChildProcess } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { identifyProcess } from '@openoz/machine'
-import { ozProgram } from '../../packages/cli/src/program-files.ts'
+import { startOz } from '../../packages/cli/src/test-support/run-program.ts'
 import { type ControlPlane, startControlPlane } from './control-plane.ts'
 import { until } from './poll.ts'
 import { type ScriptedModel, type ScriptedModelOptions, startScriptedModel } from './scripted-model.ts'
@@ -78,34 +77,26 @@ function startProcess(
   args: string[],
   { cwd, env, input }: { cwd: string; env: NodeJS.ProcessEnv; input: string | undefined },
 ): OzProcess {
-  const child = spawn(process.execPath, [ozProgram, ...args], { cwd, env, stdio: ['pipe', 'pipe', 'pipe'] })
-  let stdout = ''
-  let stderr = ''
-  child.stdin.end(input ?? '')
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    stdout += text
-  })
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    stderr += text
-  })
-  const ended = once(child, 'close').then(([exitCode]) => ({ exitCode: exitCode as number | null, stdout, stderr }))
+  const program = startOz(args, env, { cwd })
+  const { child, ended } = program
+  child.stdin?.end(input ?? '')
   return {
     child,
     ended,
     get stdout() {
-      return stdout
+      return program.stdout
     },
     get stderr() {
-      return stderr
+      return program.stderr
     },
     async says(pattern, timeoutMs = 20_000) {
-      await until(() => pattern.test(stdout) || child.exitCode !== null, Boolean, { timeoutMs }).catch(() => {})
-      const found = pattern.exec(stdout)
-      if (!found) throw new Error(`it did not say ${pattern}:\n${stdout}\n${stderr}`)
+      await until(() => pattern.test(program.stdout) || child.exitCode !== null, Boolean, { timeoutMs }).catch(() => {})
+      const found = pattern.exec(program.stdout)
+      if (!found) throw new Error(`it did not say ${pattern}:\n${program.stdout}\n${program.stderr}`)
       return found[1] ?? found[0]
     },
     objects: () =>
-      stdout
+      program.stdout
         .split('\n')
         .filter((line) => line !== '')
         .map((line) => JSON.parse(line) as Record<string, unknown>),

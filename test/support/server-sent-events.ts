@@ -11,12 +11,13 @@ export interface ServerSentEvent {
 /** Reads a stream on a connection of its own, until it ends or until the reader has enough. */
 export async function* readServerSentEvents(
   url: string,
-  init: { key: string; lastEventId?: string | number; signal?: AbortSignal },
+  init: { key: string; lastEventId?: string | number; signal?: AbortSignal; headers?: Record<string, string> },
 ): AsyncGenerator<ServerSentEvent> {
   const request = get(url, {
     agent: false,
     ...(init.signal ? { signal: init.signal } : {}),
     headers: {
+      ...init.headers,
       authorization: `Bearer ${init.key}`,
       ...(init.lastEventId === undefined ? {} : { 'last-event-id': String(init.lastEventId) }),
     },

@@ -39,12 +39,13 @@ export async function createTestDatabase(options: { isEmpty?: boolean } = {}): P
       const aliveMeanwhile = `
         update control_plane_heartbeat set beat_at = beat_at + interval '${seconds} seconds';
         update worker_connections set last_seen_at = last_seen_at + interval '${seconds} seconds';
+        update worker_channels set last_seen_at = last_seen_at + interval '${seconds} seconds';
         update executions set lease_renewed_at = lease_renewed_at + interval '${seconds} seconds'
          where lease_holder = 'worker' and exists (select from worker_connections where id = worker_connection_id);`
       // Locked first: a statement that was planned with the old clock must not write an old time after the jump.
       await untilDone(
         pool,
-        `lock table worker_connections, executions, control_plane_heartbeat in access exclusive mode;
+        `lock table worker_connections, worker_channels, executions, control_plane_heartbeat in access exclusive mode;
         create or replace function db_now() returns timestamptz language sql volatile
           as $$select clock_timestamp() + interval '${offsetSeconds} seconds'$$;
         ${whileAway ? '' : aliveMeanwhile}`,

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { AppError, type RunAttachment } from '@openoz/protocol'
+import { AppError, messageOf, type RunAttachment } from '@openoz/protocol'
 import { type AgentChannel, isRefusal } from './channel.ts'
 import { diskFull, isDiskFull } from './disk-full.ts'
 import { type EventSink, notice } from './event-sink.ts'
@@ -49,7 +49,7 @@ export function createAttachments(options: {
       signal.throwIfAborted()
       if (isRefusal(error)) throw error
       if (isDiskFull(error)) throw await diskFull(`the attachment ${name}`, parent, error)
-      const problem = error instanceof Error ? error.message : String(error)
+      const problem = messageOf(error)
       throw new AppError('attachment_unavailable', { name, problem }, { cause: error })
     }
   }

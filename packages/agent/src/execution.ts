@@ -79,20 +79,12 @@ async function orNow(
   turns: Promise<TurnResult | undefined>,
 ): Promise<TurnResult | undefined> {
   const { now, stop, taskEnv } = execution
-  if (!now) return turns
-  const said = Promise.withResolvers<'now'>()
-  const onNow = () => said.resolve('now')
-  now.addEventListener('abort', onNow, { once: true })
-  if (now.aborted) onNow()
-  try {
-    const end = await Promise.race([turns, said.promise])
-    if (end !== 'now') return end
-    stop.stop({ kind: 'interrupt', deadline: AbortSignal.abort() })
-    const [, last] = await Promise.all([endProcesses(taskEnv, { graceMs: 0 }), sayLastWords(execution)])
-    return last
-  } finally {
-    now.removeEventListener('abort', onNow)
-  }
+  const end = await firstEnd(turns, now ? { signal: now } : {})
+  // Without a time limit the one thing that is said instead of the turns' end is `now`.
+  if (typeof end !== 'string') return end
+  stop.stop({ kind: 'interrupt', deadline: AbortSignal.abort() })
+  const [, last] = await Promise.all([endProcesses(taskEnv, { graceMs: 0 }), sayLastWords(execution)])
+  return last
 }
 
 function bringToLife(given: Execution, spool: Spool): LiveExecution {
@@ -100,9 +92,10 @@ function bringToLife(given: Execution, spool: Spool): LiveExecution {
   const stop = createStopSwitch()
   const masker = createMasker([...secretsOf(given), ...(given.secrets ?? [])])
   const onFailure = (error: unknown) => stop.stop({ kind: 'break', error })
+  const events = createEventLog({ spool, masker, onFailure, onEvent: given.onEvent })
   const execution: LiveExecution = {
     ...given,
-    events: createEventLog({ spool, masker, onFailure, onEvent: given.onEvent }),
+    events,
     sender: startSender(given, { spool, onOver: (detail) => giveUp(execution, detail) }),
     masker,
     stop,
@@ -111,7 +104,7 @@ function bringToLife(given: Execution, spool: Spool): LiveExecution {
     attachments: createAttachments({
       given: hello.attachments,
       channel: given.channel,
-      sink: { emit: (event) => execution.events.emit(event), ready: (signal) => execution.events.ready(signal) },
+      sink: events,
       parent: given.spoolDir,
     }),
     // Kept for a worker, which a local run does not have.

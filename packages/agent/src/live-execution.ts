@@ -4,9 +4,8 @@ import type { RunAgentOptions } from './agent-options.ts'
 import type { Attachments } from './attachments.ts'
 import type { AgentChannel } from './channel.ts'
 import type { EventLog } from './event-log.ts'
-import type { HarnessCheckpoint } from './harnesses/harness.ts'
+import type { HarnessCheckpoint, HarnessSession } from './harnesses/harness.ts'
 import type { KeptWork } from './kept-work.ts'
-import type { OpenSession } from './session.ts'
 import type { StopSwitch } from './stop-switch.ts'
 import type { TurnMessages } from './turn-messages.ts'
 import type { WakeCalls } from './wake-calls.ts'
@@ -19,6 +18,15 @@ export interface Execution extends RunAgentOptions {
   dialer: Dialer
   /** When the agent began; its hello was the first step. */
   startedAt: Date
+}
+
+/** A harness at the execution's conversation, in its workspace. */
+export interface OpenSession {
+  session: HarnessSession
+  /** The harness's name. */
+  harness: string
+  /** Ends what the session started, and its way to the model. Never rejects. */
+  close(): Promise<void>
 }
 
 /** An execution while it lives: what its turns share. */

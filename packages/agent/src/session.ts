@@ -5,7 +5,7 @@ import { continuationNote, type LostFiles, localContinuationNote, lostFilesNotic
 import { notice } from './event-sink.ts'
 import type { Harness, HarnessSession } from './harnesses/harness.ts'
 import { selectHarness } from './harnesses/select.ts'
-import type { LiveExecution } from './live-execution.ts'
+import type { LiveExecution, OpenSession } from './live-execution.ts'
 import { type OpenModelGateway, openModelGateway } from './model-gateway.ts'
 import { setupStep } from './setup-step.ts'
 import { isHurried } from './stop-switch.ts'
@@ -14,15 +14,6 @@ import { prepareRepositories, type Workspace } from './workspace/prepare.ts'
 import { restoreWorkspace } from './workspace/restore.ts'
 import { runSetupCommands } from './workspace/setup-commands.ts'
 import { reportSkills } from './workspace/skills.ts'
-
-/** A harness at the execution's conversation, in its workspace. */
-export interface OpenSession {
-  session: HarnessSession
-  /** The harness's name. */
-  harness: string
-  /** Ends what the session started, and its way to the model. Never rejects. */
-  close(): Promise<void>
-}
 
 /**
  * Prepares the environment and opens the harness in it, once for all turns of the execution. Rejects with the AppError that stopped the

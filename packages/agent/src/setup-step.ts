@@ -1,4 +1,5 @@
 import type { SessionEventData } from '@openoz/protocol'
+import { messageOf } from '@openoz/protocol'
 import type { EventSink } from './event-sink.ts'
 
 type SetupStep = SessionEventData['setup_step']
@@ -19,7 +20,7 @@ export async function setupStep<T>(
     say('completed', { duration_ms: Math.round(performance.now() - start) })
     return result
   } catch (error) {
-    const detail = error instanceof Error ? error.message : String(error)
+    const detail = messageOf(error)
     say('failed', { duration_ms: Math.round(performance.now() - start), detail })
     throw error
   }

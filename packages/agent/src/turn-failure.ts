@@ -1,4 +1,5 @@
 import { AppError, type ErrorCode } from '@openoz/protocol'
+import { isDiskFull } from './disk-full.ts'
 import type { TurnResult } from './harnesses/harness.ts'
 import { shortened } from './live-output.ts'
 
@@ -29,8 +30,8 @@ export function turnFailure(error: unknown): TurnResult {
   if (error instanceof AppError) {
     return { outcome: ours.has(error.code) ? 'ERROR' : 'FAILED', message: error.message, errorCode: error.code }
   }
-  if (error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')) {
-    const folder = 'path' in error && typeof error.path === 'string' ? error.path : 'the workspace'
+  if (isDiskFull(error)) {
+    const { path: folder = 'the workspace' } = error
     return turnFailure(new AppError('disk_full', { what: 'the run', folder, free: 'nothing' }))
   }
   const detail = error instanceof Error ? `${error.name}: ${error.message}` : String(error)

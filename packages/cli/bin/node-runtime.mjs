@@ -35,10 +35,15 @@ function isNewEnough(version) {
   return major > oldestNode[0] || (major === oldestNode[0] && minor >= oldestNode[1])
 }
 
+/** In the npm package `node`, whose `bin/node` on Windows is a text that says it is blank. */
+export function nodeProgram(platform = process.platform) {
+  return platform === 'win32' ? 'node.exe' : 'node'
+}
+
 /** The Node that the npm package `node` brings. */
 function findNode() {
   try {
-    const node = join(dirname(createRequire(import.meta.url).resolve('node/package.json')), 'bin', 'node')
+    const node = join(dirname(createRequire(import.meta.url).resolve('node/package.json')), 'bin', nodeProgram())
     if (existsSync(node)) return node
   } catch {
     // Not installed: said below.
@@ -53,7 +58,7 @@ function findNode() {
 /** Node cannot replace its own process everywhere, so this one stays as a shell around the other: signals go in, the end comes out. */
 async function runElsewhere(node, args) {
   const child = spawn(node, args, { stdio: 'inherit' })
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2']
   const forward = (signal) => child.kill(signal)
   for (const signal of signals) process.on(signal, forward)
   const { code, signal } = await new Promise((resolve, reject) => {

@@ -25,7 +25,7 @@ test('the built programs are executable, and say their version without loading t
 test('what is built starts a control plane, with the page of its API, and a worker, and stops them', async () => {
   await using home = await makeTestHome()
   const args = ['up', '--listen', '127.0.0.1:0', '--worker-id', 'built', '--output-format', 'ndjson']
-  const program = startOz(args, home.env, join(dist, 'oz.mjs'))
+  const program = startOz(args, home.env, { program: join(dist, 'oz.mjs') })
   const { url } = JSON.parse(await program.line(/server_ready/)) as { url: string }
   for (const file of ['docs', 'docs/swagger-ui-bundle.js', 'docs/swagger-ui.css'])
     expect([file, (await fetch(`${url}/api/v1/${file}`)).status]).toEqual([file, 200])
@@ -36,8 +36,9 @@ test('what is built starts a control plane, with the page of its API, and a work
 
 test('what is built brings jq', async () => {
   await using home = await makeTestHome()
-  const wrong = await startOz(['worker', 'list', '--api-key', 'wk-x', '--jq', '.['], home.env, join(dist, 'oz.mjs'))
-    .ended
+  const wrong = await startOz(['worker', 'list', '--api-key', 'wk-x', '--jq', '.['], home.env, {
+    program: join(dist, 'oz.mjs'),
+  }).ended
   expect(wrong).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('syntax error') })
 })
 

@@ -25,7 +25,8 @@ export function createProgram(env: NodeJS.ProcessEnv): Command {
     .addOption(new Option('--server-root-url <url>').hideHelp())
     .addOption(outputFormatOption(env))
     .addOption(new Option('--debug', 'say more on stderr'))
-    .configureHelp({ showGlobalOptions: true, sortSubcommands: false })
+    // Long options leave little room on a narrow terminal; below 24 characters the text beside them is not wrapped.
+    .configureHelp({ showGlobalOptions: true, sortSubcommands: false, minWidthToWrap: 24 })
     .configureOutput({ outputError: (text, write) => write(text) })
     .showHelpAfterError('(--help shows what there is)')
     .exitOverride()

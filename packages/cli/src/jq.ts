@@ -1,5 +1,5 @@
 import { createRequire } from 'node:module'
-import { AppError } from '@openoz/protocol'
+import { AppError, messageOf } from '@openoz/protocol'
 
 /**
  * `--jq`: jq itself, as WebAssembly. It is 3 MB, so only commands that were given a program load it. The build does not bundle it: it finds its
@@ -54,8 +54,4 @@ export async function loadJq(program: string): Promise<Jq> {
 
 function invalid(problem: string): AppError {
   return new AppError('jq_invalid', { problem: problem.endsWith('.') ? problem : `${problem}.` })
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

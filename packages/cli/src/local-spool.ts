@@ -1,5 +1,4 @@
 import { mkdir, readdir, rm, stat } from 'node:fs/promises'
-import { homedir } from 'node:os'
 import { join } from 'node:path'
 import {
   createDialer,
@@ -11,6 +10,7 @@ import {
   isLockName,
   openSpool,
   readPrivateFile,
+  userFolders,
   writePrivateFile,
 } from '@openoz/machine'
 import type { Logger } from 'pino'
@@ -115,5 +115,5 @@ async function isTooOld(folder: string): Promise<boolean> {
 }
 
 function spoolsFolder(env: NodeJS.ProcessEnv): string {
-  return join(env.XDG_STATE_HOME || join(env.HOME || homedir(), '.local', 'state'), 'openoz', 'spools')
+  return join(userFolders(env).state, 'spools')
 }

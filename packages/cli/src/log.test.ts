@@ -1,6 +1,6 @@
 import pc from 'picocolors'
 import { expect, test } from 'vitest'
-import { loggedError, prettyLine } from './log.ts'
+import { journalLine, loggedError, prettyLine } from './log.ts'
 
 const plain = pc.createColors(false)
 
@@ -28,6 +28,12 @@ test('an error shows its message, not its stack, and nothing that moves the curs
   })
   expect(prettyLine(line, plain)).toMatch(/ oz failed: no room$/)
   expect(prettyLine('not JSON', plain)).toBe('not JSON')
+})
+
+test('in systemd’s journal a line has its priority, and stays JSON', () => {
+  const lines = [10, 20, 30, 40, 50, 60].map((level) => journalLine(JSON.stringify({ level, msg: 'x' })))
+  expect(lines.map((line) => line.slice(0, 3))).toEqual(['<7>', '<7>', '<6>', '<4>', '<3>', '<3>'])
+  expect(lines[0]?.slice(3)).toBe('{"level":10,"msg":"x"}')
 })
 
 test('a log keeps what helps of an error, and not the rows and requests that it carries', () => {

@@ -1,10 +1,14 @@
+import { fstatSync } from 'node:fs'
 import { problemOf, readLogEntry } from '@openoz/machine'
 import pc from 'picocolors'
 import { type DestinationStream, type Logger, pino } from 'pino'
 import { type Colors, mayColor } from './output.ts'
 import { oneLine } from './plain-text.ts'
 
-/** Logs go to stderr: JSON for collectors, one short line each for a person who looks at a terminal. */
+/**
+ * Logs go to stderr: JSON for collectors, one short line each for a person who looks at a terminal. In systemd's journal each line also has its
+ * priority, so that `journalctl -p warning` finds what it should.
+ */
 export function createLogger(options: {
   name: string
   level: string
@@ -15,7 +19,7 @@ export function createLogger(options: {
   const { name, level, env, isForPeople = process.stderr.isTTY } = options
   const destination = isForPeople
     ? prettyDestination((text) => process.stderr.write(text), pc.createColors(mayColor(process.stderr, env)))
-    : pino.destination({ fd: 2, sync: true })
+    : jsonDestination(env)
   const serializers = { err: loggedError, error: loggedError }
   return pino({ name, level, base: { name }, serializers }, destination)
 }
@@ -34,6 +38,25 @@ export function loggedError(error: unknown): unknown {
     stack: error.stack,
     ...(error.cause instanceof Error ? { cause: loggedError(error.cause) } : {}),
   }
+}
+
+function jsonDestination(env: NodeJS.ProcessEnv): DestinationStream {
+  const stderr = pino.destination({ fd: 2, sync: true })
+  return isJournal(env) ? { write: (line) => void stderr.write(journalLine(line)) } : stderr
+}
+
+/** systemd names the stream that leads to its journal; children inherit the name, but not always the stream. */
+function isJournal({ JOURNAL_STREAM }: NodeJS.ProcessEnv): boolean {
+  if (!JOURNAL_STREAM) return false
+  const { dev, ino } = fstatSync(2, { bigint: true })
+  return JOURNAL_STREAM === `${dev}:${ino}`
+}
+
+/** The journal takes `<4>` away and stores it as the priority: error, warning, info or debug, as in syslog. */
+export function journalLine(line: string): string {
+  const level = Number(/^\{"level":(\d+)/.exec(line)?.[1] ?? 30)
+  const priority = level >= 50 ? 3 : level >= 40 ? 4 : level >= 30 ? 6 : 7
+  return `<${priority}>${line}`
 }
 
 function prettyDestination(write: (text: string) => void, colors: Colors): DestinationStream {

@@ -1,4 +1,4 @@
-import { ApiError, AppError } from '@openoz/protocol'
+import { ApiError, AppError, messageOf } from '@openoz/protocol'
 import type { CommanderError } from 'commander'
 import pc from 'picocolors'
 import type { OutputFormat } from './global-options.ts'
@@ -47,7 +47,7 @@ export function createOutput(
 /** https://no-color.org: set and not empty means none. FORCE_COLOR is for recordings and tests. */
 export function mayColor(stream: Stream, env: NodeJS.ProcessEnv): boolean {
   if (env.NO_COLOR) return false
-  if (env.FORCE_COLOR && env.FORCE_COLOR !== '0') return true
+  if (env.FORCE_COLOR) return env.FORCE_COLOR !== '0'
   return stream.isTTY === true && env.TERM !== 'dumb'
 }
 
@@ -95,7 +95,7 @@ function isCommanderError(error: unknown): error is CommanderError {
 
 /** Commander has printed its own errors by now. Asking for help is no error; leaving out the command is. */
 function usageExitCode(error: CommanderError): number {
-  return error.code === 'commander.helpDisplayed' || error.code === 'commander.version' ? 0 : 2
+  return error.exitCode === 0 ? 0 : 2
 }
 
 function describe(error: unknown): { code: string; message: string } {
@@ -106,7 +106,7 @@ function describe(error: unknown): { code: string; message: string } {
     const others = issues.map(({ path, message }) => `${path}: ${message}`).filter((issue) => !detail.includes(issue))
     return { code, message: [detail, ...others].join('\n  ') }
   }
-  return { code: 'internal_error', message: error instanceof Error ? error.message : String(error) }
+  return { code: 'internal_error', message: messageOf(error) }
 }
 
 function causes(error: unknown): string {

@@ -3,6 +3,7 @@ import { isSameServer } from './connection.ts'
 import { createLogger } from './log.ts'
 import { reportError } from './output.ts'
 import { readSavedLogin, type SavedLogin } from './saved-login.ts'
+import { leaveSignal } from './service/service-unit.ts'
 import { onStopSignals } from './stop-signals.ts'
 import { createWorkerCommand, messageOf } from './worker-command.ts'
 
@@ -34,16 +35,22 @@ async function work(flags: WorkerFlagValues, env: NodeJS.ProcessEnv): Promise<vo
   const config = await readConfig(flags, env)
   const log = createLogger({ name: 'worker', level: config.logLevel, env })
   using stop = onStopSignals()
-  process.exitCode = await runWorker({
+  const leave = new AbortController()
+  process.once(leaveSignal, () => leave.abort())
+  const exitCode = await runWorker({
     ...config,
     log,
     signal: AbortSignal.any([stop.first, parentGone()]),
     stopNow: stop.second,
+    leave: leave.signal,
     onEvent(event) {
       const message = messageOf(event)
       if (message && process.connected) process.send?.(message)
     },
   })
+  process.exitCode = exitCode
+  // It watches the agents that it leaves, until somebody ends it.
+  if (leave.signal.aborted) process.exit()
 }
 
 async function readConfig(flags: WorkerFlagValues, env: NodeJS.ProcessEnv) {

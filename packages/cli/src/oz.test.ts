@@ -9,6 +9,11 @@ const home = useControlPlane()
 
 const oz = (args: string[], env: NodeJS.ProcessEnv = {}) => runOz(args, { ...home.env, ...env })
 
+async function createWaitingRun(...flags: string[]): Promise<string> {
+  const created = ['agent', 'run-cloud', '-p', 'wait', '--host', 'nobody', ...flags, '--output-format', 'json']
+  return JSON.parse((await oz(created)).stdout).run_id
+}
+
 test('the first start saves a login that the other commands use', async () => {
   const me = await oz(['whoami', '--output-format', 'json'])
   expect(me.exitCode).toBe(0)
@@ -53,8 +58,7 @@ test('a run is started, listed, explained, cancelled and shown', async () => {
 })
 
 test('Ctrl-C stops watching and leaves the run alone', async () => {
-  const { stdout } = await oz(['agent', 'run-cloud', '-p', 'wait', '--host', 'nobody', '--output-format', 'json'])
-  const { run_id: runId } = JSON.parse(stdout)
+  const runId = await createWaitingRun()
   const watch = startOz(['run', 'watch', runId], home.env)
   await watch.line(/QUEUED/)
   watch.child.kill('SIGINT')
@@ -66,8 +70,7 @@ test('Ctrl-C stops watching and leaves the run alone', async () => {
 })
 
 test('a key given as a flag does not stay in the command line, which everybody can read', async () => {
-  const { stdout } = await oz(['agent', 'run-cloud', '-p', 'wait', '--host', 'nobody', '--output-format', 'json'])
-  const { run_id: runId } = JSON.parse(stdout)
+  const runId = await createWaitingRun()
   const key = (await readFile(`${home.env.OZ_DATA_DIR}/admin-api-key`, 'utf8')).trim()
   const watch = startOz(['run', 'watch', runId, '--api-key', key], home.env)
   await watch.line(/QUEUED/)
@@ -156,6 +159,10 @@ test('wrong use is exit code 2, with a suggestion where one is near', async () =
   expect((await oz(['agent', 'run'])).exitCode).toBe(2)
   expect((await oz(['agent', 'run-cloud'])).exitCode).toBe(2)
   expect((await oz(['run', 'list', '--state', 'sleeping'])).exitCode).toBe(2)
+  for (const limit of ['0', '501', 'ten', '1e2']) {
+    const wrong = await oz(['run', 'list', '-L', limit])
+    expect(wrong).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('a whole number from 1 to 500') })
+  }
 })
 
 test('the help names what the reference’s scripts use: its variables, and how long an agent stays', async () => {
@@ -166,6 +173,7 @@ test('the help names what the reference’s scripts use: its variables, and how 
 
 test('the help of a command has examples', async () => {
   expect(await oz([])).toMatchObject({ exitCode: 0, stdout: expect.stringContaining('Usage: oz') })
+  expect(await oz(['help', 'run'])).toMatchObject({ exitCode: 0, stdout: expect.stringContaining('Usage: oz run') })
   expect(await oz(['run', 'list', '--help'])).toMatchObject({
     exitCode: 0,
     stdout: expect.stringMatching(/Examples:\n {2}\$ oz run list/),
@@ -173,19 +181,7 @@ test('the help of a command has examples', async () => {
 })
 
 test('a jq program chooses from the JSON of a command, in whatever format it prints', async () => {
-  const { stdout } = await oz([
-    'agent',
-    'run-cloud',
-    '-p',
-    'wait',
-    '--host',
-    'nobody',
-    '-n',
-    'with jq',
-    '--output-format',
-    'json',
-  ])
-  const { run_id: runId } = JSON.parse(stdout)
+  const runId = await createWaitingRun('-n', 'with jq')
   const jq = async (args: string[], program: string) => (await oz([...args, '--jq', program])).stdout
   expect(await jq(['run', 'list', '--name', 'with jq'], '.runs[] | .run_id, .state')).toBe(`${runId}\nQUEUED\n`)
   expect(await jq(['run', 'list', '--name', 'nobody’s'], '.runs')).toBe('[]\n')
@@ -223,22 +219,7 @@ test('an output format that does not exist is refused by the name of its variabl
 })
 
 test('runs are found by labels, skill and what they made', async () => {
-  const { stdout } = await oz([
-    ...[
-      'agent',
-      'run-cloud',
-      '-p',
-      'wait',
-      '--host',
-      'nobody',
-      '--metadata',
-      'ticket=SHOP-7',
-      '--metadata',
-      'a[b]=c=d',
-    ],
-    ...['--output-format', 'json'],
-  ])
-  const { run_id: runId } = JSON.parse(stdout)
+  const runId = await createWaitingRun('--metadata', 'ticket=SHOP-7', '--metadata', 'a[b]=c=d')
   const found = async (...flags: string[]) =>
     (await oz(['run', 'list', ...flags, '--jq', '.runs[].run_id'])).stdout.trim()
   expect(await found('--metadata', 'ticket=SHOP-7')).toBe(runId)

@@ -11,7 +11,7 @@ test('every state, source and type of artifact of the wire has a word on the com
 
 test('the filters of the server can be given, and are sent under their names', () => {
   const params = listParams({
-    limit: '5',
+    limit: 5,
     state: ['in-progress', 'failed'],
     source: 'scheduled-agent',
     executionLocation: 'remote',

@@ -42,7 +42,7 @@ export const artifactTypeNames = {
 } as const satisfies Record<string, ArtifactType>
 
 export interface ListOptions {
-  limit: string
+  limit: number
   state: (keyof typeof stateNames)[]
   source?: keyof typeof sourceNames
   executionLocation?: 'local' | 'remote'

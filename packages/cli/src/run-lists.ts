@@ -47,6 +47,7 @@ function fieldsOf(run: Run, output: Output, worker: string | undefined): [string
     ['Title', oneLine(run.title)],
     ['State', paintState(run.state, output.colors)],
     ['Message', run.status_message && oneLine(run.status_message.message)],
+    ['Reason', run.status_message?.failure_reason ?? run.status_message?.error_code],
     ['Host', hostText(run) || (worker === undefined ? 'any worker' : oneLine(worker))],
     ['Model', run.agent_config.model_id ?? 'the default'],
     ['Environment', run.agent_config.environment_id],

@@ -12,6 +12,7 @@ import type { Connection } from './connection.ts'
 import { printJson } from './output.ts'
 import { oneLine, plainText } from './plain-text.ts'
 import { sendOnce } from './send-once.ts'
+import { untilInterrupted } from './stop-signals.ts'
 import { type Column, printList, renderFields } from './table.ts'
 import { ageText } from './time-text.ts'
 import { isWorthRetrying } from './watch/follow-session.ts'
@@ -48,7 +49,7 @@ export async function listMessages(
 
 function stateOf(message: MessageHeader): string {
   if (message.read_at !== null) return 'read'
-  return message.delivered_at === null ? 'waiting' : 'delivered'
+  return message.delivered_at === null ? 'unread' : 'unread, delivered'
 }
 
 export async function readMessage({ connection, output, env }: Context, messageId: string): Promise<number> {
@@ -82,9 +83,6 @@ function runScope(env: NodeJS.ProcessEnv): { forRun?: string } {
   throw new AppError('usage', { problem: 'OZ_RUN_ID is not the id of a run. Correct it, or unset it.' })
 }
 
-/** 128 + SIGINT, as shells report it. */
-const interrupted = 130
-
 /** Runs until it is interrupted. Where a connection was cut it goes on by itself, so that each message is printed once. */
 export async function watchMessages(
   context: Context,
@@ -95,19 +93,11 @@ export async function watchMessages(
     throw new AppError('usage', { problem: 'Messages are watched as ndjson only: add --output-format ndjson.' })
   // An id that does not exist is said by the server in better words than a stream can.
   await connection.client.messages.list(runId, { limit: 1 })
-  const stop = new AbortController()
-  const onInterrupt = () => stop.abort(new Error('interrupted'))
-  process.once('SIGINT', onInterrupt)
-  try {
-    for await (const event of followEvents(context, { runId, since, signal: stop.signal }))
-      if (event.event_type === 'new_message' && event.ref_id !== null) await printMessage(context, event, stop.signal)
+  return untilInterrupted(async (signal) => {
+    for await (const event of followEvents(context, { runId, since, signal }))
+      if (event.event_type === 'new_message' && event.ref_id !== null) await printMessage(context, event, signal)
     return 0
-  } catch (error) {
-    if (stop.signal.aborted) return interrupted
-    throw error
-  } finally {
-    process.off('SIGINT', onInterrupt)
-  }
+  })
 }
 
 /** Tried until the server answers: the stream does not bring it a second time. */

@@ -1,7 +1,6 @@
 import { unlink } from 'node:fs/promises'
-import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { readPrivateFile, writePrivateFile } from '@openoz/machine'
+import { readPrivateFile, userFolders, writePrivateFile } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 
 /** `config.json`: where the control plane is, and the key for it. Written by `oz login` and by the first `oz up`. */
@@ -11,12 +10,7 @@ export interface SavedLogin {
 }
 
 export function savedLoginFile(env: NodeJS.ProcessEnv): string {
-  return join(configHome(env), 'openoz', 'config.json')
-}
-
-/** Where a person's programs keep their settings. */
-export function configHome(env: NodeJS.ProcessEnv): string {
-  return env.XDG_CONFIG_HOME || join(env.HOME || homedir(), '.config')
+  return join(userFolders(env).config, 'config.json')
 }
 
 /** undefined when there is none. Rejects with `private_file_exposed` or `config_file_invalid`. */

@@ -15,6 +15,9 @@ export interface StopSignals extends Disposable {
 
 const samePressMs = 400
 
+/** 128 + SIGINT, as shells report it. */
+const interrupted = 130
+
 const stopSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export function onStopSignals(): StopSignals {
@@ -41,5 +44,24 @@ export function onStopSignals(): StopSignals {
     [Symbol.dispose]() {
       for (const name of stopSignals) process.off(name, onSignal)
     },
+  }
+}
+
+/** For what only watches: the first Ctrl-C is its end. Answers the exit code of an interrupt where it was one, else what the work answers. */
+export async function untilInterrupted(
+  work: (signal: AbortSignal) => Promise<number>,
+  onInterrupted = () => {},
+): Promise<number> {
+  const stop = new AbortController()
+  const onInterrupt = () => stop.abort(new Error('interrupted'))
+  process.once('SIGINT', onInterrupt)
+  try {
+    return await work(stop.signal)
+  } catch (error) {
+    if (!stop.signal.aborted) throw error
+    onInterrupted()
+    return interrupted
+  } finally {
+    process.off('SIGINT', onInterrupt)
   }
 }

@@ -48,6 +48,25 @@ test('a table fits the terminal: first a column goes, then text is cut, and no l
   expect(narrower).not.toContain('note')
 })
 
+test('an emoji is not cut in two, wherever the cut falls', () => {
+  const emojis = [{ id: '1', title: '🇩🇪🇩🇪🇩🇪🇩🇪🇩🇪👍👍🏽👍', note: '' }]
+  for (let width = 22; width < 48; width++) {
+    const table = renderTable({ rows: emojis, columns: columns.slice(0, 2), width })
+    expect(table.isWellFormed()).toBe(true)
+    expect(table.split('\n')[0]?.length).toBeLessThanOrEqual(width)
+  }
+})
+
+test('as text, wide characters are lined up as a terminal shows them', () => {
+  const { output, stdout } = record('text')
+  printList(output, { rows: [{ id: '日本', title: 'a', note: '' }, ...rows], columns: columns.slice(0, 2), empty: '' })
+  expect(stdout().split('\n').slice(0, 3)).toEqual([
+    'ID        TITLE',
+    '日本      a',
+    expect.stringMatching(/^0198c2f0 {2}Make/),
+  ])
+})
+
 test('each format of a list is what programs expect', () => {
   const json = record('json')
   printList(json.output, { rows, columns, empty: 'none' })

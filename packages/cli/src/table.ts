@@ -63,7 +63,8 @@ function draw<Row>(options: {
     colWidths: columns.map((column) => (column === cut?.column ? cut.width : null)),
   })
   for (const row of rows) table.push(columns.map((column) => cell(row, column)))
-  return table.toString()
+  // The library may cut between the two halves of an emoji, and counts the one that stays as one cell wide.
+  return table.toString().replaceAll(/\p{Surrogate}/gu, ' ')
 }
 
 function cell<Row>(row: Row, { value, paint }: Column<Row>): string {
@@ -81,19 +82,25 @@ function naturalWidth<Row>({ rows, column }: { rows: readonly Row[]; column: Col
   return widthOf(draw({ rows, columns: [column] })) - 2
 }
 
-/** Columns lined up with spaces, as `column -t` does; the last one is left as it is. */
+const borders = ['top', 'bottom', 'left', 'mid', 'right'] as const
+const noBorders = Object.fromEntries(
+  [...borders.flatMap((side) => [side, `${side}-mid`, `${side}-left`, `${side}-right`]), 'middle'].map((name) => [
+    name,
+    '',
+  ]),
+)
+
+/** Columns lined up with spaces, as `column -t` does. */
 function tabbed<Row>(rows: readonly Row[], columns: Column<Row>[]): string[] {
-  const lines = [
+  const table = new CliTable({ chars: noBorders, style: { 'padding-left': 0, 'padding-right': 2 } })
+  table.push(
     columns.map((column) => column.title.toUpperCase()),
     ...rows.map((row) => columns.map((column) => oneLine(column.value(row)) || '-')),
-  ]
-  const widths = columns.map((_, index) => Math.max(...lines.map((line) => line[index]?.length ?? 0)))
-  return lines.map((line) =>
-    line
-      .map((cell, index) => cell.padEnd(widths[index] ?? 0))
-      .join('  ')
-      .trimEnd(),
   )
+  return table
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd())
 }
 
 /** `NAME  value` lines for one object; empty values are left out. */

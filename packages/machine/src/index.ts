@@ -30,8 +30,8 @@ export {
   type ProcessSelection,
 } from './process-tree.ts'
 export { proxyFor, proxySecrets } from './proxy-environment.ts'
-export { mirrorName, type RepositoryAddress, repositoryAddress, safeDecode } from './repository-address.ts'
-export { judgeSendFailure, RetryLater, readAnswerOrRetryLater } from './send-failure.ts'
+export { mirrorName, type RepositoryAddress, repositoryAddress } from './repository-address.ts'
+export { judgeSendFailure, RetryLater, readAnswerOrRetryLater, type SendDecision } from './send-failure.ts'
 export { type CommandShell, commandShell, ownTree, withOneOutput } from './shell.ts'
 export {
   isSpoolFileName,
@@ -42,4 +42,5 @@ export {
   type SpoolOptions,
   type UnnumberedEvent,
 } from './spool.ts'
+export { type UserFolders, userFolders } from './user-folders.ts'
 export type { WebSocketOptions } from './web-socket.ts'

@@ -11,7 +11,7 @@ import {
   parseProcessStat,
   readProcessStat,
 } from './process-identity.ts'
-import { parsePs } from './process-list.ts'
+import { listProcesses, parsePs } from './process-list.ts'
 
 test('a process is the same while it runs, and not after its end', async () => {
   const child = spawn('sleep', ['60'])
@@ -68,4 +68,26 @@ test('the process table of macOS is read', () => {
     { pid: 1, ppid: 0, pgid: 1, sid: 0, startedAt: 'Mon Nov 23 05:53:01 2026', command: 'launchd' },
     { pid: 413, ppid: 410, pgid: 410, sid: 0, startedAt: 'Tue Dec  1 15:53:01 2026', command: 'my tool' },
   ])
+})
+
+test.skipIf(process.platform === 'win32')(
+  'macOS: `ps` tells the same start in every time zone and to every caller',
+  async () => {
+    const { TZ } = process.env
+    const first = identifyProcess(process.pid, 'darwin')
+    process.env.TZ = 'Asia/Tokyo'
+    try {
+      expect(identifyProcess(process.pid, 'darwin')).toEqual(first)
+      const listed = (await listProcesses('darwin')).find(({ pid }) => pid === process.pid)
+      expect(listed).toMatchObject({ ...first, ppid: process.ppid })
+    } finally {
+      if (TZ === undefined) delete process.env.TZ
+      else process.env.TZ = TZ
+    }
+  },
+)
+
+test('Windows tells no start times: nobody is identified, and nobody listed', async () => {
+  expect(identifyProcess(process.pid, 'win32')).toBeUndefined()
+  expect(await listProcesses('win32')).toEqual([])
 })

@@ -13,16 +13,22 @@ export interface ProcessIdentity {
 }
 
 /** undefined when there is no such process, when it has ended and waits to be reaped, and always on Windows. */
-export function identifyProcess(pid: number): ProcessIdentity | undefined {
+export function identifyProcess(pid: number, platform = process.platform): ProcessIdentity | undefined {
   if (!Number.isSafeInteger(pid) || pid <= 0) return undefined
-  if (process.platform === 'linux') {
+  if (platform === 'linux') {
     const stat = readProcessStat(pid)
     return stat && !hasEnded(stat) ? { pid, startedAt: startOf(stat) } : undefined
   }
-  if (process.platform === 'win32') return undefined
-  const line = spawnSync('ps', ['-o', 'state=,lstart=', '-p', String(pid)], { encoding: 'utf8' }).stdout.trim()
+  if (platform === 'win32') return undefined
+  const options = { encoding: 'utf8', env: psEnvironment() } as const
+  const line = spawnSync('ps', ['-o', 'state=,lstart=', '-p', String(pid)], options).stdout.trim()
   const [, state, started] = /^(\S+)\s+(.+)$/.exec(line) ?? []
   return state === undefined || started === undefined || state.startsWith('Z') ? undefined : { pid, startedAt: started }
+}
+
+/** macOS writes start times in the caller's language and time zone; two callers have to read the same. */
+export function psEnvironment(): NodeJS.ProcessEnv {
+  return { ...process.env, LC_ALL: 'C', TZ: 'UTC' }
 }
 
 /** Whether this very process is still running. */

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
-import { hasEnded, type ProcessIdentity, readProcessStat, startOf } from './process-identity.ts'
+import { hasEnded, type ProcessIdentity, psEnvironment, readProcessStat, startOf } from './process-identity.ts'
 
 const run = promisify(execFile)
 
@@ -16,10 +16,11 @@ export interface ProcessInfo extends ProcessIdentity {
 }
 
 /** All processes that can be seen. Linux reads /proc, macOS asks `ps`; empty on Windows. */
-export async function listProcesses(): Promise<ProcessInfo[]> {
-  if (process.platform === 'linux') return listFromProc()
-  if (process.platform === 'win32') return []
-  const { stdout } = await run('ps', ['-Ao', 'pid=,ppid=,pgid=,state=,lstart=,ucomm='], { maxBuffer: 32 * 1024 * 1024 })
+export async function listProcesses(platform = process.platform): Promise<ProcessInfo[]> {
+  if (platform === 'linux') return listFromProc()
+  if (platform === 'win32') return []
+  const options = { maxBuffer: 32 * 1024 * 1024, env: psEnvironment() }
+  const { stdout } = await run('ps', ['-Ao', 'pid=,ppid=,pgid=,state=,lstart=,ucomm='], options)
   return parsePs(stdout)
 }
 

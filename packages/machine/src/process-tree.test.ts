@@ -1,6 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { identifyProcess, isSameProcess } from './process-identity.ts'
 import { endProcessTree, findProcesses } from './process-tree.ts'
@@ -148,3 +151,21 @@ test('ending what has ended, or never was, is nothing', async () => {
   expect(await endProcessTree({ marker: newMarker() }, 1_000)).toEqual({ ended: 0, survivors: [] })
   expect(await endProcessTree({}, 1_000)).toEqual({ ended: 0, survivors: [] })
 })
+
+test.skipIf(process.platform === 'win32')(
+  'on Windows `taskkill` ends the tree below a pid, and never our own',
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'oz-taskkill-'))
+    try {
+      const taskkill = join(folder, 'taskkill')
+      writeFileSync(taskkill, `#!/bin/sh\necho "$@" >>${folder}/calls\n[ "$4" = 4711 ]\n`, { mode: 0o755 })
+      const end = (rootPid: number) => endProcessTree({ rootPid }, 1_000, { platform: 'win32', taskkill })
+      expect(await end(4711)).toEqual({ ended: 1, survivors: [] })
+      expect(await end(4712)).toEqual({ ended: 0, survivors: [] })
+      expect(await end(process.pid)).toEqual({ ended: 0, survivors: [] })
+      expect(readFileSync(join(folder, 'calls'), 'utf8')).toBe('/T /F /PID 4711\n/T /F /PID 4712\n')
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  },
+)

@@ -52,9 +52,13 @@ export async function findProcesses(selection: ProcessSelection): Promise<Proces
 export async function endProcessTree(
   selection: ProcessSelection,
   graceMs: number,
-  { killTimeoutMs = 10_000 }: { killTimeoutMs?: number } = {},
+  {
+    killTimeoutMs = 10_000,
+    platform = process.platform,
+    taskkill = 'taskkill',
+  }: { killTimeoutMs?: number; platform?: NodeJS.Platform; taskkill?: string } = {},
 ): Promise<ProcessEnd> {
-  if (process.platform === 'win32') return endOnWindows(selection)
+  if (platform === 'win32') return endOnWindows(selection, taskkill)
   const hunt = createHunt(selection)
   if (graceMs > 0) await endPolitely(hunt, graceMs)
   return kill(hunt, killTimeoutMs)
@@ -195,10 +199,13 @@ function signal(info: ProcessInfo, name: NodeJS.Signals): boolean {
   }
 }
 
-function endOnWindows({ rootPid, root }: ProcessSelection): Promise<ProcessEnd> {
+/** There is no polite signal, and no start time to know a process by: the tree below the pid is ended at once. */
+function endOnWindows({ rootPid, root }: ProcessSelection, taskkill: string): Promise<ProcessEnd> {
   const pid = rootPid ?? root?.pid
   if (pid === undefined || pid === process.pid) return Promise.resolve({ ended: 0, survivors: [] })
   return new Promise((resolve) => {
-    execFile('taskkill', ['/T', '/F', '/PID', String(pid)], (error) => resolve({ ended: error ? 0 : 1, survivors: [] }))
+    execFile(taskkill, ['/T', '/F', '/PID', String(pid)], { windowsHide: true }, (error) =>
+      resolve({ ended: error ? 0 : 1, survivors: [] }),
+    )
   })
 }

@@ -1,5 +1,5 @@
 import { BlockList, isIP } from 'node:net'
-import { safeDecode } from './repository-address.ts'
+import { safeDecode } from '@openoz/protocol'
 
 /**
  * Which proxy the environment names for an address: `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` in either case, lower case first.

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { AppError } from '@openoz/protocol'
+import { AppError, addressForm, addressForms, safeDecode } from '@openoz/protocol'
 
 /** Where a repository is fetched from, and how it is spoken of. The same to the agent that clones it and to the worker that mirrors it. */
 export interface RepositoryAddress {
@@ -13,28 +13,25 @@ export interface RepositoryAddress {
   isLocal: boolean
 }
 
-/** `host:path` and `user@host:path`, git's short form of ssh. A single letter before the colon would be a drive. */
-const scpForm = /^(?:[\w.-]+@)?[\w.-]{2,}:(?!\/\/)\S+$/
-const gitHubForm = /^(?!\.)[\w.-]+\/(?!\.)[\w.-]+$/
-/** Everything else that git knows (`ext::`, `fd::`) runs programs of the URL's choice. */
-const schemes = new Set(['https:', 'http:', 'ssh:', 'git:', 'file:'])
-
 /** Throws `repository_clone_failed` for what is no address of a repository. */
 export function repositoryAddress(source: string): RepositoryAddress {
-  if (gitHubForm.test(source)) {
-    const url = `https://github.com/${source.replace(/\.git$/, '')}.git`
-    return { url, shown: url, secrets: [], isLocal: false }
+  const form = addressForm(source)
+  switch (form?.kind) {
+    case 'github': {
+      const url = `https://github.com/${source.replace(/\.git$/, '')}.git`
+      return { url, shown: url, secrets: [], isLocal: false }
+    }
+    case 'url': {
+      const { url } = form
+      return { url: source, shown: withoutCredentials(url), secrets: secretsOf(url), isLocal: url.protocol === 'file:' }
+    }
+    case 'scp':
+      return { url: source, shown: source, secrets: [], isLocal: false }
+    default: {
+      const problem = `this is no address of a repository (${addressForms}).`
+      throw new AppError('repository_clone_failed', { repository: source.slice(0, 200), problem })
+    }
   }
-  if (URL.canParse(source) && schemes.has(new URL(source).protocol)) {
-    const url = new URL(source)
-    return { url: source, shown: withoutCredentials(url), secrets: secretsOf(url), isLocal: url.protocol === 'file:' }
-  }
-  if (scpForm.test(source) && !source.startsWith('-') && !source.includes('::')) {
-    return { url: source, shown: source, secrets: [], isLocal: false }
-  }
-  const problem =
-    'this is no address of a repository (https://…, ssh://…, git@host:path, file:///…, or owner/repo on GitHub).'
-  throw new AppError('repository_clone_failed', { repository: source.slice(0, 200), problem })
 }
 
 /** The name of a repository's mirror; see `mirrors.ts` of the worker. */
@@ -54,12 +51,4 @@ function withoutCredentials(url: URL): string {
 function secretsOf(url: URL): string[] {
   const parts = url.protocol.startsWith('http') && url.password === '' ? [url.username] : [url.password]
   return parts.filter((part) => part !== '').flatMap((part) => [part, safeDecode(part)])
-}
-
-export function safeDecode(text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
 }

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { queryFlag } from './query-flag.ts'
 import { timestamp } from './timestamps.ts'
 
 /** `GET agent`: the skills (`SKILL.md`) of the repositories that runs have cloned. */
@@ -8,10 +9,7 @@ export const listAgentsQuery = z.strictObject({
   /** Taken for the reference's sake: skills are read whenever a run clones their repository. */
   refresh: z.enum(['true', 'false']).optional(),
   sort_by: z.enum(['name', 'last_run']).default('name'),
-  include_malformed_skills: z
-    .enum(['true', 'false'])
-    .transform((text) => text === 'true')
-    .optional(),
+  include_malformed_skills: queryFlag,
 })
 export type ListAgentsQuery = z.infer<typeof listAgentsQuery>
 

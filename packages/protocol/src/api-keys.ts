@@ -49,6 +49,9 @@ export const whoami = z
     key_scope: z.enum([...apiKeyScopes, 'execution']),
     team_uids: z.array(z.string()),
     team_names: z.array(z.string()),
+    /** The reference puts workspaces around teams; here a team is one, so these are the key's team again. */
+    workspace_uid: z.string().nullable(),
+    workspace_name: z.string().nullable(),
   })
   .meta({ id: 'Whoami' })
 export type Whoami = z.infer<typeof whoami>

@@ -40,6 +40,11 @@ export class ApiError extends Error {
 /** By which the reference's client says which run it acts inside of. */
 export const runScopeHeader = 'x-warp-cloud-agent-id'
 
+/** `idempotencyKey` makes a repeated call answer what the first one made. */
+interface Once {
+  idempotencyKey?: string
+}
+
 export type ListRunsParams = Record<string, string | number | string[] | undefined>
 export type ApiClient = ReturnType<typeof createApiClient>
 
@@ -66,40 +71,19 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
   return {
     whoami: () => call<Whoami>('GET', 'whoami'),
     runs: {
-      /** `idempotencyKey` makes a repeated call answer the first one's run. */
-      create: (request: CreateRunRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
-        call<CreateRunResponse>(
-          'POST',
-          'agent/runs',
-          request,
-          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
-        ),
+      create: (request: CreateRunRequest, once?: Once) =>
+        call<CreateRunResponse>('POST', 'agent/runs', request, onceOnly(once)),
       /** A run that this machine performs itself. */
-      startLocal: (request: StartLocalRunRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
-        call<StartLocalRunResponse>(
-          'POST',
-          'agent/local-runs',
-          request,
-          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
-        ),
+      startLocal: (request: StartLocalRunRequest, once?: Once) =>
+        call<StartLocalRunResponse>('POST', 'agent/local-runs', request, onceOnly(once)),
       get: (runId: string) => call<Run>('GET', `agent/runs/${encodeURIComponent(runId)}`),
       list: (params: ListRunsParams = {}) => call<ListRunsResponse>('GET', `agent/runs${queryString(params)}`),
       /** Says something to the run's agent, or begins its next turn. */
-      followUp: (runId: string, request: FollowUpRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
-        call<FollowUpResponse>(
-          'POST',
-          `agent/runs/${encodeURIComponent(runId)}/followups`,
-          request,
-          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
-        ),
+      followUp: (runId: string, request: FollowUpRequest, once?: Once) =>
+        call<FollowUpResponse>('POST', `agent/runs/${encodeURIComponent(runId)}/followups`, request, onceOnly(once)),
       /** A new run with its own copy of the conversation and the workspace. */
-      fork: (runId: string, request: ForkRunRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
-        call<CreateRunResponse>(
-          'POST',
-          `agent/runs/${encodeURIComponent(runId)}/fork`,
-          request,
-          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
-        ),
+      fork: (runId: string, request: ForkRunRequest, once?: Once) =>
+        call<CreateRunResponse>('POST', `agent/runs/${encodeURIComponent(runId)}/fork`, request, onceOnly(once)),
       conversation: (runId: string) =>
         call<Conversation>('GET', `agent/runs/${encodeURIComponent(runId)}/conversation`),
       cancel: (runId: string) => call<string>('POST', `agent/runs/${encodeURIComponent(runId)}/cancel`),
@@ -115,16 +99,12 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
       get: (conversationId: string) =>
         call<Conversation>('GET', `agent/conversations/${encodeURIComponent(conversationId)}`),
       /** A copy as it is now, for runs of its own. */
-      fork: (
-        conversationId: string,
-        request: { title?: string } = {},
-        { idempotencyKey }: { idempotencyKey?: string } = {},
-      ) =>
+      fork: (conversationId: string, request: { title?: string } = {}, once?: Once) =>
         call<ForkedConversation>(
           'POST',
           `agent/conversations/${encodeURIComponent(conversationId)}/fork`,
           request,
-          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
+          onceOnly(once),
         ),
       rename: (conversationId: string, title: string) =>
         call<ConversationTitle>('POST', `agent/conversations/${encodeURIComponent(conversationId)}/rename`, { title }),
@@ -133,13 +113,8 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
       list: (query: Partial<ListEnvironmentsQuery> = {}) =>
         call<{ environments: CloudEnvironment[] }>('GET', `agent/environments${queryString(query)}`),
       get: (uid: string) => call<CloudEnvironment>('GET', `agent/environments/${encodeURIComponent(uid)}`),
-      create: (request: CreateEnvironmentRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
-        call<CloudEnvironment>(
-          'POST',
-          'agent/environments',
-          request,
-          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
-        ),
+      create: (request: CreateEnvironmentRequest, once?: Once) =>
+        call<CloudEnvironment>('POST', 'agent/environments', request, onceOnly(once)),
       /** Replaces the whole config. */
       update: (uid: string, config: CloudEnvironmentConfig) =>
         call<CloudEnvironment>('PUT', `agent/environments/${encodeURIComponent(uid)}`, config),
@@ -149,27 +124,22 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
     artifacts: {
       get: (uid: string) => call<ArtifactResponse>('GET', `agent/artifacts/${encodeURIComponent(uid)}`),
       /** `bytes` are sent as they are. */
-      upload: async (query: UploadArtifactQuery, bytes: Blob, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
+      upload: async (query: UploadArtifactQuery, bytes: Blob, once?: Once) =>
         readAnswer<UploadArtifactResponse>(
           await options.fetch(`/api/v1/agent/artifacts${queryString(query)}`, {
             method: 'POST',
             headers: {
               authorization: `Bearer ${options.apiKey}`,
               'content-type': bytes.type === '' ? 'application/octet-stream' : bytes.type,
-              ...(idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey }),
+              ...onceOnly(once),
             },
             body: bytes,
           }),
         ),
     },
     messages: {
-      send: (request: SendMessageRequest, { idempotencyKey }: { idempotencyKey?: string } = {}) =>
-        call<SendMessageResponse>(
-          'POST',
-          'agent/messages',
-          request,
-          idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey },
-        ),
+      send: (request: SendMessageRequest, once?: Once) =>
+        call<SendMessageResponse>('POST', 'agent/messages', request, onceOnly(once)),
       list: (runId: string, query: { unread?: string; since?: string; limit?: number } = {}) =>
         call<MessageHeader[]>('GET', `agent/messages/${encodeURIComponent(runId)}${queryString(query)}`),
       /** `forRun`: only where it came for that run. */
@@ -196,6 +166,10 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
       expire: (uidOrName: string) => call<{ uid: string }>('DELETE', `api-keys/${encodeURIComponent(uidOrName)}`),
     },
   }
+}
+
+function onceOnly({ idempotencyKey }: Once = {}): Record<string, string> {
+  return idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey }
 }
 
 /** Reads a JSON answer, or throws what the problem document says. */

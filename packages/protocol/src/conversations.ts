@@ -19,7 +19,8 @@ const actionResultBlock = z
     action_id: z.string(),
     category: z.string(),
     name: z.string(),
-    state: z.enum(['completed', 'failed', 'cancelled']),
+    /** `denied`: it was stopped, or its turn ended before it; it did not fail by itself. */
+    state: z.enum(['running', 'completed', 'failed', 'denied']),
     output: z.unknown(),
   })
   .meta({ id: 'ActionResultContentBlock' })

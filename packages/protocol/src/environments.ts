@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { cloudEnvironmentConfig } from './agent-config.ts'
 import { runStates } from './run-state.ts'
+import { scope } from './scope.ts'
 import { timestamp } from './timestamps.ts'
 
 const person = z.object({ type: z.string(), uid: z.string(), display_name: z.string(), email: z.string().optional() })
@@ -25,7 +26,7 @@ export const cloudEnvironment = z
       })
       .optional(),
     last_task_run_timestamp: timestamp.nullable(),
-    scope: z.object({ type: z.enum(['User', 'Team']), uid: z.string() }).meta({ id: 'Scope' }),
+    scope,
   })
   .meta({ id: 'CloudEnvironment' })
 export type CloudEnvironment = z.infer<typeof cloudEnvironment>

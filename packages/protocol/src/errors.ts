@@ -41,6 +41,11 @@ export function describeError(code: ErrorCode, details: ErrorDetails = {}): stri
   return `${fill(message, details)} ${fill(remedy, details)}`
 }
 
+/** Of whatever was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
 function fill(template: string, details: ErrorDetails): string {
   return template.replace(/\{(\w+)\}/g, (_, name: string) => String(details[name] ?? ''))
 }

@@ -52,7 +52,7 @@ export const setupSteps = [
 /** Payloads by type. What an agent may send is `agentEventTypes`; the rest is written by the server. */
 export interface SessionEventData {
   /** One per transition, one terminal one per turn. */
-  run_state: { state: string; message?: string; error_code?: string; late?: boolean }
+  run_state: { state: string; message?: string; error_code?: string; failure_reason?: string; late?: boolean }
   /** A step of the cold-start waterfall. `started` and then `completed` or `failed` with its duration. */
   setup_step: {
     step: (typeof setupSteps)[number]

@@ -75,7 +75,7 @@ export type {
 export { parseDuration } from './duration.ts'
 export type { CloudEnvironment, CreateEnvironmentRequest, ListEnvironmentsQuery } from './environments.ts'
 export { type ErrorSpec, type PlatformErrorCode, platformErrorCodes } from './error-spec.ts'
-export { AppError, describeError, type ErrorCode, type ErrorDetails, errorSpecs } from './errors.ts'
+export { AppError, describeError, type ErrorCode, type ErrorDetails, errorSpecs, messageOf } from './errors.ts'
 export type {
   ListEventsResponse,
   ModelUsage,
@@ -88,7 +88,7 @@ export { type FailureReason, failureReasonOf, failureReasons, failureSpec, lostE
 export type { ListModelsResponse, ModelInfo } from './models.ts'
 export { operatorErrors } from './operator-errors.ts'
 export type { Problem } from './problem.ts'
-export { isRepositoryAddress, repositoriesOf, repositoryAddress } from './repositories.ts'
+export { addressForm, addressForms, repositoriesOf, repositoryAddress, safeDecode } from './repositories.ts'
 export { requestErrors } from './request-errors.ts'
 export { isReservedVariable } from './reserved-variables.ts'
 export { runErrors } from './run-errors.ts'
@@ -131,8 +131,15 @@ export type {
   WaterfallStep,
   Why,
 } from './runs.ts'
+export type { Scope } from './scope.ts'
 export { parseShare, uniteShares } from './share-text.ts'
 export type { Share } from './shares.ts'
 export { isUuid } from './uuid.ts'
-export type { ServerMessage, TaskAssignment, WorkerMessage } from './worker-socket.ts'
+export type {
+  ServerMessage,
+  TaskAssignment,
+  WorkerFramesRequest,
+  WorkerFramesResponse,
+  WorkerMessage,
+} from './worker-socket.ts'
 export type { Worker } from './workers.ts'

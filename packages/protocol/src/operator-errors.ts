@@ -359,7 +359,9 @@ export const operatorErrors = {
     platform: 'resource_unavailable',
     retryable: true,
     title: 'WebSocket blocked',
-    message: '{url} answers over HTTP, but the WebSocket was refused on the way ({problem}).',
-    remedy: 'Let the proxy pass WebSocket upgrades to this address (`Upgrade: websocket`).',
+    message:
+      '{url} answers over HTTP, but the WebSocket was refused on the way ({problem}), and the plain HTTP channel did not pass either ({channelProblem}).',
+    remedy:
+      'Let the proxy pass WebSocket upgrades to this address (`Upgrade: websocket`), or streams (`text/event-stream`) as they come, without collecting them.',
   },
 } as const satisfies Record<string, ErrorSpec>

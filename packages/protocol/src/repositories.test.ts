@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { isRepositoryAddress, repositoriesOf } from './repositories.ts'
+import { addressForm, repositoriesOf, repositoryAddress } from './repositories.ts'
 
 const urls = (...source_repos: { url: string; ref?: string; dir?: string }[]) =>
   repositoriesOf({ github_repos: [{ owner: 'Acme', repo: 'Shop' }], source_repos })
@@ -36,9 +36,21 @@ test.each([
 
 test('an address is what an agent can clone from', () => {
   const good = ['acme/shop', 'https://h/r', 'ssh://git@h/r', 'git@h.example:r.git', 'host:r', 'file:///srv/r']
-  expect(good.filter((url) => !isRepositoryAddress(url))).toEqual([])
-  const bad = ['', 'shop', 'not a repo', '../shop', 'acme/..', 'ext::sh', '-x:y', 'ftp://h/r', '/srv/r', 'C:\\r']
-  expect(bad.filter(isRepositoryAddress)).toEqual([])
+  expect(good.filter((url) => !addressForm(url))).toEqual([])
+  const bad = [
+    '',
+    'shop',
+    'not a repo',
+    '../shop',
+    'acme/..',
+    'ext::sh',
+    '-x:y',
+    'ftp://h/r',
+    '/srv/r',
+    'C:\\r',
+    'a:b::c',
+  ]
+  expect(bad.filter((url) => addressForm(url) ?? repositoryAddress(url))).toEqual([])
 })
 
 test('folders of a machine that differ in case are two', () => {

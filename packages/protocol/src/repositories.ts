@@ -20,10 +20,6 @@ function nameOf({ url, ref, dir }: SourceRepo): string {
   return JSON.stringify([repository, ref ?? null, folder])
 }
 
-/** `owner/repo` on GitHub, `user@host:path`, and everything with a scheme; the last two name the same repository when host and path agree. */
-const gitHubForm = /^[\w.-]+\/[\w.-]+$/
-const scpForm = /^(?:[\w.-]+@)?([\w.-]{2,}):(?!\/\/)(\S+)$/
-
 function canonical(url: string): string {
   const { host, path } = repositoryAddress(url) ?? {}
   if (host === undefined) return url
@@ -31,33 +27,52 @@ function canonical(url: string): string {
   return host === '' ? `file:///${path}` : `${host}/${path}`.toLowerCase()
 }
 
+/** `owner/repo` on GitHub. */
+const gitHubForm = /^(?!\.)[\w.-]+\/(?!\.)[\w.-]+$/
+/** `host:path` and `user@host:path`, git's short form of ssh. A single letter before the colon would be a drive. */
+const scpForm = /^(?!-|.*::)(?:[\w.-]+@)?([\w.-]{2,}):(?!\/\/)(\S+)$/
+/** Everything else that git knows (`ext::`, `fd::`) runs programs of the address's choice. */
 const schemes = new Set(['https:', 'http:', 'ssh:', 'git:', 'file:'])
 
-/** Whether an agent can clone from there. Everything else that git knows (`ext::`, `fd::`) runs programs of the address's choice. */
-export function isRepositoryAddress(url: string): boolean {
-  if (gitHubForm.test(url)) return !/(^|\/)\./.test(url)
-  if (URL.canParse(url) && schemes.has(new URL(url).protocol)) return true
-  return scpForm.test(url) && !url.startsWith('-') && !url.includes('::')
+/** The spellings, for people. */
+export const addressForms = 'https://…, ssh://…, git@host:path, file:///…, or owner/repo on GitHub'
+
+/** One of the spellings in which git, or we for it, take the address of a repository. */
+export type AddressForm = { kind: 'github' } | { kind: 'url'; url: URL } | { kind: 'scp'; host: string; path: string }
+
+/** undefined: the text is no address, and no agent can clone from there. */
+export function addressForm(text: string): AddressForm | undefined {
+  if (gitHubForm.test(text)) return { kind: 'github' }
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (url && schemes.has(url.protocol)) return { kind: 'url', url }
+  const [, host, path] = scpForm.exec(text) ?? []
+  return host === undefined || path === undefined ? undefined : { kind: 'scp', host, path }
 }
 
 /**
  * Where a repository is: its host with its port, in lower case ('' for a folder of the machine itself), and its path there, as it is written,
  * without `.git`. undefined: the text is no address.
  */
-export function repositoryAddress(url: string): { host: string; path: string } | undefined {
-  const [, host, path] = scpForm.exec(url) ?? []
-  if (gitHubForm.test(url)) return { host: 'github.com', path: withoutEnds(url) }
-  if (host !== undefined && path !== undefined) return { host: host.toLowerCase(), path: withoutEnds(path) }
-  if (!URL.canParse(url)) return undefined
-  const parsed = new URL(url)
-  return { host: parsed.host, path: withoutEnds(decoded(parsed.pathname)) }
+export function repositoryAddress(text: string): { host: string; path: string } | undefined {
+  const form = addressForm(text)
+  switch (form?.kind) {
+    case 'github':
+      return { host: 'github.com', path: withoutEnds(text) }
+    case 'scp':
+      return { host: form.host.toLowerCase(), path: withoutEnds(form.path) }
+    case 'url':
+      return { host: form.url.host, path: withoutEnds(safeDecode(form.url.pathname)) }
+    default:
+      return form
+  }
 }
 
-function decoded(path: string): string {
+/** As it is, where it is encoded wrongly. */
+export function safeDecode(text: string): string {
   try {
-    return decodeURIComponent(path)
+    return decodeURIComponent(text)
   } catch {
-    return path
+    return text
   }
 }
 

@@ -1,4 +1,5 @@
 import type { ErrorSpec } from './error-spec.ts'
+import { fileErrors } from './file-errors.ts'
 
 /** Refusals of a request: who asks, what for, and how. Part of the registry in `errors.ts`. */
 export const requestErrors = {
@@ -314,54 +315,7 @@ export const requestErrors = {
     remedy:
       'Give `team`, `public` or an e-mail address, with `:view` or `:edit` behind it; `--share` alone is for yourself.',
   },
-  artifact_not_found: {
-    status: 404,
-    platform: 'resource_not_found',
-    retryable: false,
-    title: 'No such artifact',
-    message: 'No artifact that you may see has the id {artifactUid}.',
-    remedy: '`oz run get RUN` lists the artifacts of a run.',
-  },
-  link_invalid: {
-    status: 403,
-    platform: 'not_authorized',
-    retryable: false,
-    title: 'Link not valid',
-    message: 'This link has expired, or was changed.',
-    remedy: 'Ask for a fresh one where this one came from.',
-  },
-  attachment_invalid: {
-    status: 400,
-    platform: 'invalid_request',
-    retryable: false,
-    title: 'Attachment not readable',
-    message: 'Attachment {name}: {problem}',
-    remedy: 'Send the bytes of the file as base64 in `data`, and its name without folders in `file_name`.',
-  },
-  attachment_too_large: {
-    status: 413,
-    platform: 'invalid_request',
-    retryable: false,
-    title: 'Attachment too large',
-    message: 'Attachment {name} has {bytes} bytes; at most {maxBytes} are taken.',
-    remedy: 'Put large material into the repository, or where the agent can fetch it.',
-  },
-  attachment_not_found: {
-    status: 404,
-    platform: 'resource_not_found',
-    retryable: false,
-    title: 'No such attachment',
-    message: 'Run {runId} has no attachment {attachmentId}.',
-    remedy: 'List the attachments by their ids from `attachments/prepare`.',
-  },
-  attachment_uploaded: {
-    status: 409,
-    platform: 'conflict',
-    retryable: false,
-    title: 'Attachment uploaded before',
-    message: 'The bytes of attachment {name} of run {runId} are there already, and its agent may have them: they stay.',
-    remedy: 'Name another attachment with `attachments/prepare`.',
-  },
+  ...fileErrors,
   message_not_found: {
     status: 404,
     platform: 'resource_not_found',
@@ -369,6 +323,14 @@ export const requestErrors = {
     title: 'No such message',
     message: 'No message that you may see has the id {messageId}.',
     remedy: '`oz run message list RUN` lists what came for a run.',
+  },
+  message_inbox_full: {
+    status: 409,
+    platform: 'conflict',
+    retryable: false,
+    title: 'Inbox is full',
+    message: 'Run {runId} has {count} messages that have not reached it; it takes no more. Nothing was sent.',
+    remedy: 'Read them (`oz run message list {runId} --unread`), or wait until its agent has taken some.',
   },
   message_recipient_ended: {
     status: 422,

@@ -11,6 +11,14 @@ export const runErrors = {
     message: 'Execution {executionId} of run {runId} is over ({state}); it can change nothing any more.',
     remedy: 'The agent stops by itself. What it still has to say is kept as late evidence for 15 minutes.',
   },
+  run_cancelled_before_start: {
+    status: 410,
+    platform: 'conflict',
+    retryable: false,
+    title: 'Cancelled before it began',
+    message: 'Run {runId} was cancelled before its agent had begun.',
+    remedy: 'Nothing was done. Start it again if it is still wanted.',
+  },
   agent_protocol_unsupported: {
     status: 426,
     platform: 'operation_not_supported',
@@ -26,6 +34,15 @@ export const runErrors = {
     title: 'Message not understood',
     message: 'Worker {workerId} sent a message that is not in the protocol: {problem}.',
     remedy: 'Use an oz-agent-worker of the server’s version or the one before.',
+  },
+  worker_channel_gone: {
+    status: 410,
+    platform: 'conflict',
+    retryable: false,
+    title: 'Worker channel closed',
+    message: 'The plain HTTP channel {channelId} is not open, or was opened with another key.',
+    remedy:
+      'Nothing was taken: open a new one. An oz-agent-worker does so by itself, and says there what it had not got through.',
   },
   spool_full: {
     status: 500,

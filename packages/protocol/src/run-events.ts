@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { queryFlag } from './query-flag.ts'
 import { timestamp } from './timestamps.ts'
 
 /**
@@ -63,10 +64,7 @@ export const streamRunEventsQuery = z
     run_ids: runIds,
     'run_ids[]': runIds,
     ancestor_run_id: z.uuid().optional(),
-    include_self: z
-      .enum(['true', 'false'])
-      .transform((text) => text === 'true')
-      .optional(),
+    include_self: queryFlag,
     since,
   })
   .refine((query) => ((query.run_ids ?? query['run_ids[]']) === undefined) !== (query.ancestor_run_id === undefined), {

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { queryFlag } from './query-flag.ts'
 import { instant, timestamp } from './timestamps.ts'
 
 /** A message from one run to others. What people say to a run is a follow-up (`runs.ts`). */
@@ -34,10 +35,7 @@ export const fullMessage = messageHeader.extend({ body: z.string() }).meta({ id:
 export type FullMessage = z.infer<typeof fullMessage>
 
 export const listMessagesQuery = z.strictObject({
-  unread: z
-    .enum(['true', 'false'])
-    .transform((text) => text === 'true')
-    .optional(),
+  unread: queryFlag,
   since: instant.optional(),
   limit: z.coerce.number().int().min(1).max(100).default(50),
 })

@@ -5,6 +5,7 @@ import { maxAttachments } from './attachment-limits.ts'
 import { attachmentInput } from './attachments.ts'
 import { platformErrorCodes } from './error-spec.ts'
 import { executionStates, runStates } from './run-state.ts'
+import { scope } from './scope.ts'
 import { share } from './shares.ts'
 import { instant, timestamp } from './timestamps.ts'
 
@@ -181,6 +182,8 @@ export const runItem = z
       .object({
         message: z.string(),
         error_code: z.enum(platformErrorCodes).optional(),
+        /** Finer than `error_code`: a code of docs/errors.md that the agent gave, a worker's reason for the end of its task, or `lost`. */
+        failure_reason: z.string().optional(),
         retryable: z.boolean().optional(),
       })
       .meta({ id: 'RunStatusMessage' })
@@ -189,7 +192,7 @@ export const runItem = z
     creator: runCreator,
     /** Whose authority it runs with: the creator’s. */
     executor: runCreator,
-    scope: z.object({ type: z.enum(['User', 'Team']), uid: z.string() }).meta({ id: 'Scope' }),
+    scope,
     request_usage: z
       .object({
         total_tokens: z.int(),
@@ -213,7 +216,6 @@ export const runItem = z
     shares: z.array(share),
     host: z.string().optional().describe('Of a local run: the machine that it was started on.'),
     session_id: z.uuid().optional().describe('The newest execution.'),
-    session_link: z.string().optional(),
     run_time: z.string().optional().describe('From the start to the end or to now, as an ISO 8601 duration.'),
     /** The last `seq` of the run's session log. */
     last_event_sequence: z.int(),
@@ -288,6 +290,7 @@ export const executionItem = z
     started_at: timestamp.nullable(),
     ended_at: timestamp.nullable(),
     outcome: z.string().nullable(),
+    /** As in a run's `status_message`, of this attempt. */
     failure_reason: z.string().nullable(),
     exit_code: z.int().nullable(),
     message: z.string().nullable(),

@@ -92,9 +92,14 @@ export {
   workspaceResponse,
 } from './runs.ts'
 export {
+  maxWorkerFrames,
+  openWorkerChannelQuery,
   serverMessage,
   taskAssignment,
+  workerChannelPath,
   workerCloseCodes,
+  workerFramesRequest,
+  workerFramesResponse,
   workerMessage,
   workerProtocolHeader,
   workerProtocolVersion,

@@ -87,7 +87,7 @@ export const troubles: readonly Trouble[] = [
     symptom: 'HTTP reaches the control plane, the WebSocket does not',
     codes: ['websocket_blocked'],
     advice:
-      'A firewall or proxy ends upgrades of `/api/v1/selfhosted/worker/ws`. The worker goes on trying. Agents and the command line need no WebSocket: [agents without a worker](unmanaged.md) work meanwhile.',
+      'A firewall or proxy ends upgrades of `/api/v1/selfhosted/worker/ws`. The worker then uses its plain HTTP channel, says so once at level warn, and `oz worker list --output-format json` shows it as `http`; nothing has to be done. The error means that this did not pass either, which is mostly a proxy that collects streams before it passes them on. The worker goes on trying. [Agents without a worker](unmanaged.md) work meanwhile.',
   },
   {
     id: 'connection-details',

@@ -104,3 +104,29 @@ export const serverMessage = z.discriminatedUnion('type', [
   envelope('task_superseded', z.object({ task_id: z.uuid(), execution_id: z.uuid() })),
 ])
 export type ServerMessage = z.infer<typeof serverMessage>
+
+/**
+ * The plain HTTP channel, for networks that end WebSockets; ours alone. `GET …?worker_id=…` answers server-sent events: `open` {channel_id}, then
+ * `message` (a server message), `handled` {through}, `ping` (every 5 s), and, as the last one, `close` {code, reason} with the codes above. What the worker says goes by
+ * `POST …/{channel_id}` to whichever server of the control plane answers; it is numbered from 1, so that the same request may be sent again.
+ *
+ * `received` of the answer: stored up to this number, send no more of it. `handled`: done with, as a pong says it on the WebSocket.
+ */
+export const workerChannelPath = '/api/v1/selfhosted/worker/channel'
+
+/** Of one POST. */
+export const maxWorkerFrames = 256
+
+export const openWorkerChannelQuery = z.object({ worker_id: z.string() })
+
+export const workerFramesRequest = z
+  .object({
+    /** Number of the first frame; the others follow without a gap. */
+    first: z.int().min(1),
+    frames: z.array(workerMessage).min(1).max(maxWorkerFrames),
+  })
+  .meta({ id: 'WorkerFramesRequest' })
+export type WorkerFramesRequest = z.infer<typeof workerFramesRequest>
+
+export const workerFramesResponse = z.object({ received: z.int() }).meta({ id: 'WorkerFramesResponse' })
+export type WorkerFramesResponse = z.infer<typeof workerFramesResponse>

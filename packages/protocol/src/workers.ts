@@ -13,6 +13,8 @@ export const workerItem = z
     /** 0: no limit. */
     max_concurrent_tasks: z.int(),
     draining: z.boolean(),
+    /** `http`: something on the way ends its WebSocket. */
+    channel: z.enum(['websocket', 'http']),
     connected_at: z.string(),
     last_seen_at: z.string(),
   })

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { readServerOptions } from './config.ts'
+import { defaultDataDir, readServerOptions } from './config.ts'
 
 const leases = (unreachable: string, stop: string, lost: string) => ({
   OZ_LEASE_UNREACHABLE: unreachable,
@@ -26,4 +26,8 @@ test.each([
   ['15s', '14m', '13m'],
 ])('lease times that do not follow each other are refused: %s, %s, %s', (...times) => {
   expect(() => readServerOptions({}, leases(...times))).toThrow(/OZ_LEASE_STOP.*between/)
+})
+
+test('on Windows data lie with what stays on the machine', () => {
+  expect(defaultDataDir({ LOCALAPPDATA: 'D:\\Local' }, 'win32')).toBe('D:\\Local\\openoz\\data')
 })

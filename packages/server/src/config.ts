@@ -1,5 +1,5 @@
 import { homedir, userInfo } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join, resolve, win32 } from 'node:path'
 import { AppError, parseDuration } from '@openoz/protocol'
 import { type ClientAddress, readClientAddress } from './http/client-address.ts'
 
@@ -28,7 +28,8 @@ export const serverFlags = {
     flag: '--data-dir',
     env: 'OZ_DATA_DIR',
     value: 'DIR',
-    default: '$XDG_DATA_HOME/openoz or ~/.local/share/openoz; as root /var/lib/openoz',
+    default:
+      '$XDG_DATA_HOME/openoz or ~/.local/share/openoz; as root /var/lib/openoz; on Windows %LOCALAPPDATA%\\openoz\\data',
     description: 'Folder of the database and the keys.',
   },
   databaseUrl: {
@@ -342,7 +343,10 @@ export function readServerOptions(
   }
 }
 
-export function defaultDataDir(env: Record<string, string | undefined>): string {
+export function defaultDataDir(env: Record<string, string | undefined>, platform = process.platform): string {
+  if (platform === 'win32' && !env.XDG_DATA_HOME) {
+    return win32.join(env.LOCALAPPDATA || win32.join(homedir(), 'AppData', 'Local'), 'openoz', 'data')
+  }
   if (userInfo().uid === 0) return '/var/lib/openoz'
   return join(env.XDG_DATA_HOME || join(env.HOME || homedir(), '.local', 'share'), 'openoz')
 }

@@ -118,7 +118,7 @@ async function start(
   }
   frontDoor.isReady = () => isDatabaseReady(db)
   frontDoor.metrics = async () => (await loadMetrics()).render()
-  frontDoor.app = createApp(ctx, { catalog: gateway.catalog, version, stopping: stopping.signal })
+  frontDoor.app = createApp(ctx, { catalog: gateway.catalog, version, stopping: stopping.signal, sockets })
   frontDoor.gateway = gateway.handle
   frontDoor.upgrade = sockets.upgrade
 

@@ -13,8 +13,8 @@ import { createFolder, startWorker, workerKey, writeOz } from './test-support/wo
 const agent = (folder: string) =>
   `touch "$OZ_WORKSPACE_ROOT/runs"; until [ -e "${folder}/go" ] || ! [ -e "${folder}/ready" ]; do sleep 0.05; done; cp ${folder}/ready/* "$OZ_SPOOL_DIR"; echo 'last words' >&2; exit 3`
 
-/** A worker process that is killed as soon as its one task runs. Resolves when it is gone. */
-async function killedWorker(cp: ControlPlane, folder: string) {
+/** A worker process that is sent a signal as soon as its one task runs. Resolves when it is gone. */
+async function goneWorker(cp: ControlPlane, folder: string, signal: 'SIGKILL' | 'SIGUSR2' = 'SIGKILL') {
   const config = join(folder, 'worker.yaml')
   const stateDir = join(folder, 'state')
   writeFileSync(
@@ -38,12 +38,12 @@ async function killedWorker(cp: ControlPlane, folder: string) {
   const file = join(stateDir, 'tasks', assignment.execution_id, 'task.json')
   const shim = await until('the record', () => JSON.parse(readFileSync(file, 'utf8')).process as { pid: number } | null)
   await until('the agent', () => existsSync(join(stateDir, 'workspaces', assignment.task_id, 'runs')))
-  child.kill('SIGKILL')
-  await once(child, 'exit')
-  return { ...assignment, shimPid: shim?.pid ?? 0 }
+  const exited = once(child, 'exit')
+  child.kill(signal)
+  return { ...assignment, shimPid: shim?.pid ?? 0, exit: await exited }
 }
 
-/** The connection's first word; `number` 1 was the killed worker's. */
+/** The connection's first word; `number` 1 was the former worker's. */
 async function hello(cp: ControlPlane, number: number) {
   const message = await until('a hello', () => cp.messagesOf('worker_hello')[number - 1])
   return message.data
@@ -52,7 +52,7 @@ async function hello(cp: ControlPlane, number: number) {
 test('an agent that outlived its worker process is reported once by the next one, over reconnects', async () => {
   using folder = createFolder()
   await using cp = await startControlPlane()
-  const { task_id, execution_id, execution_token } = await killedWorker(cp, folder.path)
+  const { task_id, execution_id, execution_token } = await goneWorker(cp, folder.path)
   await using worker = startWorker(cp, folder.path, { oz: agent(folder.path), maxConcurrentTasks: 1 })
   await worker.listening()
   expect((await hello(cp, 2)).running).toEqual([{ task_id, execution_id }])
@@ -78,7 +78,7 @@ test('an agent that outlived its worker process is reported once by the next one
 test('a cancellation ends an agent that outlived its worker process', async () => {
   using folder = createFolder()
   await using cp = await startControlPlane()
-  const { task_id, execution_id, shimPid } = await killedWorker(cp, folder.path)
+  const { task_id, execution_id, shimPid } = await goneWorker(cp, folder.path)
   await using worker = startWorker(cp, folder.path, { oz: agent(folder.path) })
   await worker.listening()
   cp.send({ type: 'task_cancellation', data: { task_id, execution_id } })
@@ -87,10 +87,25 @@ test('a cancellation ends an agent that outlived its worker process', async () =
   expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
 })
 
+test('a worker that is told to leave takes nothing new, and leaves its agent to the next one', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  const { task_id, execution_id, exit } = await goneWorker(cp, folder.path, 'SIGUSR2')
+  expect(exit).toEqual([0, null])
+  expect(cp.messagesOf('worker_status').at(-1)?.data).toEqual({ active: 1, draining: true })
+  expect([cp.messagesOf('task_failed'), cp.messagesOf('task_completed')]).toEqual([[], []])
+  await using worker = startWorker(cp, folder.path, { oz: agent(folder.path) })
+  await worker.listening()
+  expect((await hello(cp, 2)).running).toEqual([{ task_id, execution_id }])
+  writeFileSync(join(folder.path, 'go'), '')
+  expect(await cp.outcome(execution_id)).toMatchObject({ type: 'task_failed', data: { exit_code: 3 } })
+  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+})
+
 test('an agent that outlived another worker id is left alone', async () => {
   using folder = createFolder()
   await using cp = await startControlPlane()
-  const { execution_id } = await killedWorker(cp, folder.path)
+  const { execution_id } = await goneWorker(cp, folder.path)
   const file = join(folder.path, 'state', 'tasks', execution_id, 'task.json')
   const record = readFileSync(file, 'utf8')
   {

@@ -46,6 +46,26 @@ test.each([
   },
 )
 
+test('a control plane that is slow to handle, but there, is not taken for a dead path', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane({ answersPings: false })
+  await using worker = startWorker(cp, folder.path, {
+    timing: { connection: { backoffBaseMs: 20, pingEveryMs: 50, pongWaitMs: 300 } },
+  })
+  await worker.listening()
+  let answers = 0
+  cp.socket().on('pong', () => answers++)
+  const pinging = setInterval(() => cp.socket().ping(), 25)
+  try {
+    await until('two times the wait', () => answers > 24)
+  } finally {
+    clearInterval(pinging)
+  }
+  expect(cp.messagesOf('worker_hello')).toHaveLength(1)
+  // Without a sign of life it is one.
+  await cp.message('worker_hello', () => cp.messagesOf('worker_hello').length > 1)
+})
+
 test('a control plane that answers nothing over HTTP either is unreachable, not blocked', async () => {
   using folder = createFolder()
   const refuse: RequestListener = (_request, response) => response.socket?.destroy()

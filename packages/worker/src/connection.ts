@@ -1,15 +1,9 @@
-import { type Dialer, dialFailureReason, fullJitterMs, sleep } from '@openoz/machine'
-import { ApiError, AppError, type ErrorCode, type ServerMessage, type WorkerMessage } from '@openoz/protocol'
-import {
-  serverMessage,
-  workerCloseCodes,
-  workerProtocolHeader,
-  workerProtocolVersion,
-  workerSocketPath,
-} from '@openoz/protocol/schemas'
+import { type Dialer, fullJitterMs, sleep } from '@openoz/machine'
+import { AppError, type ErrorCode, type ServerMessage, type WorkerMessage } from '@openoz/protocol'
+import { serverMessage, workerCloseCodes } from '@openoz/protocol/schemas'
 import type { Logger } from 'pino'
-import type { WebSocket } from 'ws'
 import { Outbox } from './outbox.ts'
+import { isFinal, SocketDial, type WorkerSocket } from './socket-dial.ts'
 
 /**
  * The worker's one connection to the control plane, dialled out and dialled again for ever. It owns the socket and the outbox; what the
@@ -19,8 +13,7 @@ import { Outbox } from './outbox.ts'
  * It ends when the caller closes it, or with an error when the control plane refused this worker for good: reconnecting with a wrong key
  * would only fill two logs.
  *
- * What stands in between is told apart from the control plane: where HTTP reaches it and the WebSocket does not, the problem is
- * `websocket_blocked`. That is tried again for ever, as every other trouble of the network.
+ * Which kind of socket it is, `socket-dial.ts` decides.
  */
 interface ConnectionOptions {
   dialer: Dialer
@@ -58,12 +51,15 @@ export class Connection {
   readonly #options: ConnectionOptions
   readonly #timing: ConnectionTiming
   readonly #outbox = new Outbox()
-  #socket: WebSocket | undefined
+  readonly #dial: SocketDial
+  #socket: WorkerSocket | undefined
   #settled: (() => void) | undefined
 
   constructor(options: ConnectionOptions) {
     this.#options = options
     this.#timing = { ...defaultTiming, ...options.timing }
+    const { dialer, workerId, apiKey, webSocketUrl, log } = options
+    this.#dial = new SocketDial({ dialer, workerId, apiKey, webSocketUrl, log })
   }
 
   /** Queues a message; it is written at once when a connection is open, else on the next one. */
@@ -83,18 +79,14 @@ export class Connection {
       let code: ErrorCode | undefined
       let reason: 'dial_failed' | 'remote_close' = 'dial_failed'
       try {
-        const socket = await this.#dial(signal)
+        const socket = await this.#dial.dial(signal)
         reason = 'remote_close'
         problem = await this.#serve(socket, signal)
-      } catch (dialError) {
+      } catch (error) {
         if (signal.aborted) return
-        const error = (await this.#asBlocked(dialError, signal)) ?? dialError
-        if (signal.aborted) return
-        const refusal = asRefusal(error)
-        if (refusal) throw refusal
+        if (isFinal(error)) throw error
         problem = error instanceof Error ? error.message : 'unknown error'
         if (error instanceof AppError) code = error.code
-        log.debug(detailsOf(dialError), 'Why the server could not be dialled')
       }
       if (signal.aborted) return
       onBroken?.(problem, reason)
@@ -119,33 +111,8 @@ export class Connection {
     return this.#outbox.isSettled
   }
 
-  async #dial(signal: AbortSignal): Promise<WebSocket> {
-    const { dialer, workerId, apiKey, webSocketUrl } = this.#options
-    return dialer.openWebSocket(socketAddress(webSocketUrl, workerId), {
-      headers: { authorization: `Bearer ${apiKey}`, [workerProtocolHeader]: String(workerProtocolVersion) },
-      signal,
-    })
-  }
-
-  /** The error to tell instead, when the control plane answers over HTTP on the way on which the WebSocket failed. */
-  async #asBlocked(error: unknown, signal: AbortSignal): Promise<AppError | undefined> {
-    if (!(error instanceof AppError) || !mayBeBlocked(error)) return undefined
-    const { dialer, webSocketUrl } = this.#options
-    const url = webSocketUrl === undefined ? dialer.serverUrl : new URL(webSocketUrl.replace(/^ws/, 'http')).origin
-    const path = webSocketUrl === undefined ? '/healthz' : new URL('/healthz', url)
-    try {
-      const response = await dialer.fetch(path, { signal: AbortSignal.any([signal, AbortSignal.timeout(10_000)]) })
-      await response.body?.cancel()
-      if (!response.ok) return undefined
-    } catch {
-      return undefined
-    }
-    const { status, problem = `it answered ${status}` } = error.details
-    return new AppError('websocket_blocked', { url, problem }, { cause: error })
-  }
-
   /** Resolves with why the connection ended. Throws when the close code says not to come back. */
-  #serve(socket: WebSocket, signal: AbortSignal): Promise<string> {
+  #serve(socket: WorkerSocket, signal: AbortSignal): Promise<string> {
     const { log, hello, onOpen } = this.#options
     const { pingEveryMs, pongWaitMs } = this.#timing
     return new Promise((resolve, reject) => {
@@ -167,6 +134,10 @@ export class Connection {
       socket.on('message', (data, isBinary) => {
         heardAt = performance.now()
         this.#receive(isBinary ? undefined : String(data))
+      })
+      // Work of the control plane that hangs keeps its pongs back; its own pings go on.
+      socket.on('ping', () => {
+        heardAt = performance.now()
       })
       socket.on('pong', (payload) => {
         heardAt = performance.now()
@@ -239,24 +210,6 @@ export class Connection {
   }
 }
 
-function socketAddress(webSocketUrl: string | undefined, workerId: string): string {
-  const query = `worker_id=${encodeURIComponent(workerId)}`
-  if (webSocketUrl === undefined) return `${workerSocketPath}?${query}`
-  return `${webSocketUrl}${webSocketUrl.includes('?') ? '&' : '?'}${query}`
-}
-
-/** 401, 403 and every other refusal that the server itself calls final. Anything else may pass: restarts, proxies, networks. */
-function asRefusal(error: unknown): Error | undefined {
-  if (error instanceof ApiError) {
-    const { status, retryable } = error.problem
-    return status < 500 && status !== 429 && retryable !== true ? error : undefined
-  }
-  if (!(error instanceof AppError)) return undefined
-  const { status } = error.details
-  if (error.code === 'server_answer_unreadable') return status === 401 || status === 403 ? error : undefined
-  return error.code === 'server_unreachable' || error.code === 'websocket_blocked' ? undefined : error
-}
-
 function refusalOfClose(code: number, words: string, workerId: string): AppError | undefined {
   if (code === workerCloseCodes.keyRefused) {
     return new AppError('worker_refused', { workerId, problem: words })
@@ -265,23 +218,6 @@ function refusalOfClose(code: number, words: string, workerId: string): AppError
     return new AppError('worker_protocol_violation', { workerId, problem: words })
   }
   return code >= 4400 && code <= 4409 ? new AppError('worker_refused', { workerId, problem: words }) : undefined
-}
-
-/** For operators who look closely. Texts of other libraries are left out: they may quote a header. */
-function detailsOf(error: unknown): Record<string, unknown> {
-  if (!(error instanceof AppError)) return { error: error instanceof Error ? error.name : 'unknown' }
-  const { cause } = error
-  const inner =
-    cause instanceof Error && 'code' in cause
-      ? { cause: cause.code, syscall: 'syscall' in cause ? cause.syscall : undefined }
-      : {}
-  return { code: error.code, ...error.details, ...inner }
-}
-
-/** An answer that is not the control plane's, or a connection that was cut during the handshake. */
-function mayBeBlocked(error: AppError): boolean {
-  if (error.code === 'server_answer_unreadable') return true
-  return ['reset', 'protocol', 'timeout'].includes(dialFailureReason(error) ?? '')
 }
 
 function isEnvelope(json: unknown): json is { type: string } {

@@ -1,9 +1,10 @@
 import { execFile } from 'node:child_process'
 import { existsSync, realpathSync, statSync } from 'node:fs'
 import { chown, mkdir, mkdtemp, rm } from 'node:fs/promises'
-import { homedir, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
+import { userFolders } from '@openoz/machine'
 import { findOnPath } from './task-environment.ts'
 import { closedFolders, initScript, isWithin } from './task-mounts.ts'
 
@@ -203,11 +204,11 @@ function inNamespaces(input: {
 
 /** What no task has any business with. */
 function privateFolders({ env, stateDir, workspaceRoot, hiddenPaths = [] }: IsolationOptions): string[] {
-  const home = env.HOME || homedir()
+  const { config, data } = userFolders(env)
   const uid = process.getuid?.() ?? 0
   return [
-    join(env.XDG_CONFIG_HOME || join(home, '.config'), 'openoz'),
-    join(env.XDG_DATA_HOME || join(home, '.local', 'share'), 'openoz'),
+    config,
+    data,
     '/var/lib/openoz',
     ...(env.OZ_DATA_DIR ? [env.OZ_DATA_DIR] : []),
     // Through the session bus in here any program could be started outside.

@@ -1,12 +1,10 @@
 import type { WorkerMessage } from '@openoz/protocol'
 
 /**
- * What the worker has to say, in order, across connections. The protocol has no answers, so nobody tells that a message was taken:
- * - a frame that was written when the connection broke may not have arrived. The control plane's pong to a later ping proves that it did
- *   (frames and pongs of one socket keep their order).
- * - one that arrived may not have been stored; the control plane then closes the connection, but only when its database has failed it.
- * So claims and outcomes are kept until they are confirmed and some time has passed, and all that are kept are said again on the next
- * connection. The receiver takes the first.
+ * What the worker has to say, in order, across connections. The protocol has no answers: that a message was handled is told by the pong to a later
+ * ping, which the control plane sends once everything before that ping is done with. So claims and outcomes are kept until they are confirmed, and
+ * some time longer, for a database that loses its last moments when another takes its place; all that are kept are said again on the next connection.
+ * The receiver takes the first.
  */
 export class Outbox {
   readonly #limit: number

@@ -24,7 +24,8 @@ import type { RunWorkerOptions } from './worker-options.ts'
  * slots, and on the way out end and report what runs. Nothing here listens on the network.
  *
  * Resolves with the exit code: 0 after a stop that was asked for (with `oneShot`: when the task succeeded), 1 when the control plane
- * refused this worker for good, or the one task failed. Rejects with an AppError when it cannot start.
+ * refused this worker for good, or the one task failed. Rejects with an AppError when it cannot start. After `leave` it still watches the
+ * agents that it has left: the caller ends the process.
  */
 export async function runWorker(options: RunWorkerOptions, timing: Partial<WorkerTiming> = {}): Promise<number> {
   hideKey(options.apiKey)
@@ -92,6 +93,7 @@ class Worker {
   #isSweeping = false
   #isConnected = false
   #hasToldTeam = false
+  #isLeaving = false
   #exitCode = 0
 
   constructor(parts: WorkerParts) {
@@ -137,15 +139,21 @@ class Worker {
     const { options, times } = this.#parts
     const onStop = () => this.#drain()
     const onStopNow = () => this.#stopAll({ atOnce: true })
+    const onLeave = () => this.#leave()
     options.signal.addEventListener('abort', onStop, { once: true })
     options.stopNow?.addEventListener('abort', onStopNow, { once: true })
+    options.leave?.addEventListener('abort', onLeave, { once: true })
     const sweeping = setInterval(() => this.#sweep(), times.sweepEveryMs)
     const connected = new AbortController()
     const connection = this.#connection.run(connected.signal)
     try {
       if (options.signal.aborted) onStop()
+      else if (options.leave?.aborted) onLeave()
       // Ends with a refusal; a stop is what normally ends the wait.
       await Promise.race([connection, aborted(this.#stopped.signal)])
+      if (this.#isLeaving) await this.#connection.settle(times.settleMs)
+      // Unless a stop came meanwhile.
+      if (this.#isLeaving) return this.#exitCode
       await this.#endAll()
       await this.#connection.settle(options.stopNow?.aborted ? 500 : times.settleMs)
       return this.#exitCode
@@ -159,6 +167,7 @@ class Worker {
       clearInterval(sweeping)
       options.signal.removeEventListener('abort', onStop)
       options.stopNow?.removeEventListener('abort', onStopNow)
+      options.leave?.removeEventListener('abort', onLeave)
       connected.abort()
       await connection.catch(() => {})
     }
@@ -315,10 +324,20 @@ class Worker {
 
   #drain(): void {
     const { options } = this.#parts
+    this.#isLeaving = false
     this.#slots.drain()
     options.onEvent?.({ type: 'draining' })
     this.#log.info({ active: this.#slots.active }, 'Stopping: no new tasks; running ones are ended')
     this.#stopAll({ atOnce: false })
+    this.#stopped.abort()
+  }
+
+  #leave(): void {
+    if (this.#stopped.signal.aborted) return
+    this.#isLeaving = true
+    this.#slots.drain()
+    this.#parts.options.onEvent?.({ type: 'draining' })
+    this.#log.info({ active: this.#slots.active }, 'Leaving: running tasks go on, for the next process of this worker')
     this.#stopped.abort()
   }
 

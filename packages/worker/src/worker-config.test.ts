@@ -172,3 +172,9 @@ test('every flag is in the table once, and says what it does', () => {
     expect(description.length).toBeGreaterThan(15)
   }
 })
+
+test('Windows has no direct backend, and is told where there is one', () => {
+  const { message } = failure(() => readWorkerConfig({ flags: direct, env, platform: 'win32' }))
+  expect(message).toMatch(/--backend direct.*WSL/)
+  expect(readWorkerConfig({ flags: direct, env, platform: 'darwin' }).backend).toBe('direct')
+})

@@ -13,6 +13,7 @@ export interface WorkerConfigSources {
   login?: { serverUrl?: string; apiKey?: string }
   /** For tests; reads UTF-8 and throws Node's errors. */
   readFile?: (path: string) => string
+  platform?: NodeJS.Platform
 }
 
 /**
@@ -25,6 +26,7 @@ export function readWorkerConfig(sources: WorkerConfigSources): WorkerOptions {
   const direct = file.backend?.direct ?? {}
 
   const backend = chooseBackend(flags, file)
+  checkPlatform(backend, sources.platform)
   const workerId = checkWorkerId(flags.workerId ?? file.worker_id)
   const rootUrl = given(flags.serverRootUrl)
   const serverUrl =
@@ -86,6 +88,12 @@ function chooseBackend(flags: WorkerFlagValues, file: ConfigFile): BackendName {
     throw new AppError('backend_not_available', { backend: name })
   }
   throw optionInvalid('--backend', `${name} is none of docker, direct, kubernetes, command`)
+}
+
+/** Agents of the direct backend are processes below a shim for `sh`, in sessions of their own, and are ended by their process groups. */
+function checkPlatform(backend: BackendName, platform = process.platform): void {
+  if (backend === 'direct' && platform === 'win32')
+    throw optionInvalid('--backend direct', 'it needs Linux or macOS; on Windows start the worker in WSL')
 }
 
 function checkWorkerId(id: string | undefined): string {

@@ -58,6 +58,8 @@ export interface RunWorkerOptions extends WorkerOptions {
   signal: AbortSignal
   /** Aborted: stop at once. The second SIGTERM. */
   stopNow?: AbortSignal
+  /** Aborted: leave. Nothing new is taken, and what runs goes on: `runWorker` resolves, and the next process of this worker takes over. */
+  leave?: AbortSignal
   onEvent?: (event: WorkerEvent) => void
 }
 

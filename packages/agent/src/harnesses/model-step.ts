@@ -1,4 +1,4 @@
-import { type AgentLimits, AppError } from '@openoz/protocol'
+import { type AgentLimits, AppError, messageOf } from '@openoz/protocol'
 import {
   type FinishReason,
   jsonSchema,
@@ -191,7 +191,7 @@ const badRequests = new Set([
 function asStreamError(error: unknown): unknown {
   if (error instanceof AppError || error instanceof CutStream || isStatusError(error)) return error
   if (error instanceof Error && badRequests.has(error.name)) return error
-  const said = error instanceof Error ? error.message : String(error)
+  const said = messageOf(error)
   return new CutStream(`the answer broke off (${shortened(said, 200)})`)
 }
 

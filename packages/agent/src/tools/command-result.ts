@@ -1,6 +1,6 @@
-import { constants } from 'node:os'
 import { describeError } from '@openoz/protocol'
 import type { CommandEnd, CommandRun } from './command-run.ts'
+import { exitCode } from './command-text.ts'
 import type { ToolCall, ToolOutput } from './tool.ts'
 
 /** Output usually comes in several pieces: an answer counts as complete after this long without more. */
@@ -77,20 +77,4 @@ function withText(about: Record<string, unknown>, text: string): ToolOutput {
     shown: about,
     content: [{ type: 'content', content: { type: 'text', text } }],
   }
-}
-
-function exitCode({ code, signal }: CommandEnd): number {
-  return code ?? 128 + (signal ? constants.signals[signal] : 0)
-}
-
-/** Without a full stop. */
-export function endInWords(end: CommandEnd): string {
-  if (end.isTimedOut) return 'ended, because its time was over'
-  return end.signal ? `ended by ${end.signal}` : `ended with exit code ${exitCode(end)}`
-}
-
-/** The first line of a command, for titles and lists. */
-export function commandLine({ command }: { command: string }, maxLength = 160): string {
-  const [line = ''] = command.trim().split('\n')
-  return line.length > maxLength || line !== command.trim() ? `${line.slice(0, maxLength)}…` : line
 }

@@ -3,11 +3,11 @@ import { constants } from 'node:os'
 import { countOomKills, endProcessTree, hasOomKillSince } from '@openoz/machine'
 import { firstEnd } from '../child-end.ts'
 import { createLiveOutput } from '../live-output.ts'
+import type { CallContext } from './call-context.ts'
 import { type CommandOutput, createCommandOutput } from './command-output.ts'
 import { type CommandExit, startPipedCommand } from './command-process.ts'
 import { openPseudoTerminal } from './pseudo-terminal.ts'
 import { createTerminalText } from './pseudo-terminal-text.ts'
-import type { ToolCall } from './tool.ts'
 
 /** Every process of one command has it, also those that left their parents: `NAME=id` is the marker that they are found by. */
 const commandIdVariable = 'OZ_COMMAND_ID'
@@ -17,6 +17,9 @@ export const politeGraceMs = 5_000
 export const hastyGraceMs = 500
 /** What survived even SIGKILL must not hold the run. */
 const givenUpMs = 2_500
+
+/** The call that a command belongs to. */
+export type StartingCall = CallContext & { id: string }
 
 export interface CommandRequest {
   command: string
@@ -68,7 +71,7 @@ export interface CommandRun {
  * Starts a command whose output goes to the viewers of `call`, also when that is over. Rejects with an Error for the model when it cannot be
  * started; nothing is left then.
  */
-export async function startCommandRun(id: string, request: CommandRequest, call: ToolCall): Promise<CommandRun> {
+export async function startCommandRun(id: string, request: CommandRequest, call: StartingCall): Promise<CommandRun> {
   const { command, pty, input, timeoutMs } = request
   const { toolsFolder } = call.workspace
   if (!existsSync(toolsFolder))
@@ -188,7 +191,7 @@ export async function startCommandRun(id: string, request: CommandRequest, call:
 }
 
 /** The file is not needed after that. */
-async function keepFile(output: CommandOutput, call: ToolCall): Promise<string | undefined> {
+async function keepFile(output: CommandOutput, call: StartingCall): Promise<string | undefined> {
   const file = output.file()
   const id = file === undefined ? undefined : await call.keepOutput(file).catch(() => undefined)
   await output.dispose().catch(() => {})

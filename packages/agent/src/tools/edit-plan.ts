@@ -1,4 +1,5 @@
 import { lstat } from 'node:fs/promises'
+import { messageOf } from '@openoz/protocol'
 import type { Edit } from './edit.ts'
 import { errorCode, fileFailure } from './file-failure.ts'
 import { type FilesSeen, fingerprintOf } from './files-seen.ts'
@@ -71,7 +72,7 @@ export async function planEdits(edits: readonly Edit[], place: Place): Promise<P
     try {
       await apply(edit, open)
     } catch (error) {
-      const problem = error instanceof Error ? error.message : String(error)
+      const problem = messageOf(error)
       const which = edits.length === 1 ? '' : `Edit ${index + 1} of ${edits.length}: `
       throw new Error(`${which}${problem} Nothing was written.`)
     }

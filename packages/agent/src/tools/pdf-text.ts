@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
+import { messageOf } from '@openoz/protocol'
 import { firstEnd } from '../child-end.ts'
 import type { LineRange } from './file-lines.ts'
 
@@ -69,7 +70,7 @@ async function answerOf(worker: Worker): Promise<Answer> {
     const [answer] = (await once(worker, 'message')) as [Answer]
     return answer
   } catch (error) {
-    return { problem: `is a PDF that cannot be read: ${error instanceof Error ? error.message : String(error)}` }
+    return { problem: `is a PDF that cannot be read: ${messageOf(error)}` }
   }
 }
 

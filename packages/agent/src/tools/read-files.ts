@@ -1,3 +1,4 @@
+import { messageOf } from '@openoz/protocol'
 import { z } from 'zod'
 import { wholeCharacters } from '../live-output.ts'
 import { pathText } from './edit.ts'
@@ -74,7 +75,7 @@ async function read({ files }: Input, call: ToolCall): Promise<ToolOutput> {
         read.push(shown)
       } catch (error) {
         call.signal.throwIfAborted()
-        failed.push({ path, error: error instanceof Error ? error.message : String(error) })
+        failed.push({ path, error: messageOf(error) })
       }
     }
   }

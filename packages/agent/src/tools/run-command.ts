@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import { firstEnd } from '../child-end.ts'
-import { commandLine, endOf, runningResult, stoppedResult } from './command-result.ts'
+import { endOf, runningResult, stoppedResult } from './command-result.ts'
 import { type CommandRun, hastyGraceMs } from './command-run.ts'
+import { commandLine } from './command-text.ts'
 import type { Tool, ToolCall, ToolOutput } from './tool.ts'
 
 const input = z.object({

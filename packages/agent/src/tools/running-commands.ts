@@ -1,7 +1,12 @@
 import { randomBytes } from 'node:crypto'
-import { commandLine, endInWords } from './command-result.ts'
-import { type CommandRequest, type CommandRun, hastyGraceMs, startCommandRun } from './command-run.ts'
-import type { ToolCall } from './tool.ts'
+import {
+  type CommandRequest,
+  type CommandRun,
+  hastyGraceMs,
+  type StartingCall,
+  startCommandRun,
+} from './command-run.ts'
+import { commandLine, endInWords } from './command-text.ts'
 
 /** More are a loop of the model's, not a plan. */
 const maxRunning = 20
@@ -16,8 +21,8 @@ const maxRemembered = 100
  */
 export interface RunningCommands {
   /** Rejects with an Error for the model when it cannot be started, or when `mayBeKept` and there are too many. */
-  start(request: CommandRequest & { mayBeKept: boolean }, call: ToolCall): Promise<CommandRun>
-  keep(run: CommandRun, call: ToolCall): void
+  start(request: CommandRequest & { mayBeKept: boolean }, call: StartingCall): Promise<CommandRun>
+  keep(run: CommandRun, call: StartingCall): void
   /** Throws an Error for the model, with the ids that there are. */
   find(commandId: string): CommandRun
   /** Its end is known, and its output not needed any more. */
@@ -69,7 +74,7 @@ export function createRunningCommands(): RunningCommands {
     await run.dispose()
   }
 
-  async function start(request: CommandRequest & { mayBeKept: boolean }, call: ToolCall): Promise<CommandRun> {
+  async function start(request: CommandRequest & { mayBeKept: boolean }, call: StartingCall): Promise<CommandRun> {
     if (request.mayBeKept) requireRoom()
     if (request.mayBeKept) starting++
     try {
@@ -85,7 +90,7 @@ export function createRunningCommands(): RunningCommands {
   }
 
   /** Also what the model never reads is kept, for people. */
-  async function settle(run: CommandRun, call: ToolCall): Promise<void> {
+  async function settle(run: CommandRun, call: StartingCall): Promise<void> {
     const end = await run.ended
     // Viewers would not hear of it otherwise: the call that it belongs to is over.
     const say = (text: string) =>

@@ -1,3 +1,4 @@
+import { messageOf } from '@openoz/protocol'
 import type { Tool, ToolContext, ToolOutput } from './tool.ts'
 
 /** As the model asked for it. */
@@ -103,7 +104,7 @@ export async function runToolCall(
       update('failed', stopped, { cancelled: true })
       throw signal.reason
     }
-    return failed(error instanceof Error ? error.message : String(error))
+    return failed(messageOf(error))
   }
 }
 

@@ -1,8 +1,6 @@
-import type { Masker } from '@openoz/machine'
 import type { AgentLimits, SessionEventData } from '@openoz/protocol'
 import type { z } from 'zod'
-import type { EventSink } from '../event-sink.ts'
-import type { Workspace } from '../workspace/prepare.ts'
+import type { CallContext } from './call-context.ts'
 import type { ToolState } from './tool-state.ts'
 
 /** Something that the model can do. One file per tool; `tools.ts` lists them. */
@@ -22,16 +20,7 @@ export interface Tool<Input = unknown> {
   run(input: Input, call: ToolCall): Promise<ToolOutput>
 }
 
-export interface ToolContext {
-  workspace: Workspace
-  env: NodeJS.ProcessEnv
-  limits: AgentLimits
-  sink: EventSink
-  masker: Masker
-  /** Keeps a file and returns its id; undefined when that fails. Without a media type it is text in UTF-8. */
-  keepOutput: (file: string, mediaType?: string) => Promise<string | undefined>
-  /** For large files that go with this process, or with its task when it is killed. Default: the system's temporary folder. */
-  scratchFolder?: string
+export interface ToolContext extends CallContext {
   /** What outlives one call: running commands, which files were read. */
   state: ToolState
 }

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path'
 import { cloneProblem, type RepositoryAddress, repositoryAddress } from '@openoz/machine'
 import { AppError, type SourceRepo } from '@openoz/protocol'
 import { diskFull } from '../disk-full.ts'
-import { GitFailure, type GitOptions, git, gitAnswer, gitQuestion, isNoSpace } from './git.ts'
+import { GitFailure, type GitOptions, git, gitAnswer, gitQuestion, isNoSpace, saysNoSpace } from './git.ts'
 import { findMirror } from './mirror.ts'
 import type { CheckoutStart } from './own-changes.ts'
 import { createProgressLines } from './progress-lines.ts'
@@ -72,7 +72,7 @@ export async function cloneRepository(request: CloneRequest): Promise<Repository
     await rm(folder, { recursive: true, force: true }).catch(() => {})
     request.git.signal?.throwIfAborted()
     if (error instanceof AppError) throw error
-    if (error instanceof GitFailure && isNoSpace(error.stderr)) {
+    if (saysNoSpace(error)) {
       throw await diskFull(`the clone of ${address.shown}`, workspace)
     }
     const said = mask(error instanceof Error ? error.message : String(error))

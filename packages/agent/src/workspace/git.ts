@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import { endProcessTree, gitEnvironment, identifyProcess, ownTree } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 import { drainOutput, firstEnd, killedEnd } from '../child-end.ts'
+import { isDiskFull } from '../disk-full.ts'
 
 /**
  * git as the agent itself uses it: with the variables of `gitEnvironment`, no terminal to open (a session of its own) and nothing on stdin, so
@@ -141,7 +142,12 @@ function startFailure(error: Error): Error {
   return isMissing ? new AppError('git_missing', { host: hostname() }, { cause: error }) : error
 }
 
-/** Whether git says that there is no room. It has words of its own for a write that stopped half-way ("Out of diskspace"), without the system's. */
+/** Whether it failed because there is no room, for git or for us. */
+export function saysNoSpace(error: unknown): boolean {
+  return isDiskFull(error) || (error instanceof GitFailure && isNoSpace(error.stderr))
+}
+
+/** The same of what git said. It has words of its own for a write that stopped half-way ("Out of diskspace"), without the system's. */
 export function isNoSpace(stderr: string): boolean {
   return /No space left on device|Disk quota exceeded|Out of diskspace/i.test(stderr)
 }

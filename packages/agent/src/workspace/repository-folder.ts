@@ -1,5 +1,4 @@
-import { safeDecode } from '@openoz/machine'
-import type { SourceRepo } from '@openoz/protocol'
+import { type SourceRepo, safeDecode } from '@openoz/protocol'
 
 /** The folder of the workspace that a repository is cloned into. */
 export function repositoryFolder({ url, dir }: SourceRepo): string {

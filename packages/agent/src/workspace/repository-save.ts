@@ -14,7 +14,8 @@ import {
   withoutHooks,
   withSetting,
 } from './git.ts'
-import { copyIndex, listRefs, ownRefs, withChangesOnly, withOwnObjects, withoutOwnObjects } from './own-changes.ts'
+import { findOtherRefs, type NamedRef, usersTips } from './other-refs.ts'
+import { copyIndex, ownRefs, withChangesOnly, withOwnObjects, withoutOwnObjects } from './own-changes.ts'
 import type { SaveRequest } from './save-request.ts'
 import { chooseLeftOut, type LeftOut } from './size-limit.ts'
 import { operationsUnderWay, readStatus } from './status.ts'
@@ -41,6 +42,13 @@ export interface RepositorySaveOptions {
   }
 }
 
+/** What a bundle holds: where the run stands, with what was not committed, and the other refs with where they stand. */
+interface BundledRefs {
+  head: string | null
+  worktree: string | null
+  others: NamedRef[]
+}
+
 const headRef = 'refs/oz/head'
 const worktreeRef = 'refs/oz/worktree'
 const stashRef = 'refs/oz/stash'
@@ -50,10 +58,6 @@ const author = {
   GIT_COMMITTER_NAME: 'openoz',
   GIT_COMMITTER_EMAIL: 'agent@openoz.invalid',
 }
-/** Each of them costs a git process to look at. */
-const maxBranches = 100
-/** All of them are arguments of one command. */
-const maxUsersTips = 500
 
 export class RepositorySave {
   storedBytes = 0
@@ -254,31 +258,12 @@ export class RepositorySave {
     return [...found]
   }
 
-  /**
-   * Branches and tags with commits that neither the base nor a remote has, and what was stashed last. Of a person's, only what is new, and never
-   * a stash: with what the run did, it holds what the person had not committed.
-   */
-  async #otherRefs(current: string | null): Promise<string[]> {
-    const { start } = this.#repository
-    const refs = Object.entries(await listRefs(this.#options, { notMergedInto: this.#base }))
-    const isOther = ([ref, id]: [string, string]) => ref !== `refs/heads/${current}` && start?.refs[ref] !== id
-    const isKeptHere = ([ref]: [string, string]) => start !== undefined && ref === 'refs/stash'
-    const others = refs.filter((one) => isOther(one) && !isKeptHere(one))
-    this.#hasStashed = refs.some((one) => isOther(one) && isKeptHere(one))
-    if (this.#hasStashed)
-      this.#leave('the stash that was made during the run (it may hold what was not committed before)')
-    const found: string[] = []
-    for (const [ref] of others.slice(0, maxBranches)) {
-      const own = await this.#question('rev-list', '--max-count=1', ref, '--not', '--remotes', ...this.#usersTips())
-      if (own !== undefined && own !== '') found.push(ref)
-    }
-    if (others.length > maxBranches) this.#leave(`${others.length - maxBranches} more branches and tags`)
-    return found
-  }
-
-  /** A person's own commits do not leave the machine with the run's. */
-  #usersTips(): string[] {
-    return [...new Set(Object.values(this.#repository.start?.refs ?? {}))].slice(0, maxUsersTips)
+  async #otherRefs(current: string | null): Promise<NamedRef[]> {
+    const leave = (what: string) => this.#leave(what)
+    const of = { current, base: this.#base, start: this.#repository.start, leave }
+    const { refs, hasStashed } = await findOtherRefs(of, this.#options)
+    this.#hasStashed = hasStashed
+    return refs
   }
 
   /** What git notes of a rebase or merge under way is not saved; the commits and files are. */
@@ -305,7 +290,7 @@ export class RepositorySave {
   }
 
   /** With everything, or, where that is too large, with the commits alone. */
-  async #storeBundle(what: { head: string | null; worktree: string | null; others: string[] }): Promise<string | null> {
+  async #storeBundle(what: BundledRefs): Promise<string | null> {
     const { head, worktree } = what
     const whole = await this.#makeBundle(what)
     if (whole === undefined || this.#fits(whole.size)) return whole ? this.#store(whole.file, 'its bundle') : null
@@ -320,13 +305,15 @@ export class RepositorySave {
     return null
   }
 
-  async #makeBundle({ head, worktree, others }: { head: string | null; worktree: string | null; others: string[] }) {
+  async #makeBundle({ head, worktree, others }: BundledRefs) {
     const file = join(this.#place.temporary, `bundle-${worktree}`)
-    const stash = others.includes('refs/stash') ? await this.#question('rev-parse', 'refs/stash') : undefined
-    const own = Object.entries({ [headRef]: head, [worktreeRef]: worktree, [stashRef]: stash }).filter(([, id]) => id)
-    const refs = [...own.map(([ref]) => ref), ...others.filter((ref) => ref !== 'refs/stash')]
-    if (this.#repository.start) return this.#bundleApart(file, own, others)
-    for (const [ref, id] of own) await this.#ask('update-ref', ref, String(id))
+    const stash = others.find(([ref]) => ref === 'refs/stash')?.[1]
+    const own = Object.entries({ [headRef]: head, [worktreeRef]: worktree, [stashRef]: stash }).flatMap(
+      ([ref, id]): NamedRef[] => (id ? [[ref, id]] : []),
+    )
+    if (this.#repository.start) return this.#bundleApart(file, [...own, ...others])
+    const refs = [...own, ...others].map(([ref]) => ref).filter((ref) => ref !== 'refs/stash')
+    for (const [ref, id] of own) await this.#ask('update-ref', ref, id)
     try {
       const range = this.#base === null ? refs : [...refs, `^${this.#base}`]
       // A branch that was only moved back has nothing new to bundle: `head` says where it stands.
@@ -339,13 +326,13 @@ export class RepositorySave {
   }
 
   /** Of a person's repository: with names that it never sees, and without commits that were there before. */
-  async #bundleApart(file: string, own: [string, string | null | undefined][], others: string[]) {
-    const apart = await ownRefs(`${file}-refs`, this.#options)
-    const named = [...own]
-    for (const ref of others) named.push([ref, await this.#question('rev-parse', ref)])
+  async #bundleApart(file: string, named: NamedRef[]) {
     if (named.length === 0) return undefined
-    for (const [ref, id] of named) await gitAnswer(['update-ref', ref, String(id)], apart)
-    const without = [...(this.#base === null ? [] : [this.#base]), ...this.#usersTips()].map((id) => `^${id}`)
+    const apart = await ownRefs(`${file}-refs`, this.#options)
+    for (const [ref, id] of named) await gitAnswer(['update-ref', ref, id], apart)
+    const without = [...(this.#base === null ? [] : [this.#base]), ...usersTips(this.#repository.start)].map(
+      (id) => `^${id}`,
+    )
     const range = [...named.map(([ref]) => ref), ...without]
     if ((await gitQuestion(['rev-list', '--max-count=1', ...range], apart)) === '') return undefined
     await gitAnswer(['bundle', 'create', '--quiet', file, ...range], apart)

@@ -2,10 +2,10 @@ import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, isAbsolute, join, normalize } from 'node:path'
-import { AppError, type SavedRepository } from '@openoz/protocol'
+import { AppError, messageOf, type SavedRepository } from '@openoz/protocol'
 import { diskFull, isDiskFull } from '../disk-full.ts'
 import { type Repository, unrestoredSetting } from './clone.ts'
-import { GitFailure, type GitOptions, gitAnswer, gitEnvironment, gitQuestion, isNoSpace, withoutHooks } from './git.ts'
+import { type GitOptions, gitAnswer, gitEnvironment, gitQuestion, saysNoSpace, withoutHooks } from './git.ts'
 
 interface RestoreRequest {
   saved: SavedRepository[]
@@ -95,11 +95,11 @@ async function markRestored(request: RestoreRequest, { folder, base }: Repositor
 }
 
 async function restoreFailure(error: unknown, { what, folder = '.' }: { what: string; folder?: string }) {
-  if (isDiskFull(error) || (error instanceof GitFailure && isNoSpace(error.stderr))) {
+  if (saysNoSpace(error)) {
     return diskFull('putting the workspace back', folder, error)
   }
   if (error instanceof AppError) return error
-  const problem = error instanceof Error ? error.message : String(error)
+  const problem = messageOf(error)
   return new AppError('workspace_restore_failed', { what, problem }, { cause: error })
 }
 
@@ -225,7 +225,7 @@ async function download(
   } catch (error) {
     request.signal.throwIfAborted()
     if (isDiskFull(error)) throw error
-    const problem = error instanceof Error ? error.message : String(error)
+    const problem = messageOf(error)
     throw new AppError('workspace_download_failed', { what: dir, problem }, { cause: error })
   }
 }

@@ -3,9 +3,9 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import type { SavedRepository } from '@openoz/protocol'
-import { diskFull, isDiskFull } from '../disk-full.ts'
+import { diskFull } from '../disk-full.ts'
 import { type Repository, shownRemote } from './clone.ts'
-import { GitFailure, type GitOptions, gitEnvironment, gitQuestion, isNoSpace } from './git.ts'
+import { type GitOptions, gitEnvironment, gitQuestion, saysNoSpace } from './git.ts'
 import type { CheckoutStart } from './own-changes.ts'
 import { megabytes, RepositorySave, type RepositorySaveOptions } from './repository-save.ts'
 import type { SaveRequest } from './save-request.ts'
@@ -124,7 +124,7 @@ class WorkspaceSave {
       if (!isEmpty) this.#saved.push(saved)
     } catch (error) {
       this.#request.signal.throwIfAborted()
-      if (isDiskFull(error) || (error instanceof GitFailure && isNoSpace(error.stderr))) {
+      if (saysNoSpace(error)) {
         throw await diskFull('saving the workspace', folder, error)
       }
       const problem = error instanceof Error ? error.message : 'unknown error'

@@ -207,6 +207,39 @@ test.each(['false', 'true'])(
   },
 )
 
+test('branches and tags that the run makes out of stashes stay on the machine, its other branches do not', async () => {
+  const checkout = makeRepository(join(folder, 'c'), { 'a.txt': 'a\n' })
+  const stash = (text: string) => {
+    writeFileSync(join(checkout, 'a.txt'), `${text}\n`)
+    git(checkout, 'stash', '-q')
+  }
+  stash('older')
+  stash('old')
+  writeFileSync(join(checkout, 'a.txt'), 'own edit\n')
+  const found = await look(checkout)
+  git(checkout, 'stash', '-q')
+  for (const [name, entry] of Object.entries({ edit: 0, old: 1, older: 2 }))
+    git(checkout, 'branch', name, `stash@{${entry}}`)
+  git(checkout, 'stash', 'drop', '-q')
+  git(checkout, 'checkout', '-q', '-b', 'further', 'edit')
+  git(checkout, 'commit', '-q', '--allow-empty', '-m', 'Upon the stash')
+  git(checkout, 'tag', '-m', 'annotated', 'marked', 'older')
+  git(checkout, 'checkout', '-q', '-b', 'good', 'main')
+  writeFileSync(join(checkout, 'made.txt'), 'run\n')
+  git(checkout, 'add', 'made.txt')
+  git(checkout, 'commit', '-q', '-m', 'Made')
+  git(checkout, 'checkout', '-q', '-b', 'merged', 'main')
+  git(checkout, 'merge', '-q', '--no-ff', '--no-edit', 'good')
+  git(checkout, 'checkout', '-q', 'main')
+  const { files, leftOut } = await save(found as Repository)
+  const left = ['branch edit', 'branch further', 'branch older', 'tag marked']
+  expect(leftOut).toEqual(left.map((what) => expect.stringMatching(`^the ${what}, made out of a stash`)))
+  const bundled = git(checkout, 'bundle', 'list-heads', files[0] ?? '')
+    .split('\n')
+    .map((line) => line.split(' ')[1])
+  expect(bundled).toEqual(['refs/heads/good', 'refs/heads/merged'])
+})
+
 test('a merge that was under way before is no news, one that the run began is', async () => {
   const checkout = makeRepository(join(folder, 'c'), { 'a.txt': 'a\n' })
   writeFileSync(join(checkout, '.git', 'MERGE_HEAD'), `${git(checkout, 'rev-parse', 'HEAD')}\n`)

@@ -2,13 +2,12 @@ import { existsSync } from 'node:fs'
 import { lstat, mkdtemp, readdir, realpath, rm } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join, parse } from 'node:path'
-import { AppError } from '@openoz/protocol'
+import { AppError, messageOf } from '@openoz/protocol'
 import { type EventSink, notice } from '../event-sink.ts'
 import type { Repository } from './clone.ts'
 import { existingRepository } from './clone.ts'
 import { type GitOptions, gitQuestion } from './git.ts'
 import { type CheckoutStart, listRefs } from './own-changes.ts'
-import type { Workspace } from './prepare.ts'
 import { RepositorySave, type RepositorySaveOptions } from './repository-save.ts'
 import { folderHistory } from './save.ts'
 
@@ -144,14 +143,20 @@ async function lookAt(
   } catch (error) {
     await rm(temporary, { recursive: true, force: true })
     signal.throwIfAborted()
-    const problem = error instanceof Error ? error.message : String(error)
+    const problem = messageOf(error)
     notice(sink, 'warning', `What the run changes in ${repository.folder} will not be saved: ${problem}`)
     return undefined
   }
 }
 
 /** At the end of the execution: what was kept to know the start by. */
-export async function forgetStarts({ repositories, folderStart }: Workspace): Promise<void> {
+export async function forgetStarts({
+  repositories,
+  folderStart,
+}: {
+  repositories: Repository[]
+  folderStart?: CheckoutStart
+}): Promise<void> {
   for (const start of [folderStart, ...repositories.map((repository) => repository.start)])
     if (start) await rm(start.folder, { recursive: true, force: true })
 }

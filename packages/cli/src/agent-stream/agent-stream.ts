@@ -1,8 +1,4 @@
-import { basename } from 'node:path'
 import type { AgentEvent } from '@openoz/protocol'
-import type { Output } from '../output.ts'
-import { createJsonStream } from './json-stream.ts'
-import { createTextStream } from './text-stream.ts'
 
 /**
  * What `oz agent run` prints of a run while it works. It is made of the agent's own events, as they are kept for the control plane (masked and
@@ -29,9 +25,5 @@ export interface RunEnd {
   message: string
 }
 
-/** `json` and `ndjson`: one object per line, and nothing else on stdout; warnings go to stderr. `text` and `pretty`: for people. */
-export function createAgentStream(output: Output, folder: string): AgentStream {
-  return output.isJson
-    ? createJsonStream((object) => output.line(JSON.stringify(object)), output.note)
-    : createTextStream(output, basename(folder))
-}
+/** Said after `--share`. */
+export const sharesWait = 'The share is stored; it takes effect once people can sign in to this control plane.'

@@ -1,8 +1,7 @@
 import type { AgentEvent, AgentEventData } from '@openoz/protocol'
 import { oneLine } from '../plain-text.ts'
 import { modelWaitText } from '../watch/model-wait-text.ts'
-import type { AgentStream } from './agent-stream.ts'
-import { sharesWait } from './shares-wait.ts'
+import { type AgentStream, sharesWait } from './agent-stream.ts'
 import { artifactObject, inputOf, outputOf, toolName } from './tool-objects.ts'
 
 interface Said {

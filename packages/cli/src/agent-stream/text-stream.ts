@@ -3,8 +3,7 @@ import pc from 'picocolors'
 import type { Output } from '../output.ts'
 import { oneLine } from '../plain-text.ts'
 import { createSessionRenderer } from '../watch/session-renderer.ts'
-import type { AgentStream } from './agent-stream.ts'
-import { sharesWait } from './shares-wait.ts'
+import { type AgentStream, sharesWait } from './agent-stream.ts'
 
 /** For people, and with the lines that scripts look for in it: each of them stands alone. */
 export function createTextStream(output: Output, folderName: string): AgentStream {

@@ -3,7 +3,7 @@ import { constants, hostname } from 'node:os'
 import { resolve } from 'node:path'
 import { type RunAgentResult, runAgent } from '@openoz/agent'
 import { ApiError, AppError, isUuid, type StartLocalRunRequest, type StartLocalRunResponse } from '@openoz/protocol'
-import { createAgentStream } from '../agent-stream/agent-stream.ts'
+import { createAgentStream } from '../agent-stream/create-agent-stream.ts'
 import type { CommandContext } from '../command-context.ts'
 import { type Connection, openConnection, requireLogin } from '../connection.ts'
 import { drainSpools, type LocalSpool, localSpool } from '../local-spool.ts'
@@ -69,7 +69,9 @@ export async function agentRunLocal(
     onEvent: (event) => stream.event(event),
   })
   const isInterrupted = stop.first.aborted
+  const isCancelled = result.error instanceof ApiError && result.error.problem.code === 'run_cancelled_before_start'
   if (result.local) stream.finished({ runId, conversationId, ...endOf(result, isInterrupted) })
+  else if (isCancelled) stream.finished({ runId, conversationId, state: 'CANCELLED', message: 'Cancelled by user.' })
   else await cancelUnbegun(login, { env, runId })
   if (result.local?.isDelivered === false) {
     await spool.keep()

@@ -1,5 +1,6 @@
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
 import { runConnected, withExamples } from '../command-context.ts'
+import { wholeNumber } from '../whole-number.ts'
 
 export function registerMessage(group: Command): void {
   const message = group.command('message').description('send messages from run to run, and read what came for one')
@@ -48,7 +49,7 @@ function registerList(group: Command): void {
     .description('list what came for a run, the oldest first')
     .option('--unread', 'what nobody has read yet')
     .option('--since <time>', 'sent then or later; RFC 3339')
-    .option('-L, --limit <n>', 'how many', readLimit, 50)
+    .option('-L, --limit <n>', 'how many', wholeNumber({ from: 1, to: 100 }), 50)
     .action(
       runConnected<{ unread?: boolean; since?: string; limit: number }>(
         async (context, { args, options: { unread, since, limit } }) => {
@@ -62,12 +63,6 @@ function registerList(group: Command): void {
       ),
     )
   withExamples(list, ['oz run message list 0198c2f0-… --unread', 'oz run message list 0198c2f0-… --output-format json'])
-}
-
-function readLimit(value: string): number {
-  if (!/^\d{1,3}$/.test(value) || Number(value) < 1 || Number(value) > 100)
-    throw new InvalidArgumentError('It is a number from 1 to 100.')
-  return Number(value)
 }
 
 /** Both are for the messages of one run where OZ_RUN_ID names it, as it does for an agent. */
@@ -109,7 +104,7 @@ function registerWatch(group: Command): void {
     .command('watch')
     .argument('<run-id>')
     .description('print each message for a run as it comes, as a JSON object per line; each counts as read')
-    .option('--since-sequence <n>', 'go on behind the sequence of an earlier line', readSequence, 0)
+    .option('--since-sequence <n>', 'go on behind the sequence of an earlier line', wholeNumber(), 0)
     .action(
       runConnected<{ sinceSequence: number }>(async (context, { args, options }) => {
         const { watchMessages } = await import('../run-messages.ts')
@@ -121,9 +116,4 @@ function registerWatch(group: Command): void {
     'oz run message watch 0198c2f0-… --since-sequence 120 --output-format ndjson >> inbox.ndjson',
   ])
   watch.addHelpText('after', '\nIt runs until Ctrl-C, and goes on by itself where a connection was cut.')
-}
-
-function readSequence(value: string): number {
-  if (!/^\d{1,15}$/.test(value)) throw new InvalidArgumentError('It is the `sequence` of a message.')
-  return Number(value)
 }

@@ -5,6 +5,7 @@ import type { Connection } from '../connection.ts'
 import { printJson } from '../output.ts'
 import { plainText } from '../plain-text.ts'
 import { artifactTypeNames, type ListOptions, listParams, sourceNames, stateNames } from '../run-filters.ts'
+import { wholeNumber } from '../whole-number.ts'
 import { registerFollowUp, registerFork } from './run-follow-up.ts'
 import { registerMessage } from './run-message.ts'
 import { registerConversation, registerTranscript } from './run-transcript.ts'
@@ -32,7 +33,7 @@ function registerList(group: Command): void {
   const list = group
     .command('list')
     .description('list runs, the latest first')
-    .option('-L, --limit <n>', 'how many', '10')
+    .option('-L, --limit <n>', 'how many', wholeNumber({ from: 1, to: 500 }), 10)
     .addOption(
       new Option('--state <state>', 'may be repeated')
         .choices(states)
@@ -122,7 +123,7 @@ function registerWatch(group: Command): void {
     .command('watch')
     .argument('<run-id>')
     .description('show a run live, from its beginning until it rests; Ctrl-C stops watching, not the run')
-    .option('--since <seq>', 'begin after this event', readSeq, 0)
+    .option('--since <seq>', 'begin after this event', wholeNumber(), 0)
     .option('--full', 'show long output whole instead of its beginning and end')
     .option('--follow', 'stay after an outcome, for the turns of later follow-ups')
     .action(
@@ -140,11 +141,6 @@ function registerWatch(group: Command): void {
     'after',
     '\nExit code: 0 when the run succeeded, 1 when it ended otherwise or waits for an answer, 130 after Ctrl-C.',
   )
-}
-
-function readSeq(value: string): number {
-  if (!/^\d{1,15}$/.test(value)) throw new InvalidArgumentError('It is the number of an event.')
-  return Number(value)
 }
 
 function registerCancel(group: Command): void {

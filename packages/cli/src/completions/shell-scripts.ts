@@ -34,9 +34,24 @@ const anywhere = (options: OptionNode[]) =>
   options.flatMap(({ names }) => names.map((name) => `*${quoted(` ${name}`)}`))
 const at = (path: string, { names }: OptionNode) => names.map((name) => `${path} ${name}`)
 
-function bashScript(nodes: CommandNode[]): string {
+/** What bash and zsh write alike: the `case`s of the walk, and, by what `offer` says, those of an option that waits for its value. */
+function casesOf(nodes: CommandNode[], offer: (option: OptionNode) => string) {
   const { moves, globals, own } = steps(nodes)
-  const offer = ({ choices, isFile }: OptionNode) => (isFile ? '_oz_files' : `_oz_words ${quoted(choices.join(' '))}`)
+  const owned = own.flatMap(({ path, options }) =>
+    options.map((option) => ({ option, pattern: patterns(at(path, option)) })),
+  )
+  const valued = [...globals.map((option) => ({ option, pattern: anywhere([option]).join('|') })), ...owned]
+  return {
+    moves: moves.map(({ path, from }) => `      ${patterns(from)}) at=${quoted(path)} ;;`).join('\n'),
+    skipped: valued.map(({ pattern }) => pattern).join('|'),
+    offers: valued.map(({ option, pattern }) => `    ${pattern}) ${offer(option)}; return ;;`).join('\n'),
+  }
+}
+
+function bashScript(nodes: CommandNode[]): string {
+  const walk = casesOf(nodes, ({ choices, isFile }) =>
+    isFile ? '_oz_files' : `_oz_words ${quoted(choices.join(' '))}`,
+  )
   return `# Completes oz in bash: eval "$(oz completions bash)"
 _oz_words() { COMPREPLY=($(compgen -W "$1" -- "$cur")); }
 _oz_files() { compopt -o filenames 2>/dev/null; local IFS=$'\\n'; COMPREPLY=($(compgen -f -- "$cur")); }
@@ -46,14 +61,13 @@ _oz() {
   if [[ $cur == '=' ]]; then cur=; elif [[ $prev == '=' ]]; then prev=\${COMP_WORDS[COMP_CWORD-2]}; fi
   for ((i = 1; i < COMP_CWORD; i++)); do
     case "$at \${COMP_WORDS[i]}" in
-${moves.map(({ path, from }) => `      ${patterns(from)}) at=${quoted(path)} ;;`).join('\n')}
-      ${[...anywhere(globals), ...own.flatMap(({ path, options }) => options.flatMap((option) => at(path, option).map(quoted)))].join('|')})
+${walk.moves}
+      ${walk.skipped})
         if [[ \${COMP_WORDS[i+1]} == '=' ]]; then ((i += 2)); else ((i++)); fi ;;
     esac
   done
   case "$at $prev" in
-${globals.map((option) => `    ${anywhere([option]).join('|')}) ${offer(option)}; return ;;`).join('\n')}
-${own.flatMap(({ path, options }) => options.map((option) => `    ${patterns(at(path, option))}) ${offer(option)}; return ;;`)).join('\n')}
+${walk.offers}
   esac
   case "$at $cur" in
 ${visible(nodes)
@@ -72,13 +86,10 @@ complete -F _oz oz
 }
 
 function zshScript(nodes: CommandNode[]): string {
-  const { moves, globals, own } = steps(nodes)
-  const offer = ({ choices, isFile, names }: OptionNode) =>
-    isFile
-      ? '_files'
-      : choices.length > 0
-        ? `compadd -- ${choices.join(' ')}`
-        : `_message ${quoted(names.at(-1) ?? '')}`
+  const walk = casesOf(nodes, ({ choices, isFile, names }) => {
+    if (isFile) return '_files'
+    return choices.length > 0 ? `compadd -- ${choices.join(' ')}` : `_message ${quoted(names.at(-1) ?? '')}`
+  })
   const described = (names: string[], text: string) => names.map((name) => quoted(`${name}:${text}`))
   return `#compdef oz
 # Completes oz in zsh: source <(oz completions zsh), or as a file _oz in a folder of $fpath.
@@ -88,13 +99,12 @@ _oz() {
   integer i
   for ((i = 2; i < CURRENT; i++)); do
     case "$at \${words[i]}" in
-${moves.map(({ path, from }) => `      ${patterns(from)}) at=${quoted(path)} ;;`).join('\n')}
-      ${[...anywhere(globals), ...own.flatMap(({ path, options }) => options.flatMap((option) => at(path, option).map(quoted)))].join('|')}) ((i++)) ;;
+${walk.moves}
+      ${walk.skipped}) ((i++)) ;;
     esac
   done
   case "$at \${words[CURRENT-1]}" in
-${globals.map((option) => `    ${anywhere([option]).join('|')}) ${offer(option)}; return ;;`).join('\n')}
-${own.flatMap(({ path, options }) => options.map((option) => `    ${patterns(at(path, option))}) ${offer(option)}; return ;;`)).join('\n')}
+${walk.offers}
   esac
   case $at in
 ${visible(nodes)

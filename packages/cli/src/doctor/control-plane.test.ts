@@ -42,6 +42,8 @@ interface ControlPlane {
   whoami?: { status: number; body: unknown }
   /** What the worker's WebSocket is answered with. */
   upgrade?: { status: number; code?: string }
+  /** What the plain HTTP channel begins with. */
+  channel?: string
   date?: string
 }
 
@@ -50,6 +52,7 @@ function controlPlane({
   ready = true,
   whoami,
   upgrade = { status: 400, code: 'worker_id_reserved' },
+  channel,
   date,
 }: ControlPlane = {}) {
   const answer: RequestListener = (request, response) => {
@@ -57,6 +60,8 @@ function controlPlane({
     if (request.url === '/healthz') return json(response, 200, { status: 'alive' })
     if (request.url === '/readyz') return json(response, ready ? 200 : 503, { status: ready ? 'ready' : 'not ready' })
     if (request.url === '/api/v1/whoami') return json(response, whoami?.status ?? 200, whoami?.body ?? me('user'))
+    if (request.url?.startsWith('/api/v1/selfhosted/worker/channel?') && channel !== undefined)
+      return void response.writeHead(200, { 'content-type': 'text/event-stream' }).write(channel)
     if (request.url === '/api/v1/workers') return json(response, 200, { workers: [worker] })
     return json(response, 200, { models: [{ id: 'm/1' }], default_model_id: 'm/1', problems: [] })
   }
@@ -148,14 +153,19 @@ test('a key that is missing, empty, unknown, expired, revoked or for something e
   expect(failed(await answered({ status: 200, body: me('execution') }), 'key')).toContain('run’s agent')
 })
 
-test('a WebSocket that is refused on the way is told from one that the control plane itself refused', async () => {
+test('a WebSocket that is refused on the way is a warning while streams pass, and else an error', async () => {
+  const open = 'event: open\ndata: {"channel_id":"x"}\n\n'
+  for (const upgrade of [{ status: 403 }, { status: 404, code: 'route_not_found' }]) {
+    await using streaming = await controlPlane({ upgrade, channel: open })
+    const found = (await examine(streaming.url)).find(({ check }) => check === 'websocket')
+    expect(found).toMatchObject({ level: 'warn', text: expect.stringContaining('use the plain HTTP channel here') })
+    expect(found?.text).toContain(upgrade.code ? 'taken out on the way' : 'it answered 403')
+  }
   await using refusing = await controlPlane({ upgrade: { status: 403 } })
   const findings = await examine(refusing.url)
   expect(failed(findings, 'websocket')).toMatch(/403.*\[websocket_blocked\].*Upgrade: websocket/)
   // What depends on it here does not.
   expect(levels(findings)).toContain('workers ok')
-  await using stripping = await controlPlane({ upgrade: { status: 404, code: 'route_not_found' } })
-  expect(failed(await examine(stripping.url), 'websocket')).toContain('taken out on the way')
 })
 
 test('a clock that is off is noticed, and one that is far off is an error', async () => {

@@ -121,12 +121,12 @@ function isOnPath(program: string, path: string): boolean {
   })
 }
 
-export async function checkIsolation(env: NodeJS.ProcessEnv): Promise<Finding> {
+export async function checkIsolation(env: NodeJS.ProcessEnv, platform = process.platform): Promise<Finding> {
   const { kind, hidesProcesses, text } = await describeIsolation({ env })
   const check = 'isolation'
   if (kind === 'none') {
-    const remedy = 'Run the worker as root, or allow user namespaces; until then give it only prompts that you trust.'
-    return { check, level: 'warn', text, remedy }
+    const way = platform === 'linux' ? 'Run the worker as root, or allow user namespaces' : 'Only Linux shuts tasks in'
+    return { check, level: 'warn', text, remedy: `${way}; until then give it only prompts that you trust.` }
   }
   if (hidesProcesses) return { check, level: 'ok', text }
   return {

@@ -1,6 +1,11 @@
 import { type Dialer, type DialFailureReason, dialFailureReason, proxyFor } from '@openoz/machine'
 import { ApiError, AppError } from '@openoz/protocol'
-import { workerSocketPath } from '@openoz/protocol/schemas'
+import {
+  workerChannelPath,
+  workerProtocolHeader,
+  workerProtocolVersion,
+  workerSocketPath,
+} from '@openoz/protocol/schemas'
 import type { ServerLogin } from '../connection.ts'
 import { type Finding, messageOf } from './finding.ts'
 
@@ -82,27 +87,58 @@ export async function checkDatabase(dialer: Dialer): Promise<Finding> {
 /** No worker may have it, so nothing is connected; but who refuses it has seen the upgrade, and the key. */
 const refusedWorkerId = 'warp-doctor'
 
-/** Workers need a WebSocket, which some proxies do not pass. */
+/** Workers want a WebSocket, which some proxies do not pass, and are content with a stream, which most do. */
 export async function checkWebSocket(dialer: Dialer, apiKey: string): Promise<Finding> {
   const check = 'websocket'
+  const problem = await webSocketProblem(dialer, apiKey)
+  if (problem === undefined) return { check, level: 'ok', text: 'passes' }
+  const channelProblem = await channelProblemOf(dialer, apiKey)
+  const blocked = new AppError('websocket_blocked', { url: dialer.serverUrl, problem, channelProblem })
+  if (channelProblem === undefined)
+    return {
+      check,
+      level: 'warn',
+      text: `refused on the way (${problem}); workers use the plain HTTP channel here, which passes`,
+      remedy: 'Let the proxy pass upgrades (`Upgrade: websocket`) if you can: an offer is there a little sooner.',
+    }
+  return {
+    check,
+    level: 'fail',
+    text: `refused on the way (${problem}), and the plain HTTP channel does not pass (${channelProblem}), so no worker connects from here [${blocked.code}]`,
+    remedy: blocked.spec.remedy,
+  }
+}
+
+async function webSocketProblem(dialer: Dialer, apiKey: string): Promise<string | undefined> {
   const signal = AbortSignal.timeout(10_000)
   const headers = { authorization: `Bearer ${apiKey}` }
   try {
     const socket = await dialer.openWebSocket(`${workerSocketPath}?worker_id=${refusedWorkerId}`, { headers, signal })
     socket.terminate()
-    return { check, level: 'ok', text: 'passes' }
+    return undefined
   } catch (error) {
+    if (!(error instanceof ApiError)) return problemOf(error)
     // Asked without an upgrade, because that was lost on the way, there is no such route.
-    if (error instanceof ApiError && error.problem.code !== 'route_not_found')
-      return { check, level: 'ok', text: 'passes' }
-    const problem = error instanceof ApiError ? 'the upgrade was taken out on the way' : problemOf(error)
-    const blocked = new AppError('websocket_blocked', { url: dialer.serverUrl, problem })
-    return {
-      check,
-      level: 'fail',
-      text: `refused on the way (${problem}), so no worker connects from here [${blocked.code}]`,
-      remedy: blocked.spec.remedy,
-    }
+    return error.problem.code === 'route_not_found' ? 'the upgrade was taken out on the way' : undefined
+  }
+}
+
+/** Without a hello it is nobody's worker: nothing is offered to it, and no list shows it. */
+async function channelProblemOf(dialer: Dialer, apiKey: string): Promise<string | undefined> {
+  const stop = new AbortController()
+  const timer = setTimeout(() => stop.abort(new Error('its first event did not come within 10 s')), 10_000)
+  const headers = { authorization: `Bearer ${apiKey}`, [workerProtocolHeader]: String(workerProtocolVersion) }
+  try {
+    const address = `${workerChannelPath}?worker_id=oz-doctor`
+    for await (const { event } of dialer.eventStream(address, { headers, signal: stop.signal }))
+      return event === 'open' ? undefined : `it began with ${event}`
+    return 'it ended at once'
+  } catch (error) {
+    // A key that may be one worker only: the control plane itself said so, which is as far as it can be tried.
+    if (error instanceof ApiError && error.problem.code !== 'route_not_found') return undefined
+    return problemOf(error)
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -10,11 +10,14 @@ export interface ServiceUnit {
   isUsers: boolean
 }
 
+/** Tells a worker to end without its agents, which the next process takes over. (Node keeps SIGUSR1 for its debugger.) */
+export const leaveSignal = 'SIGUSR2'
+
 export function unitText({ workerId, command, path, environmentFile, isUsers }: ServiceUnit): string {
   return `# Written by \`oz-agent-worker install\`; \`oz-agent-worker uninstall\` removes it. Changes belong into a drop-in: systemctl edit.
 [Unit]
 Description=openoz worker ${escapeSpecifiers(workerId)}
-${isUsers ? '' : 'Wants=network-online.target\nAfter=network-online.target\n'}# However often it fails, it is started again: the machine it runs on may be the only one.
+${isUsers ? '' : '# It dials until the network is there; but it must be gone before the network is.\nAfter=network.target\n'}# However often it fails, it is started again: the machine it runs on may be the only one.
 StartLimitIntervalSec=0
 
 [Service]
@@ -27,12 +30,16 @@ Restart=always
 RestartSec=5
 # Wrong use stays wrong.
 RestartPreventExitStatus=2
-# Agents outlive a crash or an update of their worker; the next one takes them over. A stop ends them by the worker itself.
+# Agents outlive a crash, and \`systemctl restart\` after an update; the next worker takes them over. A stop ends them by the worker itself.
 KillMode=process
+RestartKillSignal=${leaveSignal}
 # A stopping worker saves the work of its agents first.
 TimeoutStopSec=180
 # An agent that needs too much memory must not take the worker and the other agents with it.
 OOMPolicy=continue
+# Agents and their builds count as the service's; what systemd allows to one daemon is little for many of them.
+TasksMax=infinity
+SyslogIdentifier=oz-agent-worker
 
 [Install]
 WantedBy=${isUsers ? 'default.target' : 'multi-user.target'}

@@ -3,10 +3,12 @@ import { once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
+import { readWorkerConfig } from '@openoz/worker'
 import { expect, test } from 'vitest'
 import { ozProgram, workerProgram } from '../program-files.ts'
 import { makeTestHome, type ProgramEnd, type TestHome } from '../test-support/run-program.ts'
 import { environmentFileText, unitText } from './service-unit.ts'
+import { installService } from './worker-service.ts'
 
 const run = promisify(execFile)
 const key = 'wk-key-of-the-service'
@@ -41,11 +43,17 @@ test('install writes a unit without a secret, and the key into a file of mode 06
   const { exitCode, stdout, stderr } = await worker(args, home, { HTTPS_PROXY: proxy })
   expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' })
   expect(stdout).toContain('systemctl --user enable oz-agent-worker.service')
+  expect(stdout).toContain('loginctl enable-linger')
 
   const unit = readFileSync(unitFile(home), 'utf8')
   expect(unit).toContain(`ExecStart=${process.execPath} ${workerProgram} --backend direct`)
   expect(unit).toContain('--server-url https://oz.example.com --worker-id build-1 --no-cleanup --env TOKEN\n')
-  for (const line of ['KillMode=process', 'Restart=always', `EnvironmentFile=${environmentFile(home)}`])
+  for (const line of [
+    'KillMode=process',
+    'RestartKillSignal=SIGUSR2',
+    'Restart=always',
+    `EnvironmentFile=${environmentFile(home)}`,
+  ])
     expect(unit.split('\n')).toContain(line)
   for (const secret of [key, 'proxy-password', 'two words']) expect(unit + stdout).not.toContain(secret)
 
@@ -109,6 +117,18 @@ test('what would not work as a service is refused before anything is written', a
   expect(refused.exitCode).toBe(1)
   expect(refused.stderr).toContain('[service_install_failed]')
 })
+
+test.each(['darwin', 'win32'] as const)(
+  'on %s nothing is written, since no systemd would read it',
+  async (platform) => {
+    await using home = await makeTestHome()
+    const env = { ...home.env, OZ_API_KEY: key }
+    const config = readWorkerConfig({ flags: { workerId: 'w', backend: 'direct' }, env, platform: 'darwin' })
+    const context = { flags: { user: true }, env, say: () => {}, platform }
+    await expect(installService({ flags: {}, config }, context)).rejects.toThrow('has no systemd')
+    expect(existsSync(join(home.folder, 'config'))).toBe(false)
+  },
+)
 
 const hasAnalyze = await run('systemd-analyze', ['--version']).then(
   () => true,

@@ -1,13 +1,13 @@
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { userInfo } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
-import { writePrivateFile } from '@openoz/machine'
+import { userFolders, writePrivateFile } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 import { type WorkerFlagValues, type WorkerOptions, workerFlags } from '@openoz/worker'
 import { workerProgram } from '../program-files.ts'
-import { configHome } from '../saved-login.ts'
 import { environmentFileText, unitText } from './service-unit.ts'
 
 /**
@@ -25,6 +25,7 @@ interface ServiceContext {
   flags: ServiceFlags
   env: NodeJS.ProcessEnv
   say: (line: string) => void
+  platform?: NodeJS.Platform
 }
 
 const run = promisify(execFile)
@@ -32,8 +33,12 @@ const serviceName = 'oz-agent-worker.service'
 
 export async function installService(
   worker: { flags: WorkerFlagValues; config: WorkerOptions },
-  { flags, env, say }: ServiceContext,
+  { flags, env, say, platform = process.platform }: ServiceContext,
 ): Promise<void> {
+  if (platform !== 'linux' && !flags.print) {
+    const problem = 'this system has no systemd; let its own supervisor start `oz-agent-worker` again whenever it ends'
+    throw new AppError('option_invalid', { option: 'install', problem })
+  }
   const files = serviceFiles(flags, env)
   const secrets = serviceEnvironment(worker, env)
   const unit = unitText({
@@ -55,6 +60,8 @@ export async function installService(
   })
   say(`Wrote ${files.unit} and ${files.environment}.`)
   await tellSystemd([['daemon-reload'], ['enable', serviceName], ['restart', serviceName]], { flags, env, say })
+  if (flags.user && !existsSync(join('/var/lib/systemd/linger', userInfo().username)))
+    say('It ends with your last session here, and its agents with it. To keep it: loginctl enable-linger')
 }
 
 export async function uninstallService({ flags, env, say }: ServiceContext): Promise<void> {
@@ -72,8 +79,8 @@ export async function uninstallService({ flags, env, say }: ServiceContext): Pro
 function serviceFiles({ user }: ServiceFlags, env: NodeJS.ProcessEnv): { unit: string; environment: string } {
   const name = 'oz-agent-worker.env'
   if (!user) return { unit: `/etc/systemd/system/${serviceName}`, environment: `/etc/openoz/${name}` }
-  const config = configHome(env)
-  return { unit: join(config, 'systemd', 'user', serviceName), environment: join(config, 'openoz', name) }
+  const { config } = userFolders(env)
+  return { unit: join(dirname(config), 'systemd', 'user', serviceName), environment: join(config, name) }
 }
 
 /** The flags as they were given, but nothing that may be secret, and with absolute paths: a service starts in `/`. */

@@ -5,7 +5,8 @@
 const allowed = [
   /^(PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|COLORTERM|COLUMNS|NO_COLOR|FORCE_COLOR)$/,
   /^LC_/,
-  /^(TMPDIR|TEMP|TMP|SystemRoot|windir|ComSpec|PATHEXT|USERPROFILE|APPDATA|LOCALAPPDATA)$/,
+  // Windows writes names as it likes, `Path` among them.
+  /^(Path|TMPDIR|TEMP|TMP|SystemRoot|SystemDrive|windir|ComSpec|PATHEXT|USERPROFILE|APPDATA|LOCALAPPDATA|ProgramFiles(\(x86\))?)$/i,
   /^XDG_(CONFIG|DATA|STATE|CACHE|RUNTIME)_/,
   /^(https?|no|all)_proxy$/i,
   /^(NODE_EXTRA_CA_CERTS|OZ_CA_FILE|SSL_CERT_FILE|SSL_CERT_DIR)$/,

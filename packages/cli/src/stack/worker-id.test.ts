@@ -28,6 +28,8 @@ test('the worker inherits what it needs, and no key of the control plane', () =>
     NO_PROXY: 'n',
     OZ_CA_FILE: 'c',
     XDG_STATE_HOME: 'x',
+    Path: 'C:\\Windows',
+    'ProgramFiles(x86)': 'C:\\Program Files (x86)',
   }
   expect(workerEnvironment({ ...secrets, ...kept })).toEqual(kept)
 })

@@ -42,13 +42,20 @@ export async function runOz(args: string[], env: NodeJS.ProcessEnv, input = ''):
 
 export interface RunningProgram {
   child: ChildProcess
+  /** So far. */
+  readonly stdout: string
+  readonly stderr: string
   ended: Promise<ProgramEnd>
   /** Resolves with the first line of stdout that matches; rejects when the program ends without. */
   line(pattern: RegExp): Promise<string>
 }
 
-export function startOz(args: string[], env: NodeJS.ProcessEnv, program = ozProgram): RunningProgram {
-  const child = spawn(process.execPath, [program, ...args], { env, stdio: ['pipe', 'pipe', 'pipe'] })
+export function startOz(
+  args: string[],
+  env: NodeJS.ProcessEnv,
+  { program = ozProgram, cwd }: { program?: string; cwd?: string } = {},
+): RunningProgram {
+  const child = spawn(process.execPath, [program, ...args], { env, cwd, stdio: ['pipe', 'pipe', 'pipe'] })
   let stdout = ''
   let stderr = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -60,6 +67,12 @@ export function startOz(args: string[], env: NodeJS.ProcessEnv, program = ozProg
   const ended = once(child, 'close').then(([exitCode]) => ({ exitCode: exitCode as number | null, stdout, stderr }))
   return {
     child,
+    get stdout() {
+      return stdout
+    },
+    get stderr() {
+      return stderr
+    },
     ended,
     line: (pattern) =>
       new Promise((resolve, reject) => {

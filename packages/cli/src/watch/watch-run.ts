@@ -2,12 +2,10 @@ import { AppError, type Run } from '@openoz/protocol'
 import type { CommandContext } from '../command-context.ts'
 import type { Connection } from '../connection.ts'
 import { oneLine } from '../plain-text.ts'
+import { untilInterrupted } from '../stop-signals.ts'
 import { endText } from './end-text.ts'
 import { followSession, isRest } from './follow-session.ts'
 import { createSessionRenderer } from './session-renderer.ts'
-
-/** 128 + SIGINT, as shells report it. */
-const interrupted = 130
 
 type Context = CommandContext & { connection: Connection }
 
@@ -25,20 +23,13 @@ export interface WatchOptions {
 
 /** `oz run watch`. Exit code 0 when the run succeeded, 1 when it ended otherwise or waits for a person, 130 when the watcher had enough. */
 export async function watchRun(context: Context, options: WatchOptions): Promise<number> {
-  const { output } = context
-  const stop = new AbortController()
-  const onInterrupt = () => stop.abort(new Error('interrupted'))
-  process.once('SIGINT', onInterrupt)
-  try {
-    const state = await showSession(context, { ...options, signal: stop.signal })
+  const show = async (signal: AbortSignal) => {
+    const state = await showSession(context, { ...options, signal })
     return state === 'SUCCEEDED' ? 0 : 1
-  } catch (error) {
-    if (!stop.signal.aborted) throw error
-    output.note(`\nNo longer watching. The run goes on; stop it with: oz run cancel ${options.runId}`)
-    return interrupted
-  } finally {
-    process.off('SIGINT', onInterrupt)
   }
+  return untilInterrupted(show, () =>
+    context.output.note(`\nNo longer watching. The run goes on; stop it with: oz run cancel ${options.runId}`),
+  )
 }
 
 /** Shows a run until it rests, and returns its state. Rejects with the signal's reason. */

@@ -46,6 +46,8 @@ export async function hello(ctx: Ctx, actor: ExecutionActor, request: HelloReque
     const { run, execution } = await lockExecution(tx, actor)
     const isOther = execution.processNonce !== null && execution.processNonce !== request.process_nonce
     const turn = await findOpenTurn(tx, run.id)
+    if (run.state === 'CANCELLED' && !execution.helloAt)
+      throw new AppError('run_cancelled_before_start', { runId: run.id })
     if (!isLive(execution.state) || execution.number !== run.fence || isOther || !turn)
       throw new AppError('execution_superseded', {
         executionId: execution.id,

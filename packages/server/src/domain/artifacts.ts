@@ -9,7 +9,7 @@ import {
 import { v7 as uuidv7 } from 'uuid'
 import { type ArtifactRecord, listArtifacts } from '../store/artifacts.ts'
 import { insertAuditEvent } from '../store/audit-events.ts'
-import { deleteBlob, findBlob } from '../store/blobs.ts'
+import { deleteBlob, findBlob, type StoredBlob } from '../store/blobs.ts'
 import { findRun, listRunsOfConversation, type RunRecord } from '../store/runs.ts'
 import { type Actor, actorLabel } from './actors.ts'
 import type { Ctx } from './context.ts'
@@ -19,7 +19,7 @@ import { maySee } from './permissions.ts'
 import { requireRun } from './runs.ts'
 import { appendServerEvents } from './session-log.ts'
 import { openLinkSigner } from './signed-links.ts'
-import { storeUpload, type Upload } from './uploads.ts'
+import { type Upload, withStoredUpload } from './uploads.ts'
 
 /**
  * What runs made for people. An artifact is an event of its run's log, written by its agent or by whoever uploads one, and nothing else: so it is
@@ -110,13 +110,13 @@ export async function uploadArtifact(
   if (filename === '' || filename === '.' || filename === '..')
     throw new AppError('invalid_request', { problem: 'filepath: names no file.' })
   const { id: runId, teamId } = await runOf(ctx, query, actor)
-  const blob = await storeUpload(ctx, upload, {
+  const limits = {
     runId,
     maxBytes: maxArtifactBytes,
     tooLarge: () => new AppError('body_too_large', { maxBytes: maxArtifactBytes }),
-  })
-  const body = JSON.stringify([query, blob.contentType, blob.sha256.toString('hex')])
-  try {
+  }
+  const use = async (blob: StoredBlob) => {
+    const body = JSON.stringify([query, blob.contentType, blob.sha256.toString('hex')])
     const answer = await doOnce(
       ctx,
       { ...identity, body, owner: actorLabel(actor), route: `artifact.create ${runId}` },
@@ -142,11 +142,8 @@ export async function uploadArtifact(
     )
     if (answer.isRepeated) await deleteBlob(ctx.db, blob.id)
     return answer.body as UploadArtifactResponse
-  } catch (error) {
-    // A refusal. What a broken connection to the database kept of the transaction, nobody knows; housekeeping finds what is left over.
-    if (error instanceof AppError) await deleteBlob(ctx.db, blob.id)
-    throw error
   }
+  return withStoredUpload(ctx, upload, { limits, use })
 }
 
 /** Of a conversation it is the newest run. */

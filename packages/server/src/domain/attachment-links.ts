@@ -15,7 +15,7 @@ import {
   updateAttachmentBlob,
 } from '../store/attachments.ts'
 import { insertAuditEvent } from '../store/audit-events.ts'
-import { deleteBlob, haveSameBytes } from '../store/blobs.ts'
+import { deleteBlob, haveSameBytes, type StoredBlob } from '../store/blobs.ts'
 import { findLastWorkspace } from '../store/checkpoints.ts'
 import type { Tx } from '../store/database.ts'
 import { findRun, findRunForUpdate } from '../store/runs.ts'
@@ -26,7 +26,7 @@ import { blobLink } from './downloads.ts'
 import { doOnce, type RequestIdentity } from './idempotency.ts'
 import { requireRun } from './runs.ts'
 import { type LinkTarget, openLinkSigner, requireSignedLink } from './signed-links.ts'
-import { storeUpload, type Upload, usableContentType } from './uploads.ts'
+import { type Upload, usableContentType, withStoredUpload } from './uploads.ts'
 
 /** Names files for a run whose bytes are then uploaded by links. A repeated request gets fresh links to the same attachments. */
 export async function prepareAttachments(
@@ -100,16 +100,12 @@ export async function uploadAttachment(
   const attachment = await findAttachment(ctx.db, id)
   if (!attachment) throw new AppError('link_invalid')
   const { runId, fileName, mimeType } = attachment
-  const blob = await storeUpload(
-    ctx,
-    { ...upload, contentType: mimeType },
-    {
-      runId,
-      maxBytes: maxAttachmentBytes,
-      tooLarge: () => attachmentTooLarge(fileName, upload.contentLength ?? `more than ${maxAttachmentBytes}`),
-    },
-  )
-  try {
+  const limits = {
+    runId,
+    maxBytes: maxAttachmentBytes,
+    tooLarge: () => attachmentTooLarge(fileName, upload.contentLength ?? `more than ${maxAttachmentBytes}`),
+  }
+  const use = async (blob: StoredBlob) => {
     await change(ctx, async (tx) => {
       if (await updateAttachmentBlob(tx, id, blob)) return auditUpload(tx, attachment)
       const { blobId } = (await findAttachment(tx, id)) ?? {}
@@ -117,12 +113,9 @@ export async function uploadAttachment(
         throw new AppError('attachment_uploaded', { name: fileName, runId })
       await deleteBlob(tx, blob.id)
     })
-  } catch (error) {
-    // A refusal. What a broken connection to the database kept of the transaction, nobody knows; housekeeping finds what is left over.
-    if (error instanceof AppError) await deleteBlob(ctx.db, blob.id)
-    throw error
+    return { attachment_id: id, size_bytes: blob.sizeBytes }
   }
-  return { attachment_id: id, size_bytes: blob.sizeBytes }
+  return withStoredUpload(ctx, { ...upload, contentType: mimeType }, { limits, use })
 }
 
 /** Whoever has the link is who it is. */

@@ -39,6 +39,8 @@ export type Topic =
   | `commands ${string}`
   /** Something happened to some run that others are told of. */
   | 'run-events'
+  /** A worker said something by POST: `worker-frames <channel>`. */
+  | `worker-frames ${string}`
   /** A cancel may have to be sent to a worker. */
   | 'cancellations'
 

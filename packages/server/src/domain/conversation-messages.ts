@@ -78,7 +78,7 @@ export function createMessageCollector({ isTurn, isWithdrawn }: KnownMessages): 
             type: 'action_result',
             action_id: id,
             ...call,
-            state: 'cancelled',
+            state: 'denied',
             output: {},
           }))
         : []
@@ -142,7 +142,7 @@ const categories: Record<SessionEventData['tool_call']['kind'], string> = {
 }
 
 function toResult(update: SessionEventData['tool_call_update'], calls: Map<string, OpenCall>): Entry {
-  const { toolCallId: id, status, content = [], rawOutput, blob_id } = update
+  const { toolCallId: id, status, cancelled, content = [], rawOutput, blob_id } = update
   const call = calls.get(id) ?? { name: 'unknown', category: 'integration' }
   calls.delete(id)
   const text = content.flatMap((part) => (part.type === 'content' ? [part.content.text] : [])).join('')
@@ -155,7 +155,7 @@ function toResult(update: SessionEventData['tool_call_update'], calls: Map<strin
     ...rawOutput,
     ...(blob_id === undefined ? {} : { blob_id }),
   }
-  const state = status === 'failed' ? 'failed' : 'completed'
+  const state = cancelled ? 'denied' : status === 'failed' ? 'failed' : 'completed'
   return { role: 'tool', block: { type: 'action_result', action_id: id, ...call, state, output } }
 }
 

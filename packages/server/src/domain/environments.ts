@@ -1,9 +1,10 @@
 import {
   AppError,
+  addressForm,
+  addressForms,
   type CloudEnvironment,
   type CloudEnvironmentConfig,
   type CreateEnvironmentRequest,
-  isRepositoryAddress,
   isReservedVariable,
   isUuid,
   type ListEnvironmentsQuery,
@@ -22,7 +23,7 @@ import {
 import { type Actor, actorLabel } from './actors.ts'
 import { type Ctx, change } from './context.ts'
 import { scopeFor } from './permissions.ts'
-import { toPersonItem } from './person-item.ts'
+import { toPersonItem, toScopeItem } from './person-item.ts'
 import { storableJson } from './session-log.ts'
 
 /**
@@ -54,7 +55,7 @@ export async function createEnvironment(
   { team, ...config }: CreateEnvironmentRequest,
   actor: Actor,
 ): Promise<CloudEnvironment> {
-  checkConfig(config)
+  checkEnvironmentConfig(config)
   const id = uuidv7()
   const scope = scopeFor(actor, team)
   await insertEnvironment(tx, { id, teamId: actor.teamId, scope, ...editorOf(actor), config: storableJson(config) })
@@ -69,7 +70,7 @@ export async function replaceEnvironment(
   config: CloudEnvironmentConfig,
   actor: Actor,
 ): Promise<CloudEnvironment> {
-  checkConfig(config)
+  checkEnvironmentConfig(config)
   return change(ctx, async (tx) => {
     const isChanged =
       isUuid(id) && (await updateEnvironmentConfig(tx, actor, { id, ...editorOf(actor), config: storableJson(config) }))
@@ -86,20 +87,23 @@ export async function deleteEnvironment(ctx: Ctx, id: string, actor: Actor): Pro
   })
 }
 
-/** What its runs could only fail at, or leave out with a notice that nobody looks for. */
-function checkConfig({ name, github_repos = [], source_repos = [], variables = {} }: CloudEnvironmentConfig): void {
+/** Throws `environment_invalid` for what runs could only fail at, or leave out with a notice that nobody looks for. */
+export function checkEnvironmentConfig({
+  name,
+  github_repos = [],
+  source_repos = [],
+  variables = {},
+}: CloudEnvironmentConfig): void {
   if (name?.trim() === '') throw invalid('its name is empty')
   for (const url of [
     ...github_repos.map(({ owner, repo }) => `${owner}/${repo}`),
     ...source_repos.map(({ url }) => url),
   ])
-    if (!isRepositoryAddress(url)) throw invalid(`"${url.slice(0, 200)}" is no address of a repository (${addresses})`)
+    if (!addressForm(url)) throw invalid(`"${url.slice(0, 200)}" is no address of a repository (${addressForms})`)
   const reserved = Object.keys(variables).find(isReservedVariable)
   if (reserved !== undefined)
     throw invalid(`it cannot set ${reserved}; names that begin with OZ_, WARP_ or GIT_CONFIG are taken`)
 }
-
-const addresses = 'https://…, ssh://…, git@host:path, file:///…, or owner/repo on GitHub'
 
 function invalid(problem: string): AppError {
   return new AppError('environment_invalid', { problem })
@@ -144,6 +148,6 @@ function toEnvironmentItem(environment: EnvironmentRecord): CloudEnvironment {
           },
         }),
     last_task_run_timestamp: lastStartedAt?.toISOString() ?? null,
-    scope: scope === 'team' ? { type: 'Team', uid: teamId } : { type: 'User', uid: creator.userId ?? teamId },
+    scope: toScopeItem(scope, { teamId, userId: creator.userId }),
   }
 }

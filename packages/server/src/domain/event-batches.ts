@@ -29,7 +29,7 @@ import { lockExecution } from './executions.ts'
 import { keepSkills } from './repository-skills.ts'
 import { isTooDeep, storableJson, storableText, storableTime } from './session-log.ts'
 import { spanText } from './span-text.ts'
-import { endTurn, platformCode } from './turns.ts'
+import { endTurn, finerReason, platformCode } from './turns.ts'
 
 /**
  * What an agent says. Everything comes as one numbered stream; a batch is one transaction that takes the contiguous prefix after what is
@@ -151,7 +151,12 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
       const open = await findOpenTurn(tx, run.id)
       const ended =
         open?.id === effect.data.turn_id &&
-        (await endTurn(tx, hint, run, execution, { outcome, message, errorCode: platformCode(error_code) }))
+        (await endTurn(tx, hint, run, execution, {
+          outcome,
+          message,
+          errorCode: platformCode(error_code),
+          failureReason: finerReason(error_code),
+        }))
       // The outcome's own event is the run_state that endTurn wrote; a second word on the same turn is kept as what it is.
       return ended ? [] : [toStored(event, execution.id, true)]
     }

@@ -11,7 +11,7 @@ import { v7 as uuidv7 } from 'uuid'
 import { insertAuditEvent } from '../store/audit-events.ts'
 import { insertCommand } from '../store/commands.ts'
 import type { Tx } from '../store/database.ts'
-import { findCurrentExecutionForUpdate } from '../store/executions.ts'
+import { type ExecutionRecord, findCurrentExecutionForUpdate } from '../store/executions.ts'
 import { countMessages, insertMessage } from '../store/messages.ts'
 import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
 import { findNextTurnNumber, insertTurn, listOpenTurns } from '../store/turns.ts'
@@ -61,8 +61,10 @@ export async function followUp(tx: Tx, hint: Hint, wish: FollowUp, actor: Actor)
   const text = storableText(wish.message)
   // Its outcome names every message that the turn took up, and can name no more.
   if (current && mode !== 'queue' && said.all < maxTurnMessages) {
-    const saying = { run, turn: current, said: { message_id: id, mode, text }, author: actorName(actor) }
-    await sayToTurn(tx, hint, saying)
+    const said = { message_id: id, mode, text }
+    // Before the log, as an agent's batch does.
+    const execution = await findCurrentExecutionForUpdate(tx, runId)
+    await sayToTurn(tx, hint, { run, execution, turn: current, said, author: actorName(actor) })
     return { run_id: runId, message_id: id, mode, turn: current.number, state: run.state }
   }
   const { turn, state } = await askTurn(tx, hint, { run, id, text, actor, isAtRest: !current })
@@ -88,6 +90,7 @@ export async function steerLiveAgent(
   if (before.all >= maxTurnMessages || open.length + before.open >= maxWaiting) return
   await sayToTurn(tx, hint, {
     run,
+    execution,
     turn: current,
     said: { message_id: said.id, mode: 'steer', text: said.text },
     author: said.author,
@@ -97,14 +100,14 @@ export async function steerLiveAgent(
 
 interface Saying {
   run: RunRecord
+  /** Its newest one, locked. */
+  execution: ExecutionRecord | undefined
   turn: { id: string; number: number }
   said: TurnMessage
   author: string
 }
 
-async function sayToTurn(tx: Tx, hint: Hint, { run, turn, said, author }: Saying): Promise<void> {
-  // Before the log, as an agent's batch does.
-  const execution = await findCurrentExecutionForUpdate(tx, run.id)
+async function sayToTurn(tx: Tx, hint: Hint, { run, execution, turn, said, author }: Saying): Promise<void> {
   const askedSeq = await appendServerEvents(tx, run.id, [
     {
       type: 'user_message',

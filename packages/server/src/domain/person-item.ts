@@ -1,4 +1,4 @@
-import type { Run } from '@openoz/protocol'
+import type { Run, Scope } from '@openoz/protocol'
 
 /** A person, or the team's key that stood in for one. */
 export interface Person {
@@ -14,4 +14,9 @@ export function toPersonItem({ userId, keyId, teamId, name, email }: Person): Ru
   return userId === null
     ? { type: 'service_account', uid: keyId ?? teamId, display_name: name ?? 'team key' }
     : { type: 'user', uid: userId, display_name: name ?? '', ...(email === null ? {} : { email }) }
+}
+
+/** As the API shows whose something is. */
+export function toScopeItem(scope: 'team' | 'user', { teamId, userId }: Pick<Person, 'teamId' | 'userId'>): Scope {
+  return scope === 'team' ? { type: 'Team', uid: teamId } : { type: 'User', uid: userId ?? teamId }
 }

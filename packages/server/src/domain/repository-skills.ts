@@ -7,13 +7,9 @@ import {
   repositoryAddress,
 } from '@openoz/protocol'
 import type { Tx } from '../store/database.ts'
+import { listEnvironmentConfigs } from '../store/environments.ts'
 import type { ExecutionRecord } from '../store/executions.ts'
-import {
-  listEnvironmentConfigs,
-  listRepositorySkills,
-  type RepositoryName,
-  replaceRepositorySkills,
-} from '../store/repository-skills.ts'
+import { listRepositorySkills, type RepositoryName, replaceRepositorySkills } from '../store/repository-skills.ts'
 import type { RunRecord } from '../store/runs.ts'
 import type { Actor } from './actors.ts'
 import type { Ctx } from './context.ts'
@@ -65,7 +61,7 @@ export async function listAgents(ctx: Ctx, query: ListAgentsQuery, actor: Actor)
   const environments = (await listEnvironmentConfigs(ctx.db, actor)).map(({ id, config }) => ({
     uid: id,
     name: config.name ?? '',
-    repositories: repositoriesOf(config).flatMap(({ url }) => repositoryNamed(url) ?? []),
+    repositories: new Set(repositoriesOf(config).map(({ url }) => keyOf(repositoryNamed(url)))),
   }))
   const agents = [...Map.groupBy(skills, ({ name }) => name)].map(([name, variants]) => ({
     name,
@@ -81,7 +77,7 @@ export async function listAgents(ctx: Ctx, query: ListAgentsQuery, actor: Actor)
         ...(skill.workerHost === null ? {} : { worker_host: skill.workerHost }),
       },
       environments: environments
-        .filter(({ repositories }) => repositories.some((repository) => isSame(repository, skill)))
+        .filter(({ repositories }) => repositories.has(keyOf(skill)))
         .map(({ uid, name }) => ({ uid, name })),
       ...(skill.error === null ? {} : { error: skill.error }),
       last_run_timestamp: skill.seenAt.toISOString(),
@@ -91,8 +87,9 @@ export async function listAgents(ctx: Ctx, query: ListAgentsQuery, actor: Actor)
   return { agents: agents.map(({ lastSeen: _, ...agent }) => agent) }
 }
 
-function isSame(a: RepositoryName, b: RepositoryName): boolean {
-  return `${a.host}/${a.owner}/${a.repo}`.toLowerCase() === `${b.host}/${b.owner}/${b.repo}`.toLowerCase()
+/** The same for a repository in every spelling. */
+function keyOf(repository: RepositoryName | undefined): string | undefined {
+  return repository && `${repository.host}/${repository.owner}/${repository.repo}`.toLowerCase()
 }
 
 /** `owner/repo` is GitHub's; others have their host before them. */

@@ -2,7 +2,7 @@ import type { ArtifactItem, Run } from '@openoz/protocol'
 import { artifactItem } from '@openoz/protocol/schemas'
 import type { RunFacts } from '../store/run-lists.ts'
 import type { RunRecord } from '../store/runs.ts'
-import { toPersonItem } from './person-item.ts'
+import { toPersonItem, toScopeItem } from './person-item.ts'
 
 /** A run as the API shows it. */
 export function toRunItem(run: RunRecord & { facts: RunFacts }): Run {
@@ -25,13 +25,13 @@ export function toRunItem(run: RunRecord & { facts: RunFacts }): Run {
           status_message: {
             message: run.statusMessage,
             ...(run.errorCode === null ? {} : { error_code: run.errorCode }),
+            ...(run.failureReason === null ? {} : { failure_reason: run.failureReason }),
           },
         }),
     source: run.source,
     creator,
     executor: creator,
-    scope:
-      run.scope === 'team' ? { type: 'Team', uid: run.teamId } : { type: 'User', uid: run.createdByUser ?? run.teamId },
+    scope: toScopeItem(run.scope, { teamId: run.teamId, userId: run.createdByUser }),
     request_usage: requestUsage(facts.usage),
     usage: facts.usage,
     agent_config: run.config,

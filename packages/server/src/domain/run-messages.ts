@@ -12,6 +12,7 @@ import { v7 as uuidv7 } from 'uuid'
 import { insertAuditEvent } from '../store/audit-events.ts'
 import type { Tx } from '../store/database.ts'
 import {
+  countUndelivered,
   findRunMessageRecipient,
   insertRunMessage,
   listRunMessages,
@@ -32,6 +33,12 @@ import { storableText } from './session-log.ts'
  * it as well, before its next model request. All recipients get it, or none does.
  */
 
+/**
+ * What may wait in an inbox: a turn takes as many (`maxTurnMessages`), and ten pages of the list hold them. With the longest bodies it is 128 MiB,
+ * which is where a sender that has run wild is stopped.
+ */
+const maxUndelivered = 1000
+
 export async function sendMessage(
   tx: Tx,
   hint: Hint,
@@ -51,6 +58,8 @@ export async function sendMessage(
   })
   for (const { id: runId, state } of recipients)
     if (isTerminal(state)) throw new AppError('message_recipient_ended', { runId, state })
+  for (const [runId, count] of await countUndelivered(tx, recipientIds))
+    if (count >= maxUndelivered) throw new AppError('message_inbox_full', { runId, count })
 
   const message = { subject: storableText(request.subject), body: storableText(request.body) }
   const ids = new Map<string, string>()

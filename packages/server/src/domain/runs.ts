@@ -4,6 +4,7 @@ import {
   type CreateRunRequest,
   type CreateRunResponse,
   type ForkRunRequest,
+  isLive,
   isTerminal,
   isUuid,
   type ListRunsQuery,
@@ -18,7 +19,7 @@ import { v7 as uuidv7 } from 'uuid'
 import { insertAuditEvent } from '../store/audit-events.ts'
 import { insertCommand } from '../store/commands.ts'
 import type { Tx } from '../store/database.ts'
-import { findCurrentExecutionForUpdate, updateExecutionEnded } from '../store/executions.ts'
+import { type ExecutionRecord, findCurrentExecutionForUpdate, updateExecutionEnded } from '../store/executions.ts'
 import { findRunWithFacts, listRuns as listRunRecords, noEnvironment, type RunCursor } from '../store/run-lists.ts'
 import {
   findRun,
@@ -34,7 +35,7 @@ import { type Actor, actorLabel, actorName } from './actors.ts'
 import { type PlannedAttachment, planAttachments, storeAttachments } from './attachments.ts'
 import { type Ctx, change, type Hint } from './context.ts'
 import { claimConversation, copyConversation } from './conversation-use.ts'
-import { requireEnvironment } from './environments.ts'
+import { checkEnvironmentConfig, requireEnvironment } from './environments.ts'
 import { maySee, scopeFor } from './permissions.ts'
 import { toRunItem } from './run-item.ts'
 import { appendServerEvents, storableJson, storableText } from './session-log.ts'
@@ -111,7 +112,10 @@ async function chosenEnvironment(
   actor: Actor,
 ): Promise<Pick<AmbientAgentConfig, 'environment' | 'environment_id'>> {
   if (requested.environment && requested.environment_id !== undefined) throw new AppError('environment_given_twice')
-  if (requested.environment) return { environment: requested.environment }
+  if (requested.environment) {
+    checkEnvironmentConfig(requested.environment)
+    return { environment: requested.environment }
+  }
   if (requested.environment_id !== undefined) {
     const { id, config } = await requireEnvironment(ctx.db, requested.environment_id, actor)
     return { environment: config, environment_id: id }
@@ -345,11 +349,8 @@ export async function cancelRun(ctx: Ctx, runId: string, actor: Actor): Promise<
       target: `run:${runId}`,
     })
     const execution = await findCurrentExecutionForUpdate(tx, runId)
-    const isNobodyAtWork = !execution || execution.state === 'ended' || execution.state === 'lost'
-    if (isNobodyAtWork || execution.state === 'offered') {
-      // Nobody has begun: an offer is simply withdrawn; a worker that claims it now is told that it is superseded.
-      if (execution?.state === 'offered')
-        await updateExecutionEnded(tx, execution.id, { state: 'ended', message: 'The run was cancelled.' })
+    if (!execution || !isLive(execution.state) || !hasBegun(run, execution)) {
+      if (execution) await updateExecutionEnded(tx, execution.id, { state: 'ended', message: 'The run was cancelled.' })
       return endCancelled(tx, hint, run, undefined)
     }
     await insertCommand(tx, {
@@ -364,4 +365,12 @@ export async function cancelRun(ctx: Ctx, runId: string, actor: Actor): Promise<
     hint('cancellations')
     hint(`run ${run.id}`)
   })
+}
+
+/**
+ * Whether somebody must be asked to stop. An offer is simply withdrawn: a worker that claims it now is told that it is superseded. A local agent
+ * that comes now is turned away at its hello. What a worker has claimed it may have started already.
+ */
+function hasBegun(run: RunRecord, { state, helloAt }: ExecutionRecord): boolean {
+  return run.executionLocation === 'LOCAL' ? helloAt !== null : state !== 'offered'
 }

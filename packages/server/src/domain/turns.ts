@@ -66,7 +66,12 @@ export async function moveRun(tx: Tx, hint: Hint, run: RunRecord, move: Move): P
     {
       type: 'run_state',
       ...(move.executionId === undefined ? {} : { executionId: move.executionId }),
-      data: { state: move.state, message, ...(move.errorCode ? { error_code: move.errorCode } : {}) },
+      data: {
+        state: move.state,
+        message,
+        ...(move.errorCode ? { error_code: move.errorCode } : {}),
+        ...(move.failureReason ? { failure_reason: move.failureReason } : {}),
+      },
     },
   ])
   await recordMove(tx, hint, moved, move.executionId)
@@ -97,7 +102,7 @@ export async function endTurn(
   if (!turn) return false
   if (!(await updateTurnOutcome(tx, turn.id, end.outcome, storableText(end.message), end.errorCode ?? null)))
     return false
-  if (execution) await updateExecutionOutcome(tx, execution.id, end.outcome)
+  if (execution) await updateExecutionOutcome(tx, execution.id, end.outcome, end.failureReason ?? null)
   // An outcome that came before the agent heard of the cancel stands; what was asked after that turn is cancelled all the same.
   const isCancel = end.outcome === 'CANCELLED' || run.cancelRequestedAt !== null
   if (isCancel) await cancelWhatWaits(tx, run.id, turn.id)
@@ -260,4 +265,11 @@ export function platformCode(code: string | undefined): PlatformErrorCode | null
   if (code === undefined) return null
   if ((platformErrorCodes as readonly string[]).includes(code)) return code as PlatformErrorCode
   return Object.hasOwn(errorSpecs, code) ? errorSpecs[code as ErrorCode].platform : 'internal_error'
+}
+
+/** What is left of an agent's code when only its platform code is shown; null where that one says the same, or the code is none of ours. */
+export function finerReason(code: string | undefined): ErrorCode | null {
+  return code !== undefined && Object.hasOwn(errorSpecs, code) && code !== platformCode(code)
+    ? (code as ErrorCode)
+    : null
 }

@@ -1,5 +1,6 @@
+import { AppError } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
-import { BlobTooLarge, insertBlob } from '../store/blobs.ts'
+import { BlobTooLarge, deleteBlob, insertBlob, type StoredBlob } from '../store/blobs.ts'
 import type { Ctx } from './context.ts'
 
 /** Bytes that somebody sends, as a stream. */
@@ -10,12 +11,30 @@ export interface Upload {
   body: AsyncIterable<Uint8Array>
 }
 
-/** Stores them for a run. Throws what `tooLarge` makes when there are more than `maxBytes`, without reading them where that was announced. */
-export async function storeUpload(
+interface UploadLimits {
+  runId: string
+  maxBytes: number
+  /** What is thrown when there are more. Where that was announced they are not read. */
+  tooLarge: () => Error
+}
+
+/** Stores them for a run while `use` decides whether they are kept: when it throws a refusal they are gone again. */
+export async function withStoredUpload<T>(
   ctx: Ctx,
   upload: Upload,
-  { runId, maxBytes, tooLarge }: { runId: string; maxBytes: number; tooLarge: () => Error },
-) {
+  { limits, use }: { limits: UploadLimits; use: (blob: StoredBlob) => Promise<T> },
+): Promise<T> {
+  const blob = await storeUpload(ctx, upload, limits)
+  try {
+    return await use(blob)
+  } catch (error) {
+    // What a broken connection to the database kept of the transaction, nobody knows; housekeeping finds what is left over.
+    if (error instanceof AppError) await deleteBlob(ctx.db, blob.id)
+    throw error
+  }
+}
+
+async function storeUpload(ctx: Ctx, upload: Upload, { runId, maxBytes, tooLarge }: UploadLimits): Promise<StoredBlob> {
   if ((upload.contentLength ?? 0) > maxBytes) throw tooLarge()
   try {
     const contentType = usableContentType(upload.contentType)

@@ -5,7 +5,12 @@ import type { Ctx } from './context.ts'
 
 export async function describeActor(ctx: Ctx, actor: Actor): Promise<Whoami> {
   const team = await findTeam(ctx.db, actor.teamId)
-  const teams = { team_uids: team ? [team.id] : [], team_names: team ? [team.name] : [] }
+  const teams = {
+    team_uids: team ? [team.id] : [],
+    team_names: team ? [team.name] : [],
+    workspace_uid: team?.id ?? null,
+    workspace_name: team?.name ?? null,
+  }
   if (actor.kind === 'user') {
     const user = await findUser(ctx.db, actor.userId)
     return {

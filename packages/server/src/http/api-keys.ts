@@ -47,7 +47,7 @@ export function apiKeyRoutes(ctx: Ctx) {
       summary: 'Make an API key; it is shown this once',
       request: { body: { required: true, content: { 'application/json': { schema: createApiKeyRequest } } } },
       success: { status: 201, body: createApiKeyResponse },
-      errors: [400, 409, 415],
+      errors: [400, 409],
     }),
     async (c) => {
       const actor = c.get('actor')

@@ -9,6 +9,7 @@ const app = createApp({ publicUrl: 'http://test' } as Ctx, {
   catalog: {} as ModelCatalog,
   version: '1.2.3',
   stopping: new AbortController().signal,
+  sockets: { openChannel: () => Promise.reject(new Error('nobody connects here')) },
 })
 
 interface Document {

@@ -4,6 +4,7 @@ import type { Ctx } from '../domain/context.ts'
 import type { ModelCatalog } from '../llm/catalog.ts'
 import { RunEventFeed } from '../sockets/run-event-feed.ts'
 import { RunTails } from '../sockets/run-tails.ts'
+import type { WorkerSockets } from '../sockets/worker-socket.ts'
 import { agentChannelRoutes } from './agent-channel.ts'
 import { agentRoutes } from './agents.ts'
 import { apiKeyRoutes } from './api-keys.ts'
@@ -22,10 +23,19 @@ import { createRouter, problemResponse } from './router.ts'
 import { runEventRoutes } from './run-events.ts'
 import { runMessageRoutes } from './run-messages.ts'
 import { runRoutes } from './runs.ts'
+import { workerChannelRoutes } from './worker-channel.ts'
 import { workerRoutes } from './workers.ts'
 
 /** Everything under /api/v1, and the pages of errors. `stopping` ends the streams. */
-export function createApp(ctx: Ctx, deps: { catalog: ModelCatalog; version: string; stopping: AbortSignal }): Hono {
+export function createApp(
+  ctx: Ctx,
+  deps: {
+    catalog: ModelCatalog
+    version: string
+    stopping: AbortSignal
+    sockets: Pick<WorkerSockets, 'openChannel'>
+  },
+): Hono {
   const api = createRouter(ctx)
   const limit = limitBody(maxBodyBytes)
   api.use((c, next) => (limitsItself(c.req.path) ? next() : limit(c, next)))
@@ -42,6 +52,7 @@ export function createApp(ctx: Ctx, deps: { catalog: ModelCatalog; version: stri
   api.route('/', agentRoutes(ctx))
   api.route('/', modelRoutes(ctx, deps.catalog))
   api.route('/', workerRoutes(ctx))
+  api.route('/', workerChannelRoutes(ctx, deps.sockets))
   api.route('/', apiKeyRoutes(ctx))
   api.route('/', agentChannelRoutes(ctx, deps.stopping))
   addOpenApiDocument(api, deps.version)

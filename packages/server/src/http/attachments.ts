@@ -34,7 +34,7 @@ export function attachmentRoutes(ctx: Ctx) {
         body: { required: true, content: { 'application/json': { schema: prepareAttachmentsRequest } } },
       },
       success: { status: 200, body: prepareAttachmentsResponse },
-      errors: [400, 404, 409, 413, 415],
+      errors: [400, 404, 409],
     }),
     async (c) => {
       const { runId } = c.req.valid('param')
@@ -55,7 +55,7 @@ export function attachmentRoutes(ctx: Ctx) {
         body: { required: true, content: { 'application/json': { schema: downloadAttachmentsRequest } } },
       },
       success: { status: 200, body: downloadAttachmentsResponse },
-      errors: [400, 404, 413, 415],
+      errors: [400, 404],
     }),
     async (c) => {
       const { attachment_ids } = c.req.valid('json')

@@ -67,7 +67,7 @@ export function conversationRoutes(ctx: Ctx) {
         body: { required: true, content: { 'application/json': { schema: forkConversationRequest } } },
       },
       success: { status: 200, body: forkConversationResponse },
-      errors: [400, 404, 409, 413, 415],
+      errors: [400, 404, 409],
     }),
     async (c) => {
       const actor = c.get('actor')
@@ -99,7 +99,7 @@ export function conversationRoutes(ctx: Ctx) {
         body: { required: true, content: { 'application/json': { schema: renameConversationRequest } } },
       },
       success: { status: 200, body: conversationTitle },
-      errors: [400, 404, 413, 415],
+      errors: [400, 404],
     }),
     async (c) => {
       const conversationId = conversationIdOf(c.req.valid('param').conversationId)

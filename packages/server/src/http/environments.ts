@@ -49,7 +49,7 @@ export function environmentRoutes(ctx: Ctx) {
       summary: 'Store an environment, for runs to name by its id',
       request: { body: { required: true, content: { 'application/json': { schema: createEnvironmentRequest } } } },
       success: { status: 201, body: cloudEnvironment },
-      errors: [400, 409, 413, 415],
+      errors: [400, 409],
     }),
     async (c) => {
       const actor = c.get('actor')
@@ -91,7 +91,7 @@ export function environmentRoutes(ctx: Ctx) {
         body: { required: true, content: { 'application/json': { schema: cloudEnvironmentConfig } } },
       },
       success: { status: 200, body: cloudEnvironment },
-      errors: [400, 404, 413, 415],
+      errors: [400, 404],
     }),
     async (c) =>
       c.json(await replaceEnvironment(ctx, c.req.valid('param').uid, c.req.valid('json'), c.get('actor')), 200),
@@ -106,7 +106,7 @@ export function environmentRoutes(ctx: Ctx) {
       summary: 'Delete an environment; runs that exist keep their copy',
       request: { params: uid },
       success: { status: 200, body: deleteEnvironmentResponse },
-      errors: [404, 415],
+      errors: [404],
     }),
     async (c) => {
       const id = c.req.valid('param').uid

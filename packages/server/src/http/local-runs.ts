@@ -21,7 +21,7 @@ export function localRunRoutes(ctx: Ctx) {
       summary: 'Start a run that the caller’s own machine performs, and get its agent’s key',
       request: { body: { required: true, content: { 'application/json': { schema: startLocalRunRequest } } } },
       success: { status: 201, body: startLocalRunResponse },
-      errors: [400, 404, 409, 410, 413, 415, 422],
+      errors: [400, 404, 409, 410, 422],
       maxBodyBytes: maxBodyWithAttachmentsBytes,
     }),
     async (c) => {

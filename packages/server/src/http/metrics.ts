@@ -42,7 +42,9 @@ export async function createServerMetrics({ version, gateway, controlPlane }: Me
     .addCallback((result) => result.observe(gateway.usageWaiting()))
   if (controlPlane) {
     meter
-      .createObservableGauge('oz_server_worker_connections', { description: 'Open worker sockets of this server.' })
+      .createObservableGauge('oz_server_worker_connections', {
+        description: 'Open worker sockets of this server, plain HTTP channels among them.',
+      })
       .addCallback((result) => result.observe(controlPlane.workerConnections()))
     meter
       .createObservableGauge('oz_runs', { description: 'Runs by state, over the whole installation.' })

@@ -1,9 +1,11 @@
 import type { OpenAPIHono } from '@hono/zod-openapi'
 import {
+  openWorkerChannelQuery,
   streamRunEventsQuery,
   uploadArtifactQuery,
   uploadArtifactResponse,
   uploadAttachmentResponse,
+  workerProtocolHeader,
 } from '@openoz/protocol/schemas'
 import type { z } from 'zod'
 import type { Action } from '../domain/permissions.ts'
@@ -20,6 +22,7 @@ interface RawRoute {
   parameters: string[]
   /** Parameters that stand for a key. */
   query?: string[]
+  headers?: string[]
   /** Other parameters. */
   accepts?: z.ZodObject
   /** What it answers, where that is JSON after all; its body is a file. */
@@ -88,6 +91,18 @@ const rawRoutes: RawRoute[] = [
     query: ['expires', 'signature'],
   },
   {
+    path: '/selfhosted/worker/channel',
+    operationId: 'openWorkerChannel',
+    action: 'worker.connect',
+    errors: [400],
+    summary:
+      'What a worker is told, as server-sent events, where a network ends its WebSocket; begins with `event: open`',
+    contentType: 'text/event-stream',
+    parameters: [],
+    headers: [workerProtocolHeader],
+    accepts: openWorkerChannelQuery,
+  },
+  {
     method: 'post',
     path: '/agent/artifacts',
     operationId: 'uploadArtifact',
@@ -134,7 +149,11 @@ export function addOpenApiDocument(api: OpenAPIHono<AppEnv>, version: string): v
       tags: [tagOf(route.path)],
       'x-action': route.action,
       security: route.action === 'link' ? [] : [{ bearer: [] }],
-      parameters: [...parametersIn('path', route.parameters), ...parametersIn('query', route.query ?? [])],
+      parameters: [
+        ...parametersIn('path', route.parameters),
+        ...parametersIn('query', route.query ?? []),
+        ...parametersIn('header', route.headers ?? []),
+      ],
       request: {
         ...(route.accepts && { query: route.accepts }),
         ...(route.uploads && { body: { required: true, content: { 'application/octet-stream': { schema: file } } } }),
@@ -157,7 +176,7 @@ export function addOpenApiDocument(api: OpenAPIHono<AppEnv>, version: string): v
   })
 }
 
-function parametersIn(place: 'path' | 'query', names: string[]) {
+function parametersIn(place: 'path' | 'query' | 'header', names: string[]) {
   return names.map((name) => ({ name, in: place, required: true, schema: { type: 'string' as const } }))
 }
 

@@ -111,6 +111,7 @@ const chapters: Record<string, string> = {
   downloads: 'Files',
   models: 'Models',
   workers: 'Workers',
+  selfhosted: 'Workers',
   'connected-self-hosted-workers': 'Workers',
   'api-keys': 'Keys',
   whoami: 'Keys',

@@ -65,7 +65,7 @@ export function runEventRoutes(ctx: Ctx, feed: RunEventFeed, stopping: AbortSign
         body: { required: true, content: { 'application/json': { schema: reportEventRequest } } },
       },
       success: { status: 200, body: reportEventResponse },
-      errors: [400, 404, 409, 413, 415],
+      errors: [400, 404, 409],
     }),
     async (c) => {
       const actor = c.get('actor')

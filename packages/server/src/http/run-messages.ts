@@ -35,7 +35,7 @@ export function runMessageRoutes(ctx: Ctx) {
       summary: 'Send a message from a run to others; to all of them, or to none',
       request: { body: { required: true, content: { 'application/json': { schema: sendMessageRequest } } } },
       success: { status: 200, body: sendMessageResponse },
-      errors: [400, 404, 409, 413, 415, 422],
+      errors: [400, 404, 409, 422],
     }),
     async (c) => {
       const actor = c.get('actor')
@@ -74,7 +74,7 @@ export function runMessageRoutes(ctx: Ctx) {
       summary: 'Read a message; from then on it counts as read',
       request: { params: messageId },
       success: { status: 200, body: fullMessage },
-      errors: [404, 415],
+      errors: [404],
     }),
     async (c) => c.json(await readMessage(ctx, choiceOf(c, c.req.valid('param').messageId), c.get('actor')), 200),
   )
@@ -88,7 +88,7 @@ export function runMessageRoutes(ctx: Ctx) {
       summary: 'Say that a message has reached its run; a second time changes nothing',
       request: { params: messageId },
       success: { status: 204 },
-      errors: [404, 415],
+      errors: [404],
     }),
     async (c) => {
       await markMessageDelivered(ctx, choiceOf(c, c.req.valid('param').messageId), c.get('actor'))

@@ -52,7 +52,7 @@ export function runRoutes(ctx: Ctx) {
         summary: 'Start a run',
         request: { body: { required: true, content: { 'application/json': { schema: createRunRequest } } } },
         success: { status: 200, body: createRunResponse },
-        errors: [400, 404, 409, 413, 415, 422],
+        errors: [400, 404, 409, 422],
         maxBodyBytes: maxBodyWithAttachmentsBytes,
       }),
       async (c) => {
@@ -122,7 +122,7 @@ export function runRoutes(ctx: Ctx) {
         body: { required: true, content: { 'application/json': { schema: followUpRequest } } },
       },
       success: { status: 200, body: followUpResponse },
-      errors: [400, 404, 409, 413, 415],
+      errors: [400, 404, 409],
     }),
     async (c) => {
       const actor = c.get('actor')
@@ -155,7 +155,7 @@ export function runRoutes(ctx: Ctx) {
         body: { required: true, content: { 'application/json': { schema: forkRunRequest } } },
       },
       success: { status: 200, body: createRunResponse },
-      errors: [400, 404, 409, 413, 415],
+      errors: [400, 404, 409],
     }),
     async (c) => {
       const actor = c.get('actor')

@@ -30,6 +30,7 @@ export function workerRoutes(ctx: Ctx) {
             active: worker.active,
             max_concurrent_tasks: worker.maxConcurrentTasks,
             draining: worker.draining,
+            channel: worker.channel,
             connected_at: worker.connectedAt.toISOString(),
             last_seen_at: worker.lastSeenAt.toISOString(),
           })),

@@ -14,7 +14,7 @@ import { toProblem } from '../http/problems.ts'
 import type { ModelCatalog, ResolvedModel } from './catalog.ts'
 import { type ProviderConnections, ProviderUnreachable } from './connections.ts'
 import { type ClientError, errorBody, errorHeaders, statusForClients } from './gateway-errors.ts'
-import { type CallRoute, familyOfPath, familyOfWire, findRoute, pathOfWire, type WireFamily } from './gateway-routes.ts'
+import { type CallRoute, familyOfPath, familyOfWire, findRoute, pathOfWire } from './gateway-routes.ts'
 import { type CallEnd, CallRefused, callModel } from './model-call.ts'
 import type { ModelCallers } from './model-callers.ts'
 import { listModels } from './model-lists.ts'
@@ -122,18 +122,7 @@ export function createGateway(deps: GatewayDeps): Gateway {
         'model call failed',
       )
     if (response.headersSent) return void response.destroy()
-    const family = familyOfPath(path)
-    sendJson(response, {
-      status: told.status,
-      body: errorBody(family, told),
-      headers: {
-        ...errorHeaders(family, told),
-        'x-oz-error-code': told.code,
-        'x-should-retry': String(errorSpecs[told.code].retryable),
-        ...(told.status === 503 && { 'retry-after': '1' }),
-        ...refusal?.headers,
-      },
-    })
+    sendRefusal(response, path, told, refusal?.headers)
   }
 
   return {
@@ -213,14 +202,28 @@ function sendJson(response: ServerResponse, { status, body, headers = {} }: Json
     .end(text)
 }
 
-/** What a path's clients get before the gateway is there. */
-export function refuseEarly(response: ServerResponse, path: string, error: AppError): void {
-  const family: WireFamily = familyOfPath(path)
-  const told: ClientError = { code: error.code, status: error.spec.status, message: error.message }
-  const headers = { 'x-oz-error-code': error.code, 'x-should-retry': 'true', 'retry-after': '1' }
+/** In the words of the path's clients. */
+function sendRefusal(
+  response: ServerResponse,
+  path: string,
+  told: ClientError,
+  headers: Record<string, string> = {},
+): void {
+  const family = familyOfPath(path)
   sendJson(response, {
     status: told.status,
     body: errorBody(family, told),
-    headers: { ...headers, ...errorHeaders(family, told) },
+    headers: {
+      ...errorHeaders(family, told),
+      'x-oz-error-code': told.code,
+      'x-should-retry': String(errorSpecs[told.code].retryable),
+      ...(told.status === 503 && { 'retry-after': '1' }),
+      ...headers,
+    },
   })
+}
+
+/** What a path's clients get before the gateway is there. */
+export function refuseEarly(response: ServerResponse, path: string, { code, spec, message }: AppError): void {
+  sendRefusal(response, path, { code, status: spec.status, message })
 }

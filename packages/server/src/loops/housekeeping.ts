@@ -7,6 +7,7 @@ import { deleteOldIdempotencyKeys } from '../store/idempotency-keys.ts'
 import { listWaitingHosts } from '../store/queue.ts'
 import { deleteOldRunEvents } from '../store/run-events.ts'
 import { updateQueuedStatusMessages } from '../store/runs.ts'
+import { deleteStaleWorkerChannels } from '../store/worker-channels.ts'
 import { deleteStaleWorkerConnections } from '../store/workers.ts'
 import { type Loop, startLoop } from './loop.ts'
 
@@ -55,6 +56,7 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
     signal,
     async work() {
       await deleteStaleWorkerConnections(ctx.db, staleConnectionSeconds)
+      await deleteStaleWorkerChannels(ctx.db, staleConnectionSeconds)
       for (const { teamId, workerHost, connected } of await listWaitingHosts(ctx.db))
         await updateQueuedStatusMessages(
           ctx.db,

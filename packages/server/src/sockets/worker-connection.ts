@@ -1,7 +1,6 @@
 import { AppError, type ServerMessage, type WorkerMessage } from '@openoz/protocol'
 import { workerCloseCodes, workerMessage } from '@openoz/protocol/schemas'
 import { v7 as uuidv7 } from 'uuid'
-import type { WebSocket } from 'ws'
 import {
   claimAssignment,
   type Offer,
@@ -16,12 +15,46 @@ import { withdraw } from '../domain/leases.ts'
 import { storableText } from '../domain/session-log.ts'
 import type { Slot } from '../loops/dispatcher.ts'
 import { takeOverExecutions } from '../store/executions.ts'
-import { deleteWorkerConnection, insertWorkerConnection, updateWorkerStatus } from '../store/workers.ts'
+import {
+  deleteWorkerConnection,
+  insertWorkerConnection,
+  updateWorkerStatus,
+  type WorkerTransport,
+} from '../store/workers.ts'
 
 /**
  * One socket of a worker: (ours: `worker_hello`) → present, offered to, heard → closed. Its messages are handled one after the other, in order,
  * those too that came just before it closed. What a message means is decided in `domain/assignments.ts`.
+ *
+ * A pong to one of ours says that what it had written before its ping is done with: it forgets claims and outcomes by it. Work that hangs keeps
+ * pongs back, and must not look like a dead path: our own pings go on (`worker-sockets.ts`).
  */
+
+/** What is used of a socket: ws' WebSocket, or `HttpWorkerSocket` where something on the way ends WebSockets. */
+export interface WorkerSocket {
+  readonly readyState: number
+  readonly OPEN: number
+  send(text: string): void
+  ping(): void
+  pong(payload: Buffer): void
+  /** Says why, and ends once the other side knows. */
+  close(code: number, reason: string): void
+  /** Ends at once. */
+  terminate(): void
+  on(event: 'message', listener: (text: { toString(): string }) => void): unknown
+  on(event: 'ping' | 'pong', listener: (payload: Buffer) => void): unknown
+  on(event: 'error', listener: (error: Error) => void): unknown
+  /** The end, once, whoever wanted it. */
+  on(event: 'close', listener: (code: number, reason: Buffer) => void): unknown
+}
+
+export interface ConnectedWorker {
+  teamId: string
+  keyId: string
+  workerId: string
+  speaksOurs: boolean
+  channel: WorkerTransport
+}
 
 /** Three missed pongs. */
 const silentMs = 20_000
@@ -37,7 +70,8 @@ export class Connection implements Slot {
   readonly workerId: string
   readonly speaksOurs: boolean
   readonly #ctx: Ctx
-  readonly #socket: WebSocket
+  readonly #socket: WorkerSocket
+  readonly #channel: WorkerTransport
   readonly #wakeDispatcher: () => void
   /** Executions offered on this socket or running there. */
   readonly #executions = new Map<string, { runId: string; isClaimed: boolean }>()
@@ -52,22 +86,23 @@ export class Connection implements Slot {
   #about = { backend: 'unknown', platform: 'unknown', version: 'unknown', host: 'unknown' }
   readonly #helloTimer: NodeJS.Timeout | undefined
 
-  constructor(
-    ctx: Ctx,
-    socket: WebSocket,
-    who: { teamId: string; keyId: string; workerId: string; speaksOurs: boolean },
-    wakeDispatcher: () => void,
-  ) {
+  constructor(ctx: Ctx, socket: WorkerSocket, who: ConnectedWorker, wakeDispatcher: () => void) {
     this.teamId = who.teamId
     this.keyId = who.keyId
     this.workerId = who.workerId
     this.speaksOurs = who.speaksOurs
+    this.#channel = who.channel
     this.#ctx = ctx
     this.#socket = socket
     this.#wakeDispatcher = wakeDispatcher
     socket.on('error', (error) => ctx.log.debug({ error: error.message, workerId: who.workerId }, 'worker socket'))
     socket.on('pong', () => this.#heard())
-    socket.on('ping', () => this.#heard())
+    socket.on('ping', (payload) => {
+      this.#heard()
+      // To the reference a pong is a sign of life, and nothing else.
+      if (!who.speaksOurs) this.#socket.pong(payload)
+      else this.#enqueue(async () => this.#pong(payload))
+    })
     socket.on('message', (data) => {
       this.#heard()
       this.#enqueue(() => this.#receive(data.toString()))
@@ -124,15 +159,14 @@ export class Connection implements Slot {
     return this.#executions.keys()
   }
 
-  /** Pings, or closes a socket that has been silent; answers whether it is alive. */
-  ping(): boolean {
-    if (!this.#isReady) return false
-    if (Date.now() - this.#lastHeard > silentMs) {
-      this.#socket.terminate()
-      return false
-    }
-    this.#socket.ping()
-    return true
+  /** Pings, or closes a socket that has been silent. */
+  ping(): void {
+    if (Date.now() - this.#lastHeard > silentMs) this.#socket.terminate()
+    else if (this.#isOpen()) this.#socket.ping()
+  }
+
+  isPresent(): boolean {
+    return this.#isReady
   }
 
   /** The key was revoked or has expired. What runs goes on; nothing new is offered here. */
@@ -148,6 +182,7 @@ export class Connection implements Slot {
       teamId: this.teamId,
       workerId: this.workerId,
       maxConcurrentTasks: this.#maxConcurrentTasks,
+      channel: this.#channel,
       ...this.#about,
     })
     await updateWorkerStatus(this.#ctx.db, this.id, { active: this.active, draining: this.#isDraining })
@@ -158,6 +193,7 @@ export class Connection implements Slot {
     clearTimeout(this.#helloTimer)
     this.#isReady = false
     await this.#work
+    if (!this.#saidHello) return
     this.#ctx.log.info({ workerId: this.workerId, connectionId: this.id }, 'worker disconnected')
     await deleteWorkerConnection(this.#ctx.db, this.id)
     for (const [executionId, { runId, isClaimed }] of this.#executions)
@@ -167,7 +203,7 @@ export class Connection implements Slot {
   async drain(): Promise<void> {
     this.#isDraining = true
     // Asked for first: while its last message is handled the socket may close by itself, and it says so only once.
-    const closed = new Promise<void>((resolve) => this.#socket.once('close', () => resolve()))
+    const closed = new Promise<void>((resolve) => this.#socket.on('close', () => resolve()))
     await this.#work
     this.#socket.close(workerCloseCodes.draining, 'this server is stopping')
     const timer = setTimeout(() => this.#socket.terminate(), 1_000)
@@ -177,6 +213,11 @@ export class Connection implements Slot {
 
   #isOpen(): boolean {
     return this.#socket.readyState === this.#socket.OPEN
+  }
+
+  /** Not once a message before it has failed: its socket is closed then, and all of them are said again on the next. */
+  #pong(payload: Buffer): void {
+    if (this.#isOpen()) this.#socket.pong(payload)
   }
 
   #heard(): void {
@@ -260,7 +301,13 @@ export class Connection implements Slot {
         this.adopt(runId, executionId)
     this.#isReady = true
     this.#ctx.log.info(
-      { workerId: this.workerId, connectionId: this.id, backend: this.#about.backend, running: running.length },
+      {
+        workerId: this.workerId,
+        connectionId: this.id,
+        backend: this.#about.backend,
+        channel: this.#channel,
+        running: running.length,
+      },
       'worker connected',
     )
     this.#wakeDispatcher()

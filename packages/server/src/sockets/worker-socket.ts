@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { AppError } from '@openoz/protocol'
 import { workerProtocolHeader, workerProtocolVersion, workerSocketPath } from '@openoz/protocol/schemas'
-import { type WebSocket, WebSocketServer } from 'ws'
+import { WebSocketServer } from 'ws'
 import { type Actor, authenticate, type ExecutionActor } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
 import { assertMay } from '../domain/permissions.ts'
@@ -17,10 +17,13 @@ import {
   takeOverExecutions,
 } from '../store/executions.ts'
 import { touchWorkerConnections } from '../store/workers.ts'
-import { Connection } from './worker-connection.ts'
+import { createHttpChannels } from './http-channels.ts'
+import { HttpWorkerSocket } from './http-worker-socket.ts'
+import { type ConnectedWorker, Connection, type WorkerSocket } from './worker-connection.ts'
 
 /**
- * Workers' sockets of this server: upgraded after their key was checked, and from then on a `Connection` each.
+ * Workers' sockets of this server: WebSockets, upgraded after their key was checked, and the plain HTTP channels of workers whose network ends
+ * those. Either is a `Connection` from then on.
  *
  * The open socket is the worker's sign of life: every 5 s the server pings, and while pongs come, renews what the worker holds. Every second it
  * tells workers what they cannot know by themselves: a cancel that the agent did not heed, an execution that is over in the database.
@@ -37,6 +40,12 @@ type KeyActor = Exclude<Actor, ExecutionActor>
 export interface WorkerSockets {
   /** Takes over an HTTP upgrade; answers an HTTP error when it may not. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void>
+  /** The stream of a plain HTTP channel. Ends with the signal, or when its reader leaves it. */
+  openChannel(
+    actor: Actor,
+    worker: { workerId: string; speaksOurs: boolean },
+    signal: AbortSignal,
+  ): Promise<ReadableStream>
   slots(): Iterable<Slot>
   count(): number
   loops: Loop[]
@@ -45,10 +54,17 @@ export interface WorkerSockets {
 }
 
 export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal: AbortSignal): WorkerSockets {
-  const server = new WebSocketServer({ noServer: true, maxPayload: maxFrameBytes, perMessageDeflate: false })
+  const server = new WebSocketServer({
+    noServer: true,
+    maxPayload: maxFrameBytes,
+    perMessageDeflate: false,
+    autoPong: false,
+  })
   const connections = new Map<string, Connection>()
   /** Connections that closed and are being tidied up. */
   const leaving = new Set<Promise<void>>()
+  const channels = createHttpChannels(ctx, signal)
+  let isClosing = false
 
   async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     // A peer that resets while its key is looked up is no error of ours.
@@ -56,42 +72,86 @@ export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal
     try {
       const actor = await authenticate(ctx, bearerToken(request.headers.authorization))
       assertMay(actor, 'worker.connect')
-      if (actor.kind === 'execution')
-        throw new AppError('not_authorized', { actor: 'An agent', action: 'connect as a worker' })
       const workerId = new URL(request.url ?? '/', 'http://localhost').searchParams.get('worker_id') ?? ''
-      checkWorkerId(actor, workerId)
-      if (signal.aborted) throw new AppError('server_draining')
+      const key = admit(actor, workerId)
       server.handleUpgrade(request, socket, head, (webSocket) => {
         const speaksOurs = request.headers[workerProtocolHeader] === String(workerProtocolVersion)
-        open(webSocket, actor, workerId, speaksOurs)
+        open(webSocket, { ...key, workerId, speaksOurs, channel: 'websocket' })
       })
     } catch (error) {
       refuseUpgrade(ctx, socket, error)
     }
   }
 
-  function open(socket: WebSocket, actor: KeyActor, workerId: string, speaksOurs: boolean): void {
-    const who = { teamId: actor.teamId, keyId: actor.keyId, workerId, speaksOurs }
-    const connection = new Connection(ctx, socket, who, wakeDispatcher)
+  async function openChannel(
+    actor: Actor,
+    { workerId, speaksOurs }: { workerId: string; speaksOurs: boolean },
+    left: AbortSignal,
+  ): Promise<ReadableStream> {
+    const key = admit(actor, workerId)
+    if (!speaksOurs) {
+      const problem = `The plain HTTP channel takes the header \`${workerProtocolHeader}: ${workerProtocolVersion}\` only.`
+      throw new AppError('invalid_request', { problem })
+    }
+    const socket = new HttpWorkerSocket()
+    const { id } = open(socket, { ...key, workerId, speaksOurs, channel: 'http' })
+    left.addEventListener('abort', () => socket.terminate(), { once: true })
+    if (left.aborted) socket.terminate()
+    try {
+      await channels.open(id, key.keyId, socket)
+    } catch (error) {
+      socket.terminate()
+      throw error
+    }
+    socket.opened(id)
+    return socket.stream
+  }
+
+  /** Of whoever may not be this worker here, says why. */
+  function admit(actor: Actor, workerId: string): { teamId: string; keyId: string } {
+    if (actor.kind === 'execution')
+      throw new AppError('not_authorized', { actor: 'An agent', action: 'connect as a worker' })
+    checkWorkerId(actor, workerId)
+    if (isClosing || signal.aborted) throw new AppError('server_draining')
+    return { teamId: actor.teamId, keyId: actor.keyId }
+  }
+
+  function open(socket: WorkerSocket, worker: ConnectedWorker): Connection {
+    const connection = new Connection(ctx, socket, worker, wakeDispatcher)
     connections.set(connection.id, connection)
     socket.on('close', () => {
       connections.delete(connection.id)
-      const left = connection
-        .gone()
-        .catch((error: Error) => ctx.log.warn({ error: error.message, workerId }, 'could not tidy up'))
+      const warn = (error: Error) =>
+        ctx.log.warn({ error: error.message, workerId: worker.workerId }, 'could not tidy up')
+      // In this order: an offer may have been answered just before.
+      const left = channels
+        .remove(connection.id)
+        .catch(warn)
+        .then(() => connection.gone())
+        .catch(warn)
         .finally(() => leaving.delete(left))
       leaving.add(left)
     })
+    return connection
   }
 
+  // Apart from the database, which may take its time: without pings a worker takes the path for dead.
+  const pings = startLoop({
+    name: 'worker pings',
+    everyMs: presenceMs,
+    log: ctx.log,
+    signal,
+    async work() {
+      for (const connection of connections.values()) connection.ping()
+    },
+  })
   const presence = startLoop({
     name: 'worker presence',
     everyMs: presenceMs,
     log: ctx.log,
     signal,
     async work() {
-      const present: Connection[] = []
-      for (const connection of connections.values()) if (connection.ping()) present.push(connection)
+      const present = [...connections.values()].filter((connection) => connection.isPresent())
       if (present.length === 0) return
       const ids = present.map((connection) => connection.id)
       const known = await touchWorkerConnections(ctx.db, ids)
@@ -131,10 +191,12 @@ export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal
 
   return {
     upgrade,
+    openChannel,
     slots: () => connections.values(),
     count: () => connections.size,
-    loops: [presence, cancellations],
+    loops: [pings, presence, cancellations, channels.loop],
     async close() {
+      isClosing = true
       await Promise.all([...connections.values()].map((connection) => connection.drain()))
       await Promise.all(leaving)
     },

@@ -21,6 +21,10 @@ export interface NewBlob {
   maxBytes: number
 }
 
+export interface StoredBlob extends BlobRecord {
+  sha256: Buffer
+}
+
 export class BlobTooLarge extends Error {}
 
 /** Of a blob that is still being written. */
@@ -30,11 +34,7 @@ const noHash = Buffer.alloc(0)
  * Stores a stream in chunks. Rejects with BlobTooLarge past `maxBytes`. No connection is held while the sender takes its time: a blob of more than
  * one chunk is begun without a hash, and nobody finds it before it has one. What an upload that broke off has written is removed.
  */
-export async function insertBlob(
-  db: Database,
-  blob: NewBlob,
-  body: AsyncIterable<Uint8Array>,
-): Promise<BlobRecord & { sha256: Buffer }> {
+export async function insertBlob(db: Database, blob: NewBlob, body: AsyncIterable<Uint8Array>): Promise<StoredBlob> {
   const hash = createHash('sha256')
   let sizeBytes = 0
   let count = 0

@@ -132,6 +132,18 @@ export async function listEnvironments(
   return rows.map(toEnvironment)
 }
 
+/** What they are made of, without anything that is known of them. */
+export async function listEnvironmentConfigs(
+  db: Queryable,
+  viewer: EnvironmentViewer,
+): Promise<{ id: string; config: CloudEnvironmentConfig }[]> {
+  const { rows } = await db.query<{ id: string; config: CloudEnvironmentConfig }>(
+    `select id, config from environments where ${isVisible} order by lower(config->>'name'), id`,
+    [viewer.teamId, viewer.userId],
+  )
+  return rows
+}
+
 export async function findEnvironment(
   db: Queryable,
   viewer: EnvironmentViewer,

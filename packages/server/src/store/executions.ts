@@ -192,7 +192,7 @@ export async function updateExecutionHello(tx: Tx, executionId: string, processN
 /** It begins its next turn: how the one before it ended says nothing about this one. */
 export async function updateExecutionAtWork(tx: Tx, executionId: string): Promise<void> {
   await tx.query(
-    `update executions set state = 'running', outcome = null where id = $1 and state in ('running', 'idle')`,
+    `update executions set state = 'running', outcome = null, failure_reason = null where id = $1 and state in ('running', 'idle')`,
     [executionId],
   )
 }
@@ -212,8 +212,9 @@ export interface ExecutionEnd {
 /** Ends it once; a second end changes nothing and answers false. */
 export async function updateExecutionEnded(tx: Tx, executionId: string, end: ExecutionEnd): Promise<boolean> {
   const { rowCount } = await tx.query(
-    `update executions set state = $2, ended_at = db_now(), outcome = coalesce($3, outcome), failure_reason = $4,
-            exit_code = $5, message = $6
+    // Why its turn failed says more than how its process ended.
+    `update executions set state = $2, ended_at = db_now(), outcome = coalesce($3, outcome),
+            failure_reason = coalesce(failure_reason, $4), exit_code = $5, message = $6
       where id = $1 and ${isLive}`,
     [
       executionId,
@@ -228,8 +229,17 @@ export async function updateExecutionEnded(tx: Tx, executionId: string, end: Exe
   return rowCount === 1
 }
 
-export async function updateExecutionOutcome(tx: Tx, executionId: string, outcome: string): Promise<void> {
-  await tx.query('update executions set outcome = $2 where id = $1', [executionId, outcome])
+export async function updateExecutionOutcome(
+  tx: Tx,
+  executionId: string,
+  outcome: string,
+  failureReason: string | null,
+): Promise<void> {
+  await tx.query('update executions set outcome = $2, failure_reason = coalesce($3, failure_reason) where id = $1', [
+    executionId,
+    outcome,
+    failureReason,
+  ])
 }
 
 /** Renews what these connections hold before their agents' hello: the open socket is the worker's sign of life. */

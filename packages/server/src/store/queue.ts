@@ -83,7 +83,7 @@ async function claimOldest(db: Database, offer: ClaimOffer, alsoAsked = ''): Pro
        select id from (select * from named union all select * from unnamed) heads order by queued_at, id limit 1
      ), run as (
        update runs set state = 'PENDING', fence = fence + 1, updated_at = db_now(),
-              status_message = 'Offered to worker ' || $2 || '.'
+              status_message = 'Offered to worker ' || $2 || '.', failure_reason = null
         where id = (select id from next) returning *
      ), execution as (
        insert into executions (id, run_id, number, state, worker_id, worker_connection_id, token_hash)

@@ -1,4 +1,3 @@
-import type { CloudEnvironmentConfig } from '@openoz/protocol'
 import type { Queryable, Tx } from './database.ts'
 
 export interface RepositoryName {
@@ -95,17 +94,4 @@ export async function listRepositorySkills(
     error: row.error,
     seenAt: row.seen_at,
   }))
-}
-
-/** What environments that the viewer may see clone. */
-export async function listEnvironmentConfigs(
-  db: Queryable,
-  viewer: { teamId: string; userId: string | null },
-): Promise<{ id: string; config: CloudEnvironmentConfig }[]> {
-  const { rows } = await db.query<{ id: string; config: CloudEnvironmentConfig }>(
-    `select id, config from environments where team_id = $1 and (scope = 'team' or created_by_user = $2)
-      order by lower(config->>'name'), id`,
-    [viewer.teamId, viewer.userId],
-  )
-  return rows
 }

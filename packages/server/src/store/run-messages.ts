@@ -36,6 +36,16 @@ export async function insertRunMessage(tx: Tx, message: RunMessageRecord): Promi
   )
 }
 
+/** Of these runs, how many messages have not reached them; those without any are left out. The caller has locked the runs. */
+export async function countUndelivered(tx: Tx, recipientRunIds: string[]): Promise<Map<string, number>> {
+  const { rows } = await tx.query<{ id: string; count: number }>(
+    `select recipient_run_id as id, count(*) as count from run_messages
+      where recipient_run_id = any($1) and delivered_at is null group by recipient_run_id`,
+    [recipientRunIds],
+  )
+  return new Map(rows.map(({ id, count }) => [id, count]))
+}
+
 /** Oldest first. `since` is a time; what was sent at that very moment is among them. */
 export async function listRunMessages(
   db: Queryable,

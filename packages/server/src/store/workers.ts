@@ -1,5 +1,7 @@
 import type { Queryable } from './database.ts'
 
+export type WorkerTransport = 'websocket' | 'http'
+
 export interface WorkerConnectionRecord {
   id: string
   serverId: string
@@ -12,6 +14,7 @@ export interface WorkerConnectionRecord {
   active: number
   maxConcurrentTasks: number
   draining: boolean
+  channel: WorkerTransport
   connectedAt: Date
   lastSeenAt: Date
 }
@@ -28,6 +31,7 @@ interface WorkerConnectionRow {
   active: number
   max_concurrent_tasks: number
   draining: boolean
+  channel: WorkerTransport
   connected_at: Date
   last_seen_at: Date
 }
@@ -36,8 +40,9 @@ export type NewWorkerConnection = Omit<WorkerConnectionRecord, 'active' | 'drain
 
 export async function insertWorkerConnection(db: Queryable, connection: NewWorkerConnection): Promise<void> {
   await db.query(
-    `insert into worker_connections (id, server_id, team_id, worker_id, backend, platform, version, host, max_concurrent_tasks)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+    `insert into worker_connections (id, server_id, team_id, worker_id, backend, platform, version, host, max_concurrent_tasks,
+                                     channel)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
     [
       connection.id,
       connection.serverId,
@@ -48,6 +53,7 @@ export async function insertWorkerConnection(db: Queryable, connection: NewWorke
       connection.version,
       connection.host,
       connection.maxConcurrentTasks,
+      connection.channel,
     ],
   )
 }
@@ -103,6 +109,7 @@ export async function listWorkerConnections(db: Queryable, teamId: string): Prom
     active: row.active,
     maxConcurrentTasks: row.max_concurrent_tasks,
     draining: row.draining,
+    channel: row.channel,
     connectedAt: row.connected_at,
     lastSeenAt: row.last_seen_at,
   }))

@@ -1,5 +1,5 @@
-import { homedir } from 'node:os'
 import { join } from 'node:path'
+import { userFolders } from '@openoz/machine'
 import type { WorkerOptions } from '../worker-options.ts'
 
 /** The folders of the direct backend; see the operating interface in `docs/configuration.md`. */
@@ -10,8 +10,6 @@ interface DirectLayout {
 
 export function directLayout({ direct, env }: Pick<WorkerOptions, 'direct' | 'env'>): DirectLayout {
   const isRoot = process.getuid?.() === 0
-  const home = env.HOME || homedir()
-  const usual = isRoot ? '/var/lib/oz' : join(env.XDG_STATE_HOME || join(home, '.local', 'state'), 'openoz')
-  const stateDir = direct.stateDir ?? usual
+  const stateDir = direct.stateDir ?? (isRoot ? '/var/lib/oz' : userFolders(env).state)
   return { stateDir, workspaceRoot: direct.workspaceRoot ?? join(stateDir, 'workspaces') }
 }

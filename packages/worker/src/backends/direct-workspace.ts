@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { access, chown, constants, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { AppError } from '@openoz/protocol'
 import { removeTree } from '../folder-removal.ts'
 import type { TaskUser } from '../isolation.ts'
@@ -34,6 +36,17 @@ export async function makeWritable(folder: string): Promise<void> {
     const problem = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error'
     throw new AppError('workspace_root_not_writable', { folder, problem })
   }
+}
+
+/**
+ * Tells the file system that the folders in this one have nothing to do with each other, as those of /home: ext4 then gives each a region of the
+ * disk of its own. Without a journal, ext4 looks at every file that was deleted from a region in the last minutes before it makes one there, so
+ * that a checkout of 5,000 files after the removal of another takes seconds, and 0.2 s elsewhere on that disk. Never rejects: other file
+ * systems do not know the flag and do not need it.
+ */
+export async function layFoldersApart(folder: string): Promise<void> {
+  // Of what a link leads to, which chattr would refuse.
+  await promisify(execFile)('chattr', ['+T', `${folder}/.`], { timeout: 5_000 }).catch(() => {})
 }
 
 export function workspaceFailure(error: unknown): TaskFailure {

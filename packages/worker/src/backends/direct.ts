@@ -36,7 +36,7 @@ import { type Mirroring, mirrorForTask, openMirrors } from './direct-mirrors.ts'
 import { saveLeftWork } from './direct-save.ts'
 import { clearEnded, clearFormerExecutions, deliverLeft, listOutlivers, type SweepScope } from './direct-sweep.ts'
 import { cleanUp, DirectTask, endEverything } from './direct-task.ts'
-import { isFolder, makeWorkspace, makeWritable, workspaceFailure } from './direct-workspace.ts'
+import { isFolder, layFoldersApart, makeWorkspace, makeWritable, workspaceFailure } from './direct-workspace.ts'
 
 /**
  * Tasks as processes of this machine: a process tree and a folder each. It owns `<state>/tasks` and the workspaces; `task-folder.ts` says
@@ -94,8 +94,10 @@ class DirectBackend implements Backend {
     if (targetDir !== undefined && !(await isFolder(targetDir))) {
       throw new AppError('target_dir_invalid', { folder: targetDir })
     }
-    await makeWritable(this.#workspaceRoot)
-    await makeWritable(tasksFolder(this.#stateDir))
+    for (const folder of [this.#workspaceRoot, tasksFolder(this.#stateDir)]) {
+      await makeWritable(folder)
+      await layFoldersApart(folder)
+    }
 
     this.#network = readTaskNetwork(worker.env)
     this.#mirrors = await openMirrors({ worker, stateDir: this.#stateDir, network: this.#network, log })

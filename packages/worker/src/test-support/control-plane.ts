@@ -17,7 +17,7 @@ import { until } from './until.ts'
 type MessageOf<T extends WorkerMessage['type']> = Extract<WorkerMessage, { type: T }>
 
 /** The worker's side of the control plane, on a real port: the socket, and the agent channel's events. */
-export async function startControlPlane() {
+export async function startControlPlane({ answersPings = true } = {}) {
   const state = {
     messages: [] as WorkerMessage[],
     sockets: [] as WebSocket[],
@@ -27,7 +27,7 @@ export async function startControlPlane() {
     takesEvents: true,
   }
   const server = createServer((request, response) => void answer(request, response, state))
-  const socketServer = new WebSocketServer({ noServer: true })
+  const socketServer = new WebSocketServer({ noServer: true, autoPong: answersPings })
   server.on('upgrade', (request, socket, head) => {
     state.requests.push(request)
     if (state.refusal) {

@@ -66,6 +66,7 @@ create table run_messages (
   read_at timestamptz
 );
 create index run_messages_inbox on run_messages (recipient_run_id, sent_at, id);
+create index run_messages_waiting on run_messages (recipient_run_id) where delivered_at is null;
 
 create table attachments (
   id uuid primary key,
@@ -112,4 +113,26 @@ create table repository_skills (
   seen_by_run uuid references runs on delete set null,
   seen_at timestamptz not null default db_now(),
   primary key (team_id, host, owner, repo, skill_path)
+);
+
+alter table worker_connections
+  add column channel text not null default 'websocket' check (channel in ('websocket', 'http'));
+
+-- Workers whose network ends WebSockets. The server that holds the stream owns the channel; what the worker says comes by POST to any server, is put
+-- here, and is taken from here by the owner.
+create table worker_channels (
+  -- The connection's, whose own row is there only from its hello on.
+  id uuid primary key,
+  api_key_id uuid not null references api_keys on delete cascade,
+  -- Number of the last frame that was stored: an earlier one is a repetition, also when it is no longer here.
+  received bigint not null default 0,
+  last_seen_at timestamptz not null default db_now()
+);
+
+create table worker_frames (
+  channel_id uuid not null references worker_channels on delete cascade,
+  number bigint not null,
+  -- JSON as text: jsonb takes no NUL.
+  body text not null,
+  primary key (channel_id, number)
 );
