@@ -55,12 +55,13 @@ mount -t tmpfs tmpfs "$folder"
 mkdir "$folder/upper" "$folder/work" "$folder/root"
 mount -t overlay -o "lowerdir=/,upperdir=$folder/upper,workdir=$folder/work" overlay "$folder/root"
 cd "$folder/root"
-[ -e ".$tree/package.json" ] || { echo "$tree is not on the file system of /" >&2; exit 1; }
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 for place in run tmp dev etc/systemd/system; do mount -t tmpfs -o mode=755 tmpfs $place; done
 chmod 1777 tmp
+# Wherever the tree lies: on a disk of its own it is not in the copy, and below /tmp it is hidden by now.
+mkdir -p ".$tree"; mount --bind "$tree" ".$tree"; mount -o remount,bind,ro ".$tree"
 for device in null zero full random urandom tty; do touch dev/$device; mount --bind /dev/$device dev/$device; done
 ln -s /proc/self/fd dev/fd; ln -s fd/0 dev/stdin; ln -s fd/1 dev/stdout; ln -s fd/2 dev/stderr
 mkdir dev/shm; mount -t tmpfs tmpfs dev/shm
@@ -69,7 +70,7 @@ printf "[Unit]\\nRequires=basic.target\\nWants=dbus.socket systemd-logind.servic
 rm -rf etc/fstab etc/crypttab etc/openoz
 # Without one it would be a first boot, which enables whatever is installed.
 printf %032x $$ >etc/machine-id
-for closed in .$tree/x; do while closed=$(dirname "$closed"); [ "$closed" != . ]; do chmod o+rx "$closed"; done; done
+closed=.$tree; while closed=$(dirname "$closed"); [ "$closed" != . ]; do chmod o+rx "$closed"; done
 mkdir -p mnt; pivot_root . mnt; umount -l mnt
 exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin ${systemd} --unit=for-tests.target --show-status=0
 ' sh "$folder" "$tree"`
