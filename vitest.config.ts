@@ -12,6 +12,8 @@ const onOldestPostgres = [
   'idempotency',
   'run-lists',
   'agent-events',
+  'backup',
+  'restored-runs',
 ]
 
 export default defineConfig({
@@ -45,6 +47,16 @@ export default defineConfig({
           include: onOldestPostgres.map((name) => `test/${name}.test.ts`),
           globalSetup: ['test/support/postgres-debian.ts'],
           setupFiles: ['test/support/leak-check.ts'],
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'chaos',
+          include: ['test/chaos/*.test.ts'],
+          // After all others, one file at a time: whole rounds need both cores, and others' files would pay for that.
+          sequence: { groupOrder: 1 },
+          maxWorkers: 1,
         },
       },
     ],

@@ -89,7 +89,17 @@ export const cloneBenchmark: Benchmark = {
 function startWorker(stateDir: string, env: Record<string, string>): ChildProcess {
   const config = `${stateDir}.yaml`
   writeFileSync(config, JSON.stringify({ backend: { direct: { state_dir: stateDir, oz_path: dist('oz') } } }))
-  const args = [dist('oz-agent-worker'), '--backend', 'direct', '--worker-id', 'bench', '--config-file', config]
+  const args = [
+    dist('oz-agent-worker'),
+    '--backend',
+    'direct',
+    '--worker-id',
+    'bench',
+    '--config-file',
+    config,
+    '--drain',
+    'stop',
+  ]
   return spawn(process.execPath, args, { env, stdio: ['ignore', 'ignore', process.env.BENCH_DEBUG ? 2 : 'ignore'] })
 }
 

@@ -19,7 +19,7 @@ const program = (name: string) => fileURLToPath(new URL(`../packages/cli/bin/${n
 const apiKey = 'wk-for-the-tests-of-killed-workers-and-nothing-else'
 
 /** Short ones, so that a machine which is gone is missed within seconds. */
-const leases = { OZ_LEASE_UNREACHABLE: '1s', OZ_LEASE_STOP: '7s', OZ_LEASE_LOST: '8s' }
+const leases = { OZ_LEASE_UNREACHABLE: '1s', OZ_LEASE_STOP: '7s', OZ_LEASE_LOST: '9s' }
 
 /** Said at the end of a task: something to leave that is in no commit. */
 export const leaveDrafts = 'Leave what you think in drafts/, uncommitted.'
@@ -176,7 +176,7 @@ export async function startScene() {
         workspace_root: place(machine, 'work'),
       }
       await writeFile(config, JSON.stringify({ backend: { direct } }))
-      const args = ['--worker-id', workerId, '--backend', 'direct', '--config-file', config]
+      const args = ['--worker-id', workerId, '--backend', 'direct', '--config-file', config, '--drain', 'stop']
       const worker = spawn(process.execPath, [program('oz-agent-worker'), ...args], {
         env,
         stdio: ['ignore', 'ignore', log],

@@ -7,7 +7,7 @@
  * `test/completeness/generated-docs.test.ts` fails when a page differs from what this would write.
  */
 import { readFile, writeFile } from 'node:fs/promises'
-import { errorSpecs, failureReasons } from '../packages/protocol/src/index.ts'
+import { errorSpecs, failureReasons, failureSpec, ownFailureReasons } from '../packages/protocol/src/index.ts'
 import { operatorErrors } from '../packages/protocol/src/operator-errors.ts'
 import { requestErrors } from '../packages/protocol/src/request-errors.ts'
 import { runErrors } from '../packages/protocol/src/run-errors.ts'
@@ -25,7 +25,8 @@ const blocks: Record<string, Record<string, () => string>> = {
     'request errors': () => errorSections(requestErrors),
     'run errors': () => errorSections(runErrors),
     'operator errors': () => errorSections(operatorErrors),
-    'failure reasons': failureReasonTable,
+    'failure reasons': () => failureReasonTable(failureReasons),
+    'own failure reasons': () => failureReasonTable(ownFailureReasons),
   },
   'docs/configuration.md': { 'server options': serverOptionTable, 'worker options': workerOptionTable },
   'docs/troubleshooting.md': { troubles: troubleSections },
@@ -69,8 +70,8 @@ function errorSections(specs: Record<string, ErrorEntry>): string {
     .join('\n\n')
 }
 
-function failureReasonTable(): string {
-  const rows = Object.entries(failureReasons).map(([reason, { side, code, retries, retryDelaySeconds, meaning }]) => [
+function failureReasonTable(reasons: Record<string, ReturnType<typeof failureSpec>>): string {
+  const rows = Object.entries(reasons).map(([reason, { side, code, retries, retryDelaySeconds, meaning }]) => [
     `\`${reason}\``,
     side === 'user' ? 'FAILED' : 'ERROR',
     `\`${code}\``,
@@ -91,7 +92,7 @@ function troubleSection({ symptom, advice, codes, reasons = [] }: Trouble): stri
     const { message, remedy } = errorSpecs[code]
     return `- [\`${code}\`](errors.md#${code}): ${[message, remedy].filter((text) => text !== '{problem}').join(' ')}`
   })
-  const ended = reasons.map((reason) => `- \`${reason}\`, as a failure reason: ${failureReasons[reason].meaning}`)
+  const ended = reasons.map((reason) => `- \`${reason}\`, as a failure reason: ${failureSpec(reason).meaning}`)
   return [`### ${symptom}`, advice, [...named, ...ended].join('\n')].join('\n\n')
 }
 

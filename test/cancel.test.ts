@@ -164,6 +164,51 @@ test('an agent that does not stop is ended by its worker after 10 s', async () =
   expect(await terminalStates(cp, runId)).toEqual(['CANCELLED'])
 })
 
+test('its worker hears of it when the time is over, not with a later look', async () => {
+  // Looks are two seconds apart, so the next one would come after four.
+  await using cp = await startControlPlane({ env: { OZ_CANCEL_GRACE: '2500ms' } })
+  const { runId, worker } = await cp.startAgent()
+  const askedAt = performance.now()
+  await cp.client.runs.cancel(runId)
+  await worker.cancellations.next()
+  const tookMs = performance.now() - askedAt
+  expect(tookMs).toBeGreaterThanOrEqual(2_400)
+  expect(tookMs).toBeLessThan(3_500)
+})
+
+test('a cancel that a worker does not heed is sent again, until the agent’s process has ended', async () => {
+  await using cp = await startControlPlane()
+  const { runId, worker, assignment } = await cp.startAgent()
+  await cp.client.runs.cancel(runId)
+  for (const seconds of [11, 16, 16]) {
+    await cp.advanceDatabaseClock({ seconds })
+    expect(await worker.cancellations.next()).toMatchObject({ task_id: runId })
+  }
+  worker.finish(assignment)
+  await until(async () => (await cp.db.query('select from executions where finishing_at is not null')).length === 1)
+  await cp.advanceDatabaseClock({ seconds: 60 })
+  worker.complete(assignment, { task_state: 'CANCELLED' })
+  await cp.waitFor(runId, 'CANCELLED')
+  expect(worker.cancellations.waiting).toBe(0)
+})
+
+test('two hundred cancels at once each reach their worker', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker({ maxConcurrentTasks: 0 })
+  const runs = await Promise.all(Array.from({ length: 200 }, () => cp.createRun()))
+  const assignments: TaskAssignment[] = []
+  while (assignments.length < runs.length) assignments.push(await worker.claimNext())
+  await cp.waitFor(assignments.at(-1)?.task_id ?? '', 'CLAIMED', 40_000)
+  await Promise.all(runs.map((runId) => cp.client.runs.cancel(runId)))
+  await until(() => worker.cancellations.items.length + worker.superseded.items.length >= 200, Boolean, {
+    timeoutMs: 40_000,
+  })
+  const told = [...worker.cancellations.items, ...worker.superseded.items].map(({ task_id }) => task_id)
+  expect(new Set(told)).toEqual(new Set(runs))
+  for (const assignment of assignments) worker.fail(assignment, { failure_reason: 'task_cancelled' })
+  for (const runId of runs) await cp.waitFor(runId, 'CANCELLED')
+})
+
 test('an outcome that the agent reached before it heard of the cancel stands', async () => {
   await using cp = await startControlPlane()
   const { agent, runId, worker, assignment } = await cp.startAgent()

@@ -20,7 +20,7 @@ test('a hint that names no worker asks idle workers until one finds nothing; the
   }
   const teamId = crypto.randomUUID()
   const slots: Slot[] = ['w1', 'w2', 'w3'].map((workerId) => ({
-    ...{ id: crypto.randomUUID(), teamId, workerId, speaksOurs: true, active: 0 },
+    ...{ id: crypto.randomUUID(), teamId, workerId, speaksOurs: true, instance: null, active: 0 },
     hasFreeSlot: () => true,
     isFull: () => false,
     send: () => true,

@@ -95,7 +95,7 @@ describe('after `npm install -g` of the tarball, on a machine with nothing but N
     const ready = JSON.parse(await up.line(/server_ready/)) as { url: string }
     await up.line(/worker_ready/)
     const apiKey = (await readFile(join(env.OZ_DATA_DIR, 'admin-api-key'), 'utf8')).trim()
-    const flags = ['--worker-id', 'installed', '--backend', 'direct', '--server-url', ready.url]
+    const flags = ['--worker-id', 'installed', '--backend', 'direct', '--drain', 'stop', '--server-url', ready.url]
     const state = { OZ_API_KEY: apiKey, XDG_STATE_HOME: join(folder, 'second') }
     await using worker = start('oz-agent-worker', flags, state)
     await worker.line(/Listening for tasks/)

@@ -39,7 +39,7 @@ function startWorker(
 ): ChildProcess & AsyncDisposable {
   const config = join(folder, 'worker.yaml')
   writeFileSync(config, `backend:\n  direct:\n    oz_path: ${oz}\n    state_dir: ${stateDir}\n`)
-  const flags = { serverUrl: cp.url, workerId: 'w', backend: 'direct', configFile: config }
+  const flags = { serverUrl: cp.url, workerId: 'w', backend: 'direct', configFile: config, drain: 'stop' }
   const log = process.env.OZ_TEST_LOG ? 'inherit' : 'ignore'
   const child = spawn(process.execPath, [workerProgram, JSON.stringify(flags)], {
     env: { PATH: process.env.PATH, HOME: folder, OZ_API_KEY: cp.adminKey },

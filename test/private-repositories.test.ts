@@ -48,6 +48,7 @@ test('a run works in a private repository by the login of its worker’s operato
       cleanup: true,
       maxConcurrentTasks: 0,
       oneShot: false,
+      drain: 'stop',
       taskEnvironment: {},
       env: { PATH: process.env.PATH, HOME: folder },
       log: pino({ level: process.env.OZ_TEST_LOG ?? 'silent' }),

@@ -248,7 +248,9 @@ test('a draining worker gets nothing new', async () => {
   const runId = await cp.createRun()
   await sleep(1_200)
   expect(worker.assignments.items).toEqual([])
-  expect((await cp.client.runs.why(runId)).workers[0]?.reason).toBe('it is draining and takes nothing new')
+  expect((await cp.client.runs.why(runId)).workers[0]?.reason).toBe(
+    'worker draining: it is being stopped, and takes nothing new',
+  )
   worker.send({ type: 'worker_status', data: { active: 0, draining: false } })
   expect((await worker.nextAssignment()).task_id).toBe(runId)
 })

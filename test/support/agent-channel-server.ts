@@ -35,6 +35,12 @@ export interface AgentChannelServer extends AsyncDisposable {
   say(turnId: string, mode: TurnMessage['mode'], text: string): TurnMessage
   /** Answers every request of the channel with this error of the registry; undefined ends that. */
   refuseWith(code: 'execution_superseded' | 'execution_token_ended' | undefined): void
+  /** The next hello waits for its answer. */
+  holdHello(): { asked: Promise<void>; answer(): void }
+  /** From now on a question for a next turn has its effect, and no answer. */
+  loseAnswersAboutTurns(): void
+  /** Events are still taken, as of an execution that is over. */
+  supersede(): void
   /** What becomes of the next requests for blobs, one word each: refused for good, or left without an answer; undefined lets one through. */
   blobTrouble: ('refuse' | 'hold' | undefined)[]
   /** Breaks every connection, as when the control plane is away. */
@@ -50,6 +56,8 @@ export interface AgentChannelServerOptions {
   limits?: Partial<HelloResponse['limits']>
   /** For paths below `/llm`. */
   model?: RequestListener
+  /** Beside what hellos and batches are answered with: what a newer control plane says. */
+  more?: Record<string, unknown>
   /** Answers questions for a next turn instead of the turns that were queued. */
   nextTurn?: (isLast: boolean) => TurnInput | null
 }
@@ -57,6 +65,8 @@ export interface AgentChannelServerOptions {
 export const testLimits: HelloResponse['limits'] = {
   renew_every_ms: 200,
   stop_after_ms: 60_000,
+  lost_after_ms: 65_000,
+  settled_stop_after_ms: 45_000,
   max_steps: 50,
   max_output_tokens: 4096,
   max_turn_output_tokens: 200_000,
@@ -86,6 +96,9 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
     lateRequests: [] as string[],
     refusal: undefined as 'execution_superseded' | 'execution_token_ended' | undefined,
     isAway: false,
+    isSuperseded: false,
+    beforeHello: async () => {},
+    losesTurns: false,
     blobTrouble: [] as AgentChannelServer['blobTrouble'],
   }
   const hello: HelloResponse = {
@@ -124,7 +137,10 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
       state.lateRequests.push(path)
       return sendProblem(response, 'execution_token_ended')
     }
-    if (path === agentChannelPaths.hello) return sendJson(response, { ...hello, acked_n: state.events.length })
+    if (path === agentChannelPaths.hello) {
+      await state.beforeHello()
+      return sendJson(response, { ...hello, acked_n: state.events.length, ...options.more })
+    }
     if (path === agentChannelPaths.commands) return openStream(response)
     if (path.startsWith(agentChannelPaths.blobs)) {
       const trouble = state.blobTrouble.shift()
@@ -140,11 +156,14 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
       for (const event of JSON.parse(body.toString('utf8')).events as NumberedEvent[]) {
         if (event.n === state.events.length + 1) state.events.push(event)
       }
-      return sendJson(response, { acked_n: state.events.length })
+      const over = state.isSuperseded ? { superseded: true } : {}
+      return sendJson(response, { acked_n: state.events.length, ...over, ...options.more })
     }
     if (path === agentChannelPaths.nextTurn) {
       const { is_last: isLast } = JSON.parse(body.toString('utf8')) as NextTurnRequest
-      return sendJson(response, { turn: nextTurn(isLast), attachments: hello.attachments })
+      const turn = nextTurn(isLast)
+      if (state.losesTurns) return void request.socket.destroy()
+      return sendJson(response, { turn, attachments: hello.attachments })
     }
     if (path === agentChannelPaths.blobs) {
       const id = crypto.randomUUID()
@@ -218,6 +237,21 @@ export async function startAgentChannelServer(options: AgentChannelServerOptions
     },
     refuseWith(code) {
       state.refusal = code
+    },
+    holdHello() {
+      const asked = Promise.withResolvers<void>()
+      const held = Promise.withResolvers<void>()
+      state.beforeHello = () => {
+        asked.resolve()
+        return held.promise
+      }
+      return { asked: asked.promise, answer: held.resolve }
+    },
+    loseAnswersAboutTurns() {
+      state.losesTurns = true
+    },
+    supersede() {
+      state.isSuperseded = true
     },
     setAway(isAway) {
       state.isAway = isAway

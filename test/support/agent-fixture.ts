@@ -2,7 +2,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { runAgent } from '@openoz/agent'
+import { type RunAgentOptions, runAgent } from '@openoz/agent'
 import type { Continuation, HelloResponse } from '@openoz/protocol'
 import { pino } from 'pino'
 import {
@@ -21,7 +21,7 @@ export interface AgentFixture extends AsyncDisposable {
   spool: string
   env: NodeJS.ProcessEnv
   stop: AbortController
-  run(): ReturnType<typeof runAgent>
+  run(options?: Partial<RunAgentOptions>): ReturnType<typeof runAgent>
   /** The same as a process of its own. */
   spawn(): ChildProcess
 }
@@ -45,6 +45,7 @@ export async function startAgentFixture(options: AgentFixtureOptions = {}): Prom
     hello: { turn, ...options.hello },
     limits: options.limits,
     nextTurn: options.nextTurn,
+    more: options.more,
     model: model.handle,
   })
   const env: NodeJS.ProcessEnv = {
@@ -57,7 +58,7 @@ export async function startAgentFixture(options: AgentFixtureOptions = {}): Prom
   }
   const stop = new AbortController()
   const spool = options.spool ?? join(folder, 'spool')
-  const run = () =>
+  const run = (more: Partial<RunAgentOptions> = {}) =>
     runAgent({
       serverUrl: server.url,
       executionToken: server.token,
@@ -66,6 +67,7 @@ export async function startAgentFixture(options: AgentFixtureOptions = {}): Prom
       log: pino({ level: process.env.OZ_TEST_LOG ?? 'silent' }),
       signal: stop.signal,
       env,
+      ...more,
     })
   const spawnAgent = () => {
     const tokenFile = join(folder, `token-${crypto.randomUUID()}`)

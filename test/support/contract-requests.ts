@@ -135,6 +135,8 @@ export async function contractRequests(scene: SdkScene): Promise<ContractRequest
       listModels: query({}),
       listWorkers: query({}),
       listConnectedWorkers: query({}),
+      drainWorker: () => ({ path: { workerId: `w-${randomUUID()}` } }),
+      endWorkerDrain: () => ({ path: { workerId: `w-${randomUUID()}` } }),
       openWorkerChannel: () => ({
         query: { worker_id: 'by-http' },
         headers: { [workerProtocolHeader]: String(workerProtocolVersion) },
@@ -180,6 +182,9 @@ export async function contractRequests(scene: SdkScene): Promise<ContractRequest
       expireApiKey: { 400: () => ({ path: { uidOrName: '\0' } }) },
       cancelRun: { 400: () => done },
       cancelTask: { 400: () => done },
+      getWorkspace: { 400: () => ({ ...done, query: { attempt: '0' } }) },
+      getWorkspaceBundle: { 400: () => ({ path: { runId: doneRunId, number: '0' }, query: { attempt: '0' } }) },
+      getWorkspaceDiff: { 400: () => ({ path: { runId: doneRunId, number: '0' }, query: { attempt: '0' } }) },
       listEvents: { 400: () => ({ ...done, query: { since: 'x' } }) },
       streamEvents: { 400: () => ({ ...done, query: { since: 'x' } }) },
       streamAgentEvents: { 400: query({}), 404: query({ ancestor_run_id: unknown }) },
@@ -192,6 +197,8 @@ export async function contractRequests(scene: SdkScene): Promise<ContractRequest
         422: () => ({ json: { sender_run_id: waitingRunId, to: [doneRunId], subject: 'Hi', body: '' } }),
       },
       openWorkerChannel: { 400: query({ worker_id: 'warp' }) },
+      drainWorker: { 400: () => ({ path: { workerId: 'warp' } }) },
+      endWorkerDrain: { 400: () => ({ path: { workerId: 'warp' } }) },
       sendWorkerFrames: { 410: () => ({ path: { channelId: unknown }, json: { first: 1, frames: [heartbeat] } }) },
       getArtifact: { 400: () => ({ path: { artifactUid: 'pr-1' } }) },
       uploadArtifact: {

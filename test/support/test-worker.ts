@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
-import type { Problem, ServerMessage, TaskAssignment, WorkerMessage } from '@openoz/protocol'
+import type { ExecutionRef, Problem, ServerMessage, TaskAssignment, WorkerMessage } from '@openoz/protocol'
 import { workerProtocolHeader, workerProtocolVersion, workerSocketPath } from '@openoz/protocol/schemas'
 import WebSocket from 'ws'
 import { Inbox } from './poll.ts'
@@ -11,7 +11,12 @@ export interface TestWorkerOptions {
   ours?: boolean
   /** 0: no limit. */
   maxConcurrentTasks?: number
-  running?: { task_id: string; execution_id: string }[]
+  running?: ExecutionRef[]
+  finishing?: ExecutionRef[]
+  /** Its process first, then those whose tasks it took over. */
+  instances?: string[]
+  /** Says at once that nothing runs any more of what is over; default true. */
+  answersGone?: boolean
   key?: string
 }
 
@@ -22,17 +27,21 @@ export class TestWorker implements AsyncDisposable {
   readonly workerId: string
   readonly assignments = new Inbox<TaskAssignment>()
   readonly cancellations = new Inbox<{ task_id: string; execution_id?: string | undefined }>()
-  readonly superseded = new Inbox<{ task_id: string; execution_id: string }>()
+  readonly superseded = new Inbox<ExecutionRef>()
+  readonly drains = new Inbox<boolean>()
   /** Everything that came, as it came. */
   readonly frames: ServerMessage[] = []
   readonly closed: Promise<{ code: number; reason: string }>
   readonly #socket: WebSocket
   readonly #isOurs: boolean
 
-  private constructor(socket: WebSocket, workerId: string, isOurs: boolean) {
+  private constructor(
+    socket: WebSocket,
+    options: Required<Pick<TestWorkerOptions, 'workerId' | 'ours' | 'answersGone'>>,
+  ) {
     this.#socket = socket
-    this.#isOurs = isOurs
-    this.workerId = workerId
+    this.#isOurs = options.ours
+    this.workerId = options.workerId
     this.closed = new Promise((resolve) =>
       socket.on('close', (code, reason) => resolve({ code, reason: reason.toString() })),
     )
@@ -42,13 +51,18 @@ export class TestWorker implements AsyncDisposable {
       this.frames.push(message)
       if (message.type === 'task_assignment') this.assignments.push(message.data)
       else if (message.type === 'task_cancellation') this.cancellations.push(message.data)
-      else this.superseded.push(message.data)
+      else if (message.type === 'worker_drain') this.drains.push(message.data.draining)
+      else {
+        this.superseded.push(message.data)
+        if (options.answersGone) this.gone(message.data)
+      }
     })
   }
 
   /** Rejects with `WorkerRefused` when the server does not take the connection. */
   static async connect(url: string, key: string, options: TestWorkerOptions = {}): Promise<TestWorker> {
-    const { workerId = 'w1', ours = true, maxConcurrentTasks = 1, running = [] } = options
+    const { workerId = 'w1', ours = true, maxConcurrentTasks = 1, running = [], answersGone = true } = options
+    const { finishing, instances } = options
     const address = new URL(`${workerSocketPath}?worker_id=${encodeURIComponent(workerId)}`, url)
     address.protocol = 'ws:'
     const socket = new WebSocket(address, {
@@ -57,7 +71,7 @@ export class TestWorker implements AsyncDisposable {
         ...(ours ? { [workerProtocolHeader]: String(workerProtocolVersion) } : {}),
       },
     })
-    const worker = new TestWorker(socket, workerId, ours)
+    const worker = new TestWorker(socket, { workerId, ours, answersGone })
     const refused = new Promise<never>((_, reject) => {
       socket.on('unexpected-response', (_request, response) => void readRefusal(response).then(reject))
       socket.once('error', reject)
@@ -75,6 +89,8 @@ export class TestWorker implements AsyncDisposable {
           host: 'test',
           max_concurrent_tasks: maxConcurrentTasks,
           running,
+          ...(finishing && { finishing }),
+          ...(instances && { instances }),
         },
       })
     return worker
@@ -109,6 +125,15 @@ export class TestWorker implements AsyncDisposable {
     end: { message?: string; failure_reason?: string; exit_code?: number; task_state?: string } = {},
   ): void {
     this.send({ type: 'task_failed', data: { ...this.#ref(assignment), message: '', ...end } })
+  }
+
+  /** Its agent's process has ended; its end is still saved and delivered. */
+  finish({ task_id, execution_id }: Assignment): void {
+    this.send({ type: 'task_finishing', data: { task_id, execution_id } })
+  }
+
+  gone({ task_id, execution_id }: Assignment): void {
+    this.send({ type: 'task_gone', data: { task_id, execution_id } })
   }
 
   /** Takes what comes next. */

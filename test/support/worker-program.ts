@@ -14,7 +14,7 @@ export interface WorkerProgram extends AsyncDisposable {
 
 /**
  * `oz-agent-worker` with the direct backend as a process, with everything that it writes in `folder`. Resolves once it listens for tasks; its end is
- * that of the test.
+ * that of the test, and of its agents.
  */
 export async function startWorkerProgram(
   folder: string,
@@ -23,7 +23,7 @@ export async function startWorkerProgram(
   const file = join(folder, `worker-${workerId}.yaml`)
   const folders = { state_dir: join(folder, 'state'), workspace_root: join(folder, 'workspaces') }
   writeFileSync(file, JSON.stringify({ backend: { direct: { oz_path: join(programs, 'oz.mjs'), ...folders } } }))
-  const args = ['--config-file', file, '--worker-id', workerId, '--backend', 'direct', ...flags]
+  const args = ['--config-file', file, '--worker-id', workerId, '--backend', 'direct', '--drain', 'stop', ...flags]
   const child = spawn(process.execPath, [join(programs, 'oz-agent-worker.mjs'), ...args], {
     env: { PATH: process.env.PATH, HOME: folder, ...env },
     stdio: ['ignore', 'ignore', 'pipe'],

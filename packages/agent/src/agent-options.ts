@@ -36,8 +36,11 @@ export interface RunAgentOptions {
 }
 
 export interface RunAgentResult {
-  /** 0: the last turn succeeded. 1: it ended otherwise, or could not begin. 130, 143: the process was asked to stop. */
-  exitCode: 0 | 1 | 130 | 143
+  /**
+   * 0: the last turn succeeded. 1: it ended otherwise, or could not begin. 130, 143: the process was asked to stop. 75 (`leaseLostExitCode`): it could
+   * not renew its lease, and something is left undone.
+   */
+  exitCode: 0 | 1 | 75 | 130 | 143
   /** Of a run of a person's own machine: how its last turn ended, and whether the control plane has all that was said. */
   local?: { last: TurnResult | undefined; isDelivered: boolean }
   /** Why it could not begin, or be brought to its end. */

@@ -126,7 +126,7 @@ test('an agent that cannot renew its lease stops its tools, saves its work besid
   const running = agent.run()
   await agent.server.waitFor(runsCommand)
   agent.server.setAway(true)
-  expect(await running).toEqual({ exitCode: 1 })
+  expect(await running).toEqual({ exitCode: 75 })
   expect(await leftOver(agent)).toEqual([])
   const folder = join(agent.spool, 'saved-workspace')
   const saved = JSON.parse(readFileSync(join(folder, 'saved.json'), 'utf8'))

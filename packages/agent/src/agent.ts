@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
 import { createDialer, type Dialer } from '@openoz/machine'
-import { ApiError, agentProtocolVersion, type HelloResponse } from '@openoz/protocol'
+import { ApiError, agentProtocolVersion, leaseLostExitCode } from '@openoz/protocol'
 import manifest from '../package.json' with { type: 'json' }
 import type { RunAgentOptions, RunAgentResult } from './agent-options.ts'
 import { type AgentChannel, createAgentChannel } from './channel.ts'
@@ -23,12 +23,16 @@ export async function runAgent(options: RunAgentOptions): Promise<RunAgentResult
   try {
     const channel = createAgentChannel(dialer, executionToken)
     const startedAt = new Date()
-    const hello = await sayHello(channel, options)
-    return await runExecution({ ...options, hello, channel, dialer, startedAt })
+    const { hello, sentAt: helloSentAt } = await sayHello(channel, options)
+    return await runExecution({ ...options, hello, channel, dialer, startedAt, helloSentAt })
   } catch (error) {
     if (signal.aborted) return { exitCode: 143 }
-    if (!(error instanceof NoHello)) log.error({ err: error }, 'the agent failed')
-    return { exitCode: 1, error: error instanceof NoHello ? error.cause : error }
+    if (error instanceof NoHello) {
+      // Another one may be answered where nobody was; a refusal would be the same.
+      return { exitCode: error.cause instanceof ApiError ? 1 : leaseLostExitCode, error: error.cause }
+    }
+    log.error({ err: error }, 'the agent failed')
+    return { exitCode: 1, error }
   } finally {
     await dialer.close()
   }
@@ -38,7 +42,7 @@ export async function runAgent(options: RunAgentOptions): Promise<RunAgentResult
 async function sayHello(
   channel: AgentChannel,
   { log, signal, helloPatienceMs = defaultHelloPatienceMs }: RunAgentOptions,
-): Promise<HelloResponse> {
+): ReturnType<AgentChannel['hello']> {
   const request = {
     protocol: agentProtocolVersion,
     agent_version: manifest.version,

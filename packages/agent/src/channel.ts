@@ -2,6 +2,7 @@ import { createReadStream } from 'node:fs'
 import { stat, writeFile } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import {
+  bootClockMs,
   type Dialer,
   fullJitterMs,
   judgeSendFailure,
@@ -26,7 +27,8 @@ import {
  * until their signal is aborted, and reject with ApiError when it refuses for good.
  */
 export interface AgentChannel {
-  hello(request: HelloRequest, signal: AbortSignal): Promise<HelloResponse>
+  /** `sentAt`: when the request was sent that was answered, on `bootClockMs`. The lease counts from there. */
+  hello(request: HelloRequest, signal: AbortSignal): Promise<{ hello: HelloResponse; sentAt: number }>
   /** Asked again, when an answer was lost, it answers the same. */
   nextTurn(request: NextTurnRequest, signal: AbortSignal): Promise<NextTurnResponse>
   /** Stores bytes, or a file, and returns their id. */
@@ -74,7 +76,10 @@ export function createAgentChannel(dialer: Dialer, executionToken: string): Agen
 
   return {
     hello: (request, signal) =>
-      retrying(signal, async () => (await post(agentChannelPaths.hello, request, signal)) as HelloResponse),
+      retrying(signal, async () => {
+        const sentAt = bootClockMs()
+        return { hello: (await post(agentChannelPaths.hello, request, signal)) as HelloResponse, sentAt }
+      }),
     nextTurn: (request, signal) =>
       retrying(signal, async () => (await post(agentChannelPaths.nextTurn, request, signal)) as NextTurnResponse),
     uploadBlob: (content, { contentType, signal }) =>
@@ -128,7 +133,7 @@ export function isRefusal(error: unknown): error is ApiError {
 }
 
 /** What may pass is tried again, by the rules of the event sender. */
-async function retrying<T>(signal: AbortSignal, call: () => Promise<T>): Promise<T> {
+export async function retrying<T>(signal: AbortSignal, call: () => Promise<T>): Promise<T> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await call()

@@ -1,8 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createMasker, openSpool, proxySecrets, repositoryAddress, type Spool } from '@openoz/machine'
-import { type HelloResponse, repositoriesOf } from '@openoz/protocol'
+import { createMasker, type EventSender, openSpool, proxySecrets, repositoryAddress, type Spool } from '@openoz/machine'
+import { type AgentEvent, type HelloResponse, leaseLostExitCode, repositoriesOf } from '@openoz/protocol'
 import type { RunAgentResult } from './agent-options.ts'
 import { createAttachments } from './attachments.ts'
 import { firstEnd } from './child-end.ts'
@@ -11,10 +11,12 @@ import { notice } from './event-sink.ts'
 import { closeGraceMs, type TurnResult } from './harnesses/harness.ts'
 import { noKeptWork, openKeptWork } from './kept-work.ts'
 import { sayLastWords } from './last-words.ts'
+import { holdLease, type Lease, type LeaseLoss } from './lease.ts'
+import { noLeaseFile, openLeaseFile } from './lease-file.ts'
 import { holdLifeLine, startSender } from './life-line.ts'
 import type { Execution, LiveExecution } from './live-execution.ts'
-import { endProcesses } from './processes.ts'
-import { createStopSwitch, type StopReason } from './stop-switch.ts'
+import { endProcesses, mustEndAtOnce } from './processes.ts'
+import { createStopSwitch } from './stop-switch.ts'
 import { isLocal, taskEnvironment } from './task-environment.ts'
 import { createTurnMessages } from './turn-messages.ts'
 import { performTurns } from './turns.ts'
@@ -29,8 +31,9 @@ import { forgetStarts } from './workspace/users-checkout.ts'
  *   asked to stop (143)    the same without an outcome, within seconds: the worker reports it, and the server decides
  *   interrupted (130)      as asked to stop, but the outcome is CANCELLED, said here: a run of a person's own machine has no worker
  *   now (130)              processes killed, what can be said within a moment
- *   superseded             processes ended, nothing said any more
- *   lease lost             processes ended, workspace saved beside the spool, which stays for the worker to deliver
+ *   superseded             processes killed, nothing said any more
+ *   lease lost (75)        processes ended, workspace saved beside the spool, which stays for the worker to deliver; exit by the last outcome where
+ *                          nothing is left undone. Too late for that (the machine slept): processes killed, and what is kept is the worker's to save
  */
 export async function runExecution(given: Execution): Promise<RunAgentResult> {
   const { hello, log, now } = given
@@ -39,18 +42,18 @@ export async function runExecution(given: Execution): Promise<RunAgentResult> {
     maxBytes: hello.limits.spool_max_bytes,
   })
   const execution = bringToLife(given, spool)
-  const { stop, taskEnv } = execution
+  const { taskEnv } = execution
   const lifeLine = holdLifeLine(given, { ...execution, onOver: (detail) => giveUp(execution, detail) })
   try {
     reportHello(execution)
     const last = await orNow(execution, performTurns(execution))
     if (ownFolder !== undefined && isDelivered(spool)) await rm(ownFolder, { recursive: true, force: true })
-    const exitCode = stoppedCode(stop.reason) ?? (last?.outcome === 'SUCCEEDED' ? 0 : 1)
+    const exitCode = stoppedCode(execution, spool) ?? (last?.outcome === 'SUCCEEDED' ? 0 : 1)
     return { exitCode, ...localEnd(hello, spool, last) }
   } catch (error) {
     log.error({ err: error }, 'the execution could not be brought to its end')
     await endProcesses(taskEnv)
-    return { exitCode: stoppedCode(stop.reason) ?? 1, error, ...localEnd(hello, spool, undefined) }
+    return { exitCode: stoppedCode(execution, spool) ?? 1, error, ...localEnd(hello, spool, undefined) }
   } finally {
     if (!now?.aborted) await closeSession(execution)
     await execution.attachments.remove()
@@ -68,9 +71,17 @@ function isDelivered({ ackedN, lastN }: Spool): boolean {
   return ackedN >= lastN
 }
 
-function stoppedCode(reason: StopReason | undefined): 130 | 143 | undefined {
+function stoppedCode(execution: LiveExecution, spool: Spool): 75 | 130 | 143 | undefined {
+  const { reason } = execution.stop
   if (reason?.kind === 'terminate') return 143
-  return reason?.kind === 'interrupt' ? 130 : undefined
+  if (reason?.kind === 'interrupt') return 130
+  const isLeaseLost = reason?.kind === 'abandon' && reason.why === 'lease_lost'
+  return isLeaseLost && isWorkOwed(execution, spool) ? leaseLostExitCode : undefined
+}
+
+/** Whether somebody must go on from here, or say what this execution could not say. */
+function isWorkOwed({ openTurn, unsaved, isAsking }: LiveExecution, spool: Spool): boolean {
+  return openTurn !== undefined || isAsking || unsaved.size > 0 || !isDelivered(spool)
 }
 
 /** Waits for the turns, until `now`. Whoever says so a second time has no patience for anything. */
@@ -92,13 +103,21 @@ function bringToLife(given: Execution, spool: Spool): LiveExecution {
   const stop = createStopSwitch()
   const masker = createMasker([...secretsOf(given), ...(given.secrets ?? [])])
   const onFailure = (error: unknown) => stop.stop({ kind: 'break', error })
-  const events = createEventLog({ spool, masker, onFailure, onEvent: given.onEvent })
+  const onEvent = (event: AgentEvent) => {
+    // Nothing is begun on a lease that ended while the machine slept.
+    if (event.type === 'setup_step') execution.lease.check()
+    given.onEvent?.(event)
+  }
+  const events = createEventLog({ spool, masker, onFailure, onEvent })
+  const taskEnv = taskEnvironment(env, hello)
+  const sender = startSender(given, { spool, onOver: (detail) => giveUp(execution, detail) })
   const execution: LiveExecution = {
     ...given,
     events,
-    sender: startSender(given, { spool, onOver: (detail) => giveUp(execution, detail) }),
+    sender,
     masker,
     stop,
+    lease: leaseOf(given, { spool, sender, onLost: (loss) => loseLease(execution, loss) }),
     messages: createTurnMessages(),
     calls: createWakeCalls(),
     attachments: createAttachments({
@@ -111,16 +130,40 @@ function bringToLife(given: Execution, spool: Spool): LiveExecution {
     kept: isLocal(hello)
       ? noKeptWork
       : openKeptWork(spool.folder, (error) => log.warn({ err: error }, 'work cannot be kept on the local disk')),
-    taskEnv: taskEnvironment(env, hello),
+    taskEnv,
     workspace: undefined,
     session: undefined,
     remembered: undefined,
     sentMessages: new Set(),
     unsaved: new Set(),
     openTurn: undefined,
+    isAsking: false,
     isLeaving: false,
   }
+  // Before anything else is done about the end: by now somebody else may be at work.
+  stop.ours.addEventListener('abort', () => {
+    if (mustEndAtOnce(execution)) void endProcesses(taskEnv, { graceMs: 0 })
+  })
+  execution.lease.check()
   return execution
+}
+
+/** A run of a person's own machine is tried nowhere else: it goes on for as long as it can, and delivers when it can. */
+function leaseOf(
+  { hello, log }: Execution,
+  { spool, sender, onLost }: { spool: Spool; sender: EventSender; onLost: (loss: LeaseLoss) => void },
+): Lease {
+  const common = { limits: hello.limits, lastAcknowledgedSendAt: () => sender.lastAcknowledgedSendAt }
+  if (isLocal(hello)) return holdLease({ ...common, file: noLeaseFile, onLost: undefined })
+  const file = openLeaseFile(spool.folder, (error) => log.warn({ err: error }, 'the lease cannot be written down'))
+  return holdLease({ ...common, file, onLost })
+}
+
+function loseLease({ stop, log }: LiveExecution, { silentMs, graceMs }: LeaseLoss): void {
+  if (stop.reason?.kind === 'abandon') return
+  const detail = `nothing was acknowledged for ${Math.round(silentMs / 1000)} s`
+  log.warn({ why: 'lease_lost' }, `this execution ends: ${detail}`)
+  stop.stop({ kind: 'abandon', why: 'lease_lost', detail, graceMs })
 }
 
 async function closeSession({ session }: LiveExecution): Promise<void> {

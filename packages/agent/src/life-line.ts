@@ -1,15 +1,15 @@
-import { bootClockMs, createEventPost, type EventSender, type Spool, startEventSender } from '@openoz/machine'
+import { createEventPost, type EventSender, type Spool, startEventSender } from '@openoz/machine'
 import type { AgentCommand } from '@openoz/protocol'
 import { followCommands } from './command-inbox.ts'
 import type { Execution, LiveExecution } from './live-execution.ts'
 import { isLocal } from './task-environment.ts'
 
-/** What ties an execution to its control plane: events and renewals out, commands in, the lease, and signals. Each of them can stop it. */
+/** What ties an execution to its control plane and to whoever started it: events and renewals out, commands in, signals. Each of them can stop it. */
 export interface LifeLine {
   end(): Promise<void>
 }
 
-interface Tied extends Pick<LiveExecution, 'stop' | 'messages' | 'calls' | 'sender'> {
+interface Tied extends Pick<LiveExecution, 'stop' | 'messages' | 'calls' | 'sender' | 'lease'> {
   /** The control plane says that the execution is over. */
   onOver: (detail: string) => void
 }
@@ -19,16 +19,20 @@ const terminationSaveMs = 5_000
 
 /** Sends what is in the spool; ends with `stop()`. */
 export function startSender(
-  { hello, dialer, executionToken, log }: Execution,
+  { hello, helloSentAt, dialer, executionToken, log }: Execution,
   { spool, onOver }: { spool: Spool; onOver: (detail: string) => void },
 ): EventSender {
+  const { renew_every_ms: renewEveryMs } = hello.limits
   spool.acknowledge(hello.acked_n)
   const sender = startEventSender({
     spool,
     post: createEventPost(dialer, () => executionToken),
     log,
-    renewEveryMs: hello.limits.renew_every_ms,
-    onSuperseded: () => onOver('another execution has taken over'),
+    renewEveryMs,
+    // A lease must not end between two tries.
+    backoff: { baseMs: Math.min(250, renewEveryMs), maxMs: renewEveryMs },
+    acknowledgedSendAt: helloSentAt,
+    onSuperseded: () => onOver('the control plane has given it up'),
   })
   void sender.ended.then((end) => {
     if (end.kind === 'refused') onOver(end.message)
@@ -38,18 +42,7 @@ export function startSender(
 
 export function holdLifeLine(execution: Execution, tied: Tied): LifeLine {
   const { hello, channel, log, signal } = execution
-  const { stop, sender, onOver } = tied
-  const { stop_after_ms: stopAfterMs } = hello.limits
-  const leaseWatch = setInterval(
-    () => {
-      const silentMs = bootClockMs() - sender.lastAcknowledgedSendAt
-      if (silentMs <= stopAfterMs || stop.reason?.kind === 'abandon') return
-      const detail = `nothing was acknowledged for ${Math.round(silentMs / 1000)} s`
-      log.warn({ why: 'lease_lost' }, `this execution ends: ${detail}`)
-      stop.stop({ kind: 'abandon', why: 'lease_lost', detail })
-    },
-    Math.min(1_000, stopAfterMs / 4),
-  )
+  const { stop, sender, lease, onOver } = tied
   const kind = isLocal(hello) ? 'interrupt' : 'terminate'
   const onTerminate = () => stop.stop({ kind, deadline: AbortSignal.timeout(terminationSaveMs) })
   signal.addEventListener('abort', onTerminate, { once: true })
@@ -65,7 +58,7 @@ export function holdLifeLine(execution: Execution, tied: Tied): LifeLine {
   })
   return {
     async end() {
-      clearInterval(leaseWatch)
+      lease.end()
       signal.removeEventListener('abort', onTerminate)
       inboxEnd.abort()
       await inbox

@@ -6,6 +6,7 @@ import type { AgentChannel } from './channel.ts'
 import type { EventLog } from './event-log.ts'
 import type { HarnessCheckpoint, HarnessSession } from './harnesses/harness.ts'
 import type { KeptWork } from './kept-work.ts'
+import type { Lease } from './lease.ts'
 import type { StopSwitch } from './stop-switch.ts'
 import type { TurnMessages } from './turn-messages.ts'
 import type { WakeCalls } from './wake-calls.ts'
@@ -18,6 +19,8 @@ export interface Execution extends RunAgentOptions {
   dialer: Dialer
   /** When the agent began; its hello was the first step. */
   startedAt: Date
+  /** When the hello was sent that was answered, on `bootClockMs`. */
+  helloSentAt: number
 }
 
 /** A harness at the execution's conversation, in its workspace. */
@@ -35,6 +38,7 @@ export interface LiveExecution extends Execution {
   sender: EventSender
   masker: Masker
   stop: StopSwitch
+  lease: Lease
   messages: TurnMessages
   calls: WakeCalls
   attachments: Attachments
@@ -53,6 +57,8 @@ export interface LiveExecution extends Execution {
   unsaved: Set<'workspace' | 'checkpoint'>
   /** The turn that has no outcome yet. */
   openTurn: TurnInput | undefined
+  /** The control plane was asked for the next turn: who is given one, and dies before the answer, owes it. */
+  isAsking: boolean
   /** It has said goodbye: that nobody wants to hear of it any more is no surprise then. */
   isLeaving: boolean
 }

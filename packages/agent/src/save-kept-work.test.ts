@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { endProcessTree, openSpool } from '@openoz/machine'
 import type { HelloResponse } from '@openoz/protocol'
@@ -27,6 +27,25 @@ function saveLeft({ server, spool, env }: AgentFixture, options: { timeoutMs?: n
     signal: new AbortController().signal,
     ...options,
   })
+}
+
+/** What was not synced: the last lines of the last segment, and the word on what is acknowledged. */
+function loseLastEvents(spool: string, count: number): void {
+  rmSync(join(spool, 'acked'), { force: true })
+  const last =
+    readdirSync(spool)
+      .filter((name) => name.startsWith('events-'))
+      .sort()
+      .at(-1) ?? ''
+  const lines = readFileSync(join(spool, last), 'utf8').split('\n').slice(0, -1)
+  expect(lines.length).toBeGreaterThan(count)
+  writeFileSync(
+    join(spool, last),
+    lines
+      .slice(0, -count)
+      .map((line) => `${line}\n`)
+      .join(''),
+  )
 }
 
 const command = (text: string) => ({ toolCalls: [{ name: 'run_command', arguments: { command: text } }] })
@@ -120,7 +139,7 @@ test('a workspace in which nothing is left is saved as such: what was saved befo
 test('without a control plane it ends in time, says that it failed, and can be tried again', async () => {
   await using first = await startKilled('echo x > new.txt')
   first.server.setAway(true)
-  expect(await saveLeft(first, { timeoutMs: 1_000 })).toMatchObject({ saved: false })
+  expect(await saveLeft(first, { timeoutMs: 1_000 })).toEqual({ saved: false, canBeTriedAgain: true, leftOut: [] })
   first.server.setAway(false)
   expect(await saveLeft(first)).toMatchObject({ saved: true })
   expect(first.server.eventsOf('workspace_saved')).toHaveLength(1)
@@ -129,10 +148,34 @@ test('without a control plane it ends in time, says that it failed, and can be t
   expect(first.server.eventsOf('workspace_saved')).toHaveLength(1)
 })
 
-test('an execution that is over is left alone', async () => {
+test('what an execution that was given up has done is still said, as what it is: late', async () => {
   await using first = await startKilled('echo x > new.txt')
-  first.server.refuseWith('execution_superseded')
-  expect(await saveLeft(first)).toMatchObject({ saved: false })
+  const copy = join(first.spool, 'saved-workspace')
+  mkdirSync(copy)
+  first.server.supersede()
+  expect(await saveLeft(first)).toEqual({ saved: true, leftOut: [] })
+  const [saved] = first.server.eventsOf('workspace_saved')
+  expect(saved?.data.repositories).toMatchObject([{ files_changed: 1 }])
+  expect(existsSync(join(first.spool, 'kept'))).toBe(false)
+  expect(existsSync(copy)).toBe(false)
+})
+
+test('after a power cut that took events from the disk, what is saved gets numbers of its own', async () => {
+  await using first = await startKilled('echo x > new.txt')
+  const before = first.server.events.length
+  loseLastEvents(first.spool, 3)
+  expect(await saveLeft(first)).toEqual({ saved: true, leftOut: [] })
+  const later = first.server.events.slice(before)
+  // Nobody knows how old the kept conversation is by now; the control plane has its own.
+  expect(later.map(({ type }) => type)).toEqual(['notice', 'workspace_saved'])
+  expect(first.server.events.map(({ n }) => n)).toEqual(first.server.events.map((_, i) => i + 1))
+})
+
+test('an execution that is not listened to any more is left alone', async () => {
+  await using first = await startKilled('echo x > new.txt')
+  first.server.refuseWith('execution_token_ended')
+  expect(await saveLeft(first)).toEqual({ saved: false, leftOut: [] })
+  expect(existsSync(join(first.spool, 'kept'))).toBe(true)
 })
 
 test('a checkpoint that is older than what the spool says is not said again', async () => {

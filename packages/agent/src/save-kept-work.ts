@@ -1,15 +1,29 @@
-import { createDialer, createEventPost, createMasker, openSpool, type Spool, startEventSender } from '@openoz/machine'
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import {
+  createDialer,
+  createEventPost,
+  createMasker,
+  type EventPost,
+  openSpool,
+  type Spool,
+  startEventSender,
+} from '@openoz/machine'
 import type { AgentEvent } from '@openoz/protocol'
 import type { Logger } from 'pino'
-import { type AgentChannel, createAgentChannel } from './channel.ts'
+import { type AgentChannel, createAgentChannel, retrying } from './channel.ts'
 import { type KeptCheckpoint, type KeptWorkspace, removeKeptWork } from './kept-work.ts'
 import { readKeptWork } from './kept-work-reader.ts'
+import { savedWorkName } from './save-work.ts'
 import { isNothing, saveWorkspace } from './workspace/save.ts'
 
 /**
  * Saves what an agent left that died without a word (see `kept-work.ts`), as the task that it was: git runs programs of a repository's choice.
  * Started by the worker once nothing of the task runs any more. It goes on in the agent's own spool with its numbers and its token, so to the
  * control plane it is the same execution, whose lease its posts renew. Afterwards the worker reports the end.
+ *
+ * Where the execution is over (its lease was lost long ago) all of it is said just the same, as late evidence: what becomes of it the control plane
+ * decides, which knows whether somebody has gone on without it.
  */
 export interface SaveKeptWorkOptions {
   serverUrl: string
@@ -26,6 +40,8 @@ export interface SaveKeptWorkOptions {
 export interface SaveKeptWorkResult {
   /** False: files since the last save are lost. What was done of the conversation may still be there. */
   saved: boolean
+  /** What is kept is still there: only the control plane, or the time, was not. */
+  canBeTriedAgain?: true
   leftOut: string[]
 }
 
@@ -42,15 +58,16 @@ export async function saveKeptWork(options: SaveKeptWorkOptions): Promise<SaveKe
   try {
     await using dialer = closing(createDialer({ serverUrl: options.serverUrl, env: options.env }))
     using spool = await openSpool(spoolDir, { ownerIsGone: true, maxBytes: Number.POSITIVE_INFINITY })
-    const isNewer = kept.checkpoint !== undefined && kept.checkpoint.step >= lastCheckpointStep(spool)
+    const post = createEventPost(dialer.dialer, () => options.executionToken)
+    const isWhole = await takeUpNumbers(spool, post, signal)
+    const isNewer = isWhole && kept.checkpoint !== undefined && kept.checkpoint.step >= lastCheckpointStep(spool)
     await using sender = startEventSender({
       spool,
-      post: createEventPost(dialer.dialer, () => options.executionToken),
+      post,
       log,
-      onSuperseded: () => over.abort(new Error('the execution is over')),
     })
     void sender.ended.then((end) => {
-      if (end.kind === 'refused') over.abort(new Error(end.message))
+      if (end.kind === 'refused') over.abort(new Refused(end.message))
     })
     const channel = createAgentChannel(dialer.dialer, options.executionToken)
     const checkpoint = isNewer && kept.checkpoint ? await checkpointEvent(channel, kept.checkpoint, signal) : []
@@ -60,12 +77,32 @@ export async function saveKeptWork(options: SaveKeptWorkOptions): Promise<SaveKe
     spool.append(masker.maskValue([...checkpoint, ...workspace.events]), { isFinal: true })
     // What is in the spool is safe; what is kept would only be saved a second time.
     if (workspace.isSaved) removeKeptWork(spoolDir)
-    await sender.flushed(signal).catch(() => false)
+    const isDelivered = await sender.flushed(signal).catch(() => false)
+    // The same once more, by the agent itself before it ended.
+    if (isDelivered && workspace.isSaved) rmSync(join(spoolDir, savedWorkName), { recursive: true, force: true })
     return { saved: workspace.isSaved, leftOut: workspace.leftOut }
   } catch (error) {
     log.error({ err: error }, 'what a dead agent had done could not be saved')
-    return { saved: false, leftOut: [] }
+    const canBeTriedAgain = signal.aborted && !(signal.reason instanceof Refused)
+    return { saved: false, ...(canBeTriedAgain ? { canBeTriedAgain } : {}), leftOut: [] }
   }
+}
+
+class Refused extends Error {}
+
+const postTimeoutMs = 15_000
+
+/**
+ * The control plane knows best how far the numbers went: a machine that lost its power may have lost events that were acknowledged, and what got their
+ * numbers now would be taken for them. False: it has lost some, so what it kept of the conversation may be older than what the control plane has.
+ */
+async function takeUpNumbers(spool: Spool, post: EventPost, signal: AbortSignal): Promise<boolean> {
+  const answer = await retrying(signal, () =>
+    post({ events: [] }, AbortSignal.any([signal, AbortSignal.timeout(postTimeoutMs)])),
+  )
+  const isWhole = answer.acked_n <= spool.lastN
+  spool.acknowledge(answer.acked_n)
+  return isWhole
 }
 
 /** Of those that the control plane does not have yet; -1 for none. What it has came from what was kept, or is older. */

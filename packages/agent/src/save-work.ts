@@ -19,14 +19,23 @@ export async function saveToControlPlane(execution: LiveExecution): Promise<void
   unsaved.delete('workspace')
 }
 
-/** For an agent that has lost its control plane: beside the spool, where an operator finds it. Never rejects. */
+/** Beside the spool: a copy that a machine keeps until it was delivered. Its name is known to the worker (`task-folder.ts`). */
+export const savedWorkName = 'saved-workspace'
+/** Afterwards what is kept is the worker's to save; see `kept-work.ts`. */
+const localSaveMs = 60_000
+
+/**
+ * For an agent that has lost its lease: beside the spool, where an operator finds it should the control plane stay away. Ends before the agent must
+ * be dead: git runs programs that a repository names. Never rejects.
+ */
 export async function saveLocally(execution: LiveExecution): Promise<void> {
-  const { log, spoolDir } = execution
-  if (spoolDir === undefined) return
-  const folder = join(spoolDir, 'saved-workspace')
+  const { log, spoolDir, lease } = execution
+  const limitMs = Math.min(localSaveMs, lease.leftMs() * 0.8)
+  if (spoolDir === undefined || limitMs <= 0) return
+  const folder = join(spoolDir, savedWorkName)
   try {
     await mkdir(folder, { recursive: true, mode: 0o700 })
-    const saved = await save(execution, AbortSignal.timeout(60_000), async (file) => {
+    const saved = await save(execution, AbortSignal.timeout(limitMs), async (file) => {
       const id = randomUUID()
       await copyFile(file, join(folder, id))
       return id

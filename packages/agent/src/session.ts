@@ -156,7 +156,7 @@ interface Place {
 }
 
 async function openHarness(execution: LiveExecution, { harness, ...place }: Place): Promise<HarnessSession> {
-  const { hello, events, masker, stop, log, kept, unsaved } = execution
+  const { hello, events, masker, stop, log, kept, unsaved, lease } = execution
   const { working } = stop
   const { name } = harness
   const session: HarnessSession = await harness.open({
@@ -170,6 +170,8 @@ async function openHarness(execution: LiveExecution, { harness, ...place }: Plac
     keep: (checkpoint) => {
       unsaved.add('checkpoint')
       kept.keepCheckpoint({ ...checkpoint, harness: name })
+      // An answer is whole, its tools come next.
+      lease.check()
     },
     stepFinished: () => saveCheckpoint(execution, { harness: name, session, signal: working }),
     keepOutput: (file, mediaType = 'text/plain; charset=utf-8') => keepFile(execution, file, mediaType),

@@ -11,7 +11,9 @@ export type StopReason =
   | { kind: 'break'; error: unknown }
   | { kind: 'terminate'; deadline: AbortSignal }
   | { kind: 'interrupt'; deadline: AbortSignal }
-  | { kind: 'abandon'; why: 'superseded' | 'lease_lost'; detail: string }
+  | { kind: 'abandon'; why: 'superseded'; detail: string }
+  /** `graceMs`: for harness and tools to end in; 0: none, they are killed. */
+  | { kind: 'abandon'; why: 'lease_lost'; detail: string; graceMs: number }
 
 export interface StopSwitch {
   stop(reason: StopReason): void

@@ -2,6 +2,7 @@ import { AppError, type TurnInput } from '@openoz/protocol'
 import { saveUnendedTurn } from './checkpoints.ts'
 import type { TurnResult } from './harnesses/harness.ts'
 import type { LiveExecution } from './live-execution.ts'
+import { mustEndAtOnce } from './processes.ts'
 import { saveToControlPlane } from './save-work.ts'
 import { openSession } from './session.ts'
 import { isHurried, type StopReason } from './stop-switch.ts'
@@ -16,10 +17,11 @@ const terminationGraceMs = 2_000
  * it; undefined when nothing was, because the process was asked to stop or the execution is not ours any more. Never rejects.
  */
 export async function performTurn(execution: LiveExecution, turn: TurnInput): Promise<TurnResult | undefined> {
-  const { messages, unsaved, kept, workspace, hello, sentMessages } = execution
+  const { messages, unsaved, kept, workspace, hello, sentMessages, lease } = execution
   messages.begin(turn)
   execution.openTurn = turn
   sentMessages.clear()
+  lease.begin()
   unsaved.add('workspace')
   if (workspace) kept.keepWorkspace({ workspace, maxBytes: hello.limits.workspace_max_bytes })
   try {
@@ -36,8 +38,7 @@ async function workUntilStopped(execution: LiveExecution, turn: TurnInput): Prom
   let timer: NodeJS.Timeout | undefined
   const patienceEnded = Promise.withResolvers<TurnResult>()
   const onStop = () => {
-    const graceMs = isHurried(stop.reason) ? terminationGraceMs : stopGraceMs
-    timer = setTimeout(() => patienceEnded.resolve(stoppedResult(stop.reason)), graceMs)
+    timer = setTimeout(() => patienceEnded.resolve(stoppedResult(stop.reason)), stopGraceOf(execution))
   }
   if (stop.working.aborted) onStop()
   else stop.working.addEventListener('abort', onStop, { once: true })
@@ -47,6 +48,13 @@ async function workUntilStopped(execution: LiveExecution, turn: TurnInput): Prom
     clearTimeout(timer)
     stop.working.removeEventListener('abort', onStop)
   }
+}
+
+function stopGraceOf(execution: LiveExecution): number {
+  const { reason } = execution.stop
+  if (isHurried(reason)) return terminationGraceMs
+  if (mustEndAtOnce(execution)) return 0
+  return reason?.kind === 'abandon' && reason.why === 'lease_lost' ? reason.graceMs : stopGraceMs
 }
 
 async function work(execution: LiveExecution, turn: TurnInput): Promise<TurnResult> {
@@ -94,9 +102,11 @@ async function saveAndReport(
 
 /** Returns what was said: nothing when it could not be. */
 export function reportOutcome(execution: LiveExecution, turn: TurnInput, result: TurnResult): TurnResult | undefined {
-  const { events, sentMessages, log } = execution
+  const { events, sentMessages, lease, log } = execution
   const { outcome, message, errorCode } = result
   execution.openTurn = undefined
+  // Before the control plane can have it: from then on less silence is allowed.
+  lease.settle()
   try {
     events.emitFinal({
       type: 'turn_outcome',

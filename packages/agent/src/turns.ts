@@ -5,7 +5,7 @@ import { deliver } from './delivery.ts'
 import type { TurnResult } from './harnesses/harness.ts'
 import { leaveStopped } from './last-words.ts'
 import type { LiveExecution } from './live-execution.ts'
-import { endProcesses, hasProcesses } from './processes.ts'
+import { endProcesses, hasProcesses, mustEndAtOnce, processGraceMs } from './processes.ts'
 import { saveLocally, saveToControlPlane } from './save-work.ts'
 import { setupStep } from './setup-step.ts'
 import { isLocal } from './task-environment.ts'
@@ -78,8 +78,9 @@ async function leave(execution: LiveExecution, result: TurnResult | undefined): 
   const { stop, unsaved, log } = execution
   if (stop.reason?.kind !== 'abandon') await teardown(execution)
   if (stop.reason?.kind === 'abandon') {
-    await endProcesses(execution.taskEnv)
-    if (stop.reason.why === 'lease_lost' && unsaved.has('workspace')) await saveLocally(execution)
+    const { reason } = stop
+    await endProcesses(execution.taskEnv, { graceMs: endGraceOf(execution) })
+    if (reason.why === 'lease_lost' && unsaved.has('workspace')) await saveLocally(execution)
     return undefined
   }
   const isDelivered = await settle(execution)
@@ -96,16 +97,24 @@ async function leave(execution: LiveExecution, result: TurnResult | undefined): 
   return turn
 }
 
+/** Of what is left before the deadline, the most is for saving. */
+function endGraceOf(execution: LiveExecution): number {
+  return mustEndAtOnce(execution) ? 0 : Math.max(0, Math.min(processGraceMs, execution.lease.leftMs() / 3))
+}
+
 async function ask(execution: LiveExecution, { isLast }: { isLast: boolean }): Promise<TurnInput | undefined> {
   const { channel, stop } = execution
   try {
+    execution.isAsking = true
     const { turn, attachments = [] } = await channel.nextTurn({ is_last: isLast }, stop.working)
+    execution.isAsking = false
     if (!turn) return undefined
     execution.attachments.given = attachments
     return turn
   } catch (error) {
     if (stop.working.aborted) return undefined
     if (!isRefusal(error)) throw error
+    execution.isAsking = false
     // After a goodbye it is what we asked for: an earlier answer was lost on its way.
     if (!isLast) stop.stop({ kind: 'abandon', why: 'superseded', detail: error.problem.detail })
     return undefined

@@ -49,8 +49,6 @@ async function work(flags: WorkerFlagValues, env: NodeJS.ProcessEnv): Promise<vo
     },
   })
   process.exitCode = exitCode
-  // It watches the agents that it leaves, until somebody ends it.
-  if (leave.signal.aborted) process.exit()
 }
 
 async function readConfig(flags: WorkerFlagValues, env: NodeJS.ProcessEnv) {
@@ -64,7 +62,10 @@ function loginFor(flags: WorkerFlagValues, env: NodeJS.ProcessEnv, saved: SavedL
   return { serverUrl: saved.server_url, apiKey: saved.api_key }
 }
 
-/** A worker that `oz up` started ends with it, however that ended. Aborted never when nobody holds a channel to us. */
+/**
+ * A worker that `oz up` started stops with it, however that ended; it is told what that means for its tasks (`--drain stop`). Aborted never when nobody
+ * holds a channel to us.
+ */
 function parentGone(): AbortSignal {
   const gone = new AbortController()
   const onDisconnect = () => gone.abort(new Error('the program that started this worker has ended'))

@@ -39,6 +39,8 @@ test('flags win over the file, key by key', () => {
     setup_commands: ['npm ci'],
   })
   expect(runRequest({ ...flags, personal: true }, {}).team).toBe(false)
+  expect(runRequest({ ...flags, maxAttempts: 2 }, {}).retry).toEqual({ max_attempts: 2 })
+  expect(runRequest(flags, {})).not.toHaveProperty('retry')
 })
 
 test('what the flags say of the environment replaces all that the file says of it', () => {

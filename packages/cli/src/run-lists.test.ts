@@ -1,4 +1,4 @@
-import type { ListRunsResponse, Run } from '@openoz/protocol'
+import type { Execution, ListRunsResponse, Run } from '@openoz/protocol'
 import { expect, test } from 'vitest'
 import { createOutput } from './output.ts'
 import { printRun, printRuns } from './run-lists.ts'
@@ -19,7 +19,7 @@ const run: Run = {
   usage: { requests: 0 },
 } as never
 
-function shown(one: Run, worker?: string) {
+function shown(one: Run, ...workers: string[]) {
   const text = { list: '', one: '' }
   const outputTo = (name: keyof typeof text) => {
     const stdout = { write: (part: string) => (text[name] += part) }
@@ -27,7 +27,8 @@ function shown(one: Run, worker?: string) {
   }
   const answer = { runs: [one], page_info: { has_next_page: false } } as ListRunsResponse
   printRuns(outputTo('list'), answer, Date.parse('2026-11-23T12:00:00Z'))
-  printRun(outputTo('one'), one, worker)
+  const executions = workers.map((worker) => ({ worker }) as Execution)
+  printRun(outputTo('one'), one, executions)
   return text
 }
 
@@ -43,4 +44,13 @@ test('a remote run names the worker that it was given to, or that has taken it',
   expect(named.one).toMatch(/^Host +build-1$/m)
   expect(shown(run, 'build-2').one).toMatch(/^Host +build-2$/m)
   expect(shown(run).one).toMatch(/^Host +any worker$/m)
+})
+
+test('a run that was tried again says how often, and its reason what it means', () => {
+  const lost = { ...run, status_message: { message: 'x', failure_reason: 'lost', error_code: 'resource_unavailable' } }
+  const { one } = shown(lost as never, 'build-1', 'build-2')
+  expect(one).toMatch(/^Host +build-2$/m)
+  expect(one).toMatch(/^Attempts +2 \(oz run attempts 0198c2f0-0000-7000-8000-000000000001\)$/m)
+  expect(one).toMatch(/^Reason +lost: The execution was lost: nobody renewed its lease\.$/m)
+  expect(shown(run, 'build-2').one).not.toContain('Attempts')
 })

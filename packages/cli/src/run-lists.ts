@@ -1,4 +1,5 @@
-import { type ListRunsResponse, type Run, repositoriesOf, type Why } from '@openoz/protocol'
+import { type Execution, type ListRunsResponse, type Run, repositoriesOf, type Why } from '@openoz/protocol'
+import { reasonText } from './attempts.ts'
 import { type Output, printJson } from './output.ts'
 import { oneLine, plainText } from './plain-text.ts'
 import { paintState } from './state-colors.ts'
@@ -24,12 +25,12 @@ export function printRuns(output: Output, answer: ListRunsResponse, now: number)
   if (answer.page_info.has_next_page && !output.isJson) output.note(`More: --cursor ${answer.page_info.next_cursor}`)
 }
 
-/** `worker`: the one that has performed it, where one has. */
-export function printRun(output: Output, run: Run, worker?: string): void {
+/** `executions`: for people, all of the run. */
+export function printRun(output: Output, run: Run, executions: readonly Execution[]): void {
   if (output.format === 'json') output.line(JSON.stringify(run, null, 2))
   else if (output.format === 'ndjson') printJson(output, run)
   else {
-    output.line(renderFields(fieldsOf(run, output, worker)))
+    output.line(renderFields(fieldsOf(run, output, executions)))
     output.line(`\n${plainText(run.prompt).trim()}`)
   }
 }
@@ -40,14 +41,17 @@ function hostText(run: Run): string {
   return run.host === undefined ? 'local' : `${oneLine(run.host)} (local)`
 }
 
-function fieldsOf(run: Run, output: Output, worker: string | undefined): [string, string | undefined][] {
+function fieldsOf(run: Run, output: Output, executions: readonly Execution[]): [string, string | undefined][] {
+  const worker = executions.at(-1)?.worker
+  const { failure_reason: reason, error_code } = run.status_message ?? {}
   const environment = run.agent_config.environment
   return [
     ['Run', run.run_id],
     ['Title', oneLine(run.title)],
     ['State', paintState(run.state, output.colors)],
     ['Message', run.status_message && oneLine(run.status_message.message)],
-    ['Reason', run.status_message?.failure_reason ?? run.status_message?.error_code],
+    ['Reason', reason === undefined ? error_code : reasonText(reason)],
+    ['Attempts', executions.length > 1 ? `${executions.length} (oz run attempts ${run.run_id})` : undefined],
     ['Host', hostText(run) || (worker === undefined ? 'any worker' : oneLine(worker))],
     ['Model', run.agent_config.model_id ?? 'the default'],
     ['Environment', run.agent_config.environment_id],

@@ -15,7 +15,8 @@ export async function sendOnce<T>(send: (options: { idempotencyKey: string }) =>
   }
 }
 
-function isRetryable(error: unknown): boolean {
+/** Whether the same question may be answered later. */
+export function isRetryable(error: unknown): boolean {
   if (error instanceof ApiError) return error.problem.retryable
   return error instanceof AppError && error.spec.retryable
 }

@@ -80,6 +80,21 @@ export const topCommands: readonly TopCommand[] = [
     register: async (program) => (await import('./commands/doctor.ts')).registerDoctor(program),
   },
   {
+    name: 'backup',
+    summary: 'write everything that the control plane keeps into one encrypted file',
+    register: async (program) => (await import('./commands/backup.ts')).registerBackup(program),
+  },
+  {
+    name: 'restore',
+    summary: 'put a backup into an empty database',
+    register: async (program) => (await import('./commands/restore.ts')).registerRestore(program),
+  },
+  {
+    name: 'chaos',
+    summary: 'kill parts of a private copy while runs are at work, and check what is left',
+    register: async (program) => (await import('./commands/chaos.ts')).registerChaos(program),
+  },
+  {
     name: 'completions',
     summary: 'print what completes this command line in a shell',
     register: async (program) => (await import('./commands/completions.ts')).registerCompletions(program, loadProgram),

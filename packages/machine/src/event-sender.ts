@@ -26,6 +26,8 @@ export interface EventSenderOptions {
   /** An empty batch after this much silence; `Infinity` for none. The server tells the agent which (`limits.renew_every_ms`). */
   renewEveryMs?: number
   lingerMs?: number
+  /** When that was sent by whose answer the lease began, on `bootClockMs`. Default: now. */
+  acknowledgedSendAt?: number
   maxEvents?: number
   /** Smaller than what the server takes: on a slow line a batch should not block what is urgent. A larger event goes alone. */
   maxBytes?: number
@@ -45,7 +47,7 @@ export interface EventSender extends AsyncDisposable {
   /** Never rejects. */
   readonly ended: Promise<SenderEnd>
   /**
-   * When the last acknowledged batch was *sent*, on `bootClockMs`; at first, when the sender was started. The server counts the lease from
+   * When the last acknowledged batch was *sent*, on `bootClockMs`; at first `acknowledgedSendAt`. The server counts the lease from
    * receiving it, which is later: whoever stops by this clock stops before the lease is lost.
    */
   readonly lastAcknowledgedSendAt: number
@@ -65,7 +67,7 @@ export function startEventSender(options: EventSenderOptions): EventSender {
     stop: new AbortController(),
     cursor: options.spool.ackedN,
     lastSendAt: performance.now(),
-    lastAcknowledgedSendAt: bootClockMs(),
+    lastAcknowledgedSendAt: options.acknowledgedSendAt ?? bootClockMs(),
     wake: () => {},
     failures: 0,
     maxEvents: Math.min(options.maxEvents ?? maxBatchEvents, maxBatchEvents),

@@ -20,8 +20,13 @@ export { problemOf, readLogEntry } from './log-entry.ts'
 export { createMasker, type Masker, type MaskingStream, maskText } from './masking.ts'
 export { countOomKills, hasOomKillSince } from './oom-kills.ts'
 export { readPrivateFile, writePrivateFile } from './private-file.ts'
-export { identifyProcess, isSameProcess, type ProcessIdentity } from './process-identity.ts'
-export type { ProcessInfo } from './process-list.ts'
+export {
+  identifyProcess,
+  isSameProcess,
+  type ProcessIdentity,
+  processStartOf,
+} from './process-identity.ts'
+export { findMarked, type ProcessInfo } from './process-list.ts'
 export {
   endProcessTree,
   executionIdVariable,

@@ -78,6 +78,12 @@ export function parseProcessStat(text: string): ProcessStat | undefined {
   }
 }
 
+/** The identity of a process that has written down its boot's id and its line of `/proc/PID/stat` itself. undefined when that is no such line. */
+export function processStartOf(bootIdText: string, statLine: string): ProcessIdentity | undefined {
+  const stat = parseProcessStat(statLine)
+  return stat && { pid: stat.pid, startedAt: `${bootIdText.trim()}:${stat.startTicks}` }
+}
+
 export function hasEnded({ state }: { state: string }): boolean {
   return state === 'Z' || state === 'X' || state === 'x'
 }

@@ -51,30 +51,72 @@ export function parsePs(text: string): ProcessInfo[] {
 }
 
 /**
- * Whether the process was started with this `NAME=value`. False when that cannot be read: processes of other users (unless we are
- * root), and set-uid programs. A program may also have written over its own copy; those are found by their parents and groups.
+ * All processes at one moment, with what else was asked about them by then. Reading all of /proc takes milliseconds, in which nothing else of this
+ * process happens; so whoever asks meanwhile gets the same one (`takeSnapshot`), and what one asker has read serves the others.
  */
-export function hasMarker(pid: number, marker: string): boolean {
-  if (process.platform !== 'linux') return false
-  try {
-    const environ = readFileSync(`/proc/${pid}/environ`)
-    const entry = Buffer.from(marker)
-    for (let at = environ.indexOf(entry); at >= 0; at = environ.indexOf(entry, at + 1)) {
-      const end = at + entry.length
-      if ((at === 0 || environ[at - 1] === 0) && (end === environ.length || environ[end] === 0)) return true
-    }
-  } catch {
-    return false
-  }
-  return false
+export interface ProcessSnapshot {
+  readonly all: readonly ProcessInfo[]
+  /**
+   * The `NAME=value` entries that the process was started with. Empty when that cannot be read: processes of other users (unless we are root), and
+   * set-uid programs. A program may also have written over its own copy; those are found by their parents and groups.
+   */
+  environment(pid: number): ReadonlySet<string>
+  /** Linux only: whether the process runs as this user, by its real or its effective id. */
+  runsAs(pid: number, uid: number): boolean
 }
 
-/** Linux only: whether the process runs as this user, by its real or its effective id. */
-export function runsAs(pid: number, uid: number): boolean {
+let next: Promise<ProcessSnapshot> | undefined
+
+/** Never one that began before the call: 200 tasks that are ended together share each look, and nobody sees the past. */
+export function takeSnapshot(): Promise<ProcessSnapshot> {
+  next ??= new Promise((resolve, reject) => {
+    setImmediate(() => {
+      next = undefined
+      listProcesses().then((all) => resolve(createSnapshot(all)), reject)
+    })
+  })
+  return next
+}
+
+function createSnapshot(all: ProcessInfo[]): ProcessSnapshot {
+  const environments = new Map<number, ReadonlySet<string>>()
+  const users = new Map<number, ReadonlySet<number>>()
+  return {
+    all,
+    environment: (pid) => lookUp(environments, pid, readEnvironment),
+    runsAs: (pid, uid) => lookUp(users, pid, readUsers).has(uid),
+  }
+}
+
+function lookUp<T>(known: Map<number, T>, pid: number, read: (pid: number) => T): T {
+  const value = known.get(pid) ?? read(pid)
+  known.set(pid, value)
+  return value
+}
+
+function readEnvironment(pid: number): ReadonlySet<string> {
+  if (process.platform !== 'linux') return new Set()
+  try {
+    return new Set(readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0'))
+  } catch {
+    return new Set()
+  }
+}
+
+function readUsers(pid: number): ReadonlySet<number> {
   try {
     const [, real, effective] = /^Uid:\s+(\d+)\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
-    return Number(real) === uid || Number(effective) === uid
+    return new Set([Number(real), Number(effective)])
   } catch {
-    return false
+    return new Set()
   }
+}
+
+/** Processes that were started with a variable of this name, and its value. What cannot be read is not found; see `ProcessSnapshot`. */
+export async function findMarked(name: string): Promise<{ process: ProcessInfo; value: string }[]> {
+  const { all, environment } = await takeSnapshot()
+  return all.flatMap((process) => {
+    const entry = [...environment(process.pid)].find((text) => text.startsWith(`${name}=`))
+    return entry === undefined ? [] : [{ process, value: entry.slice(name.length + 1) }]
+  })
 }

@@ -169,3 +169,20 @@ test.skipIf(process.platform === 'win32')(
     }
   },
 )
+
+test('two hundred that are ended at once share their looks, and do not hold their process up', async () => {
+  const markers = Array.from({ length: 200 }, (_, index) => `OZ_EXECUTION_ID=many-${process.pid}-${index}`)
+  let longestMs = 0
+  let last = performance.now()
+  const looking = setInterval(() => {
+    longestMs = Math.max(longestMs, performance.now() - last)
+    last = performance.now()
+  }, 5)
+  try {
+    await Promise.all(markers.map((marker) => endProcessTree({ marker }, 0)))
+  } finally {
+    clearInterval(looking)
+  }
+  // One look apiece and turn would be 1,000 times all of /proc.
+  expect(longestMs).toBeLessThan(1_000)
+})

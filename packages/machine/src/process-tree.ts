@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { AppError } from '@openoz/protocol'
 import { sleep } from './backoff.ts'
 import { identifyProcess, isFromEarlierBoot, isSameProcess, type ProcessIdentity } from './process-identity.ts'
-import { hasMarker, listProcesses, type ProcessInfo, runsAs } from './process-list.ts'
+import { type ProcessInfo, takeSnapshot } from './process-list.ts'
 
 /**
  * Finds and ends everything that belongs to a tool, a task or an execution. Called by the direct backend (a whole task), by the agent
@@ -20,8 +20,8 @@ import { hasMarker, listProcesses, type ProcessInfo, runsAs } from './process-li
  * tree of a pid with `taskkill /T /F`, at once: there is no polite signal.
  */
 export interface ProcessSelection {
-  /** `NAME=value` as in the environment, e.g. `OZ_EXECUTION_ID=…`. */
-  marker?: string
+  /** `NAME=value` as in the environment, e.g. `OZ_EXECUTION_ID=…`; one of several. */
+  marker?: string | readonly string[]
   /** Every process of this user. Throws `option_invalid` for root and for our own user. */
   uid?: number
   /** The root of a tree. It may have ended long ago: what is left of its group and session is still found. */
@@ -75,7 +75,8 @@ type Hunt = ReturnType<typeof createHunt>
 
 /** Remembers who belonged, so that children stay in the tree when their parents are gone. */
 function createHunt(selection: ProcessSelection) {
-  const { marker, uid } = selection
+  const { uid } = selection
+  const markers = [selection.marker ?? []].flat()
   if (uid !== undefined && (uid === 0 || uid === process.getuid?.())) {
     throw new AppError('option_invalid', {
       option: 'uid',
@@ -89,7 +90,7 @@ function createHunt(selection: ProcessSelection) {
   if (root && !isFromEarlierBoot(root)) known.set(root.pid, root.startedAt)
 
   async function look(): Promise<ProcessInfo[]> {
-    const all = await listProcesses()
+    const { all, environment, runsAs } = await takeSnapshot()
     const byPid = new Map(all.map((info) => [info.pid, info]))
     const spared = selfAndAncestors(byPid)
     const isKnown = (info: ProcessInfo | undefined) => info !== undefined && known.get(info.pid) === info.startedAt
@@ -110,7 +111,7 @@ function createHunt(selection: ProcessSelection) {
           isKnown(byPid.get(info.ppid)) ||
           wasLedByKnown(info.pgid) ||
           (info.sid !== 0 && wasLedByKnown(info.sid)) ||
-          (size === 0 && marker !== undefined && hasMarker(info.pid, marker)) ||
+          (size === 0 && markers.some((marker) => environment(info.pid).has(marker))) ||
           (size === 0 && uid !== undefined && runsAs(info.pid, uid))
         if (!belongs) continue
         belonging.add(info)

@@ -12,6 +12,12 @@ export const agentChannelPaths = {
   blobs: '/api/v1/agent-channel/blobs',
 } as const
 
+/**
+ * EX_TEMPFAIL: what an agent ends with that could not renew its lease and left something undone, or whose hello nobody answered. Workers read it as
+ * the failure reason `lease_lost`. A saver of left work ends with it when it should be tried again.
+ */
+export const leaseLostExitCode = 75
+
 /** 100 events and 4 MiB a batch: an acknowledgement stays quick, and one large tool result still fits. */
 export const maxBatchEvents = 100
 export const maxBatchBytes = 4 * 1024 * 1024

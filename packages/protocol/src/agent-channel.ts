@@ -129,6 +129,10 @@ export interface AgentLimits {
   renew_every_ms: number
   /** Stop yourself when no renewal was acknowledged for this long. */
   stop_after_ms: number
+  /** Without an acknowledged renewal for this long another execution may be at work: nothing polite is left to do. */
+  lost_after_ms: number
+  /** At rest, or with only its end to do: stop when no renewal was acknowledged for this long. A follow-up may begin elsewhere soon after. */
+  settled_stop_after_ms: number
   /** Model answers per turn. */
   max_steps: number
   /** Per answer. */

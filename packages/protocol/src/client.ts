@@ -22,7 +22,7 @@ import type {
   StartLocalRunResponse,
   Why,
 } from './runs.ts'
-import type { Worker } from './workers.ts'
+import type { DrainWorkerResponse, ListWorkersResponse } from './workers.ts'
 
 /** The part of `fetch` that the client needs: `path` begins with `/`. Rejects with an AppError when there is no answer. */
 export type ApiFetch = (path: string, init: RequestInit) => Promise<Response>
@@ -91,7 +91,9 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
         call<ListEventsResponse>('GET', `agent/runs/${encodeURIComponent(runId)}/events${queryString(params)}`),
       executions: (runId: string) =>
         call<{ executions: Execution[] }>('GET', `agent/runs/${encodeURIComponent(runId)}/executions`),
-      workspace: (runId: string) => call<SavedWorkspace>('GET', `agent/runs/${encodeURIComponent(runId)}/workspace`),
+      /** `attempt`: what that one had changed, from 1, though another one was at work by then. */
+      workspace: (runId: string, params: { attempt?: number } = {}) =>
+        call<SavedWorkspace>('GET', `agent/runs/${encodeURIComponent(runId)}/workspace${queryString(params)}`),
       why: (runId: string) => call<Why>('GET', `agent/runs/${encodeURIComponent(runId)}/why`),
     },
     conversations: {
@@ -159,7 +161,13 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
         ),
     },
     models: { list: () => call<ListModelsResponse>('GET', 'agent/models') },
-    workers: { list: () => call<{ workers: Worker[] }>('GET', 'workers') },
+    workers: {
+      list: () => call<ListWorkersResponse>('GET', 'workers'),
+      /** From now on this id is offered nothing, whoever connects under it; what runs goes on. */
+      drain: (workerId: string) => call<DrainWorkerResponse>('POST', `workers/${encodeURIComponent(workerId)}/drain`),
+      endDrain: (workerId: string) =>
+        call<DrainWorkerResponse>('DELETE', `workers/${encodeURIComponent(workerId)}/drain`),
+    },
     apiKeys: {
       list: () => call<{ api_keys: ApiKey[] }>('GET', 'api-keys'),
       create: (request: CreateApiKeyRequest) => call<CreateApiKeyResponse>('POST', 'api-keys', request),

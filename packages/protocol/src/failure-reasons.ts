@@ -3,7 +3,7 @@ import type { PlatformErrorCode } from './error-spec.ts'
 /**
  * Why a worker says that a task ended badly: the 29 values of the reference wire (metric labels too, so names are fixed), and what each
  * means for the run. `side: 'user'` ends as FAILED, `'platform'` as ERROR. `retries` counts new executions that the server starts by
- * itself; everything else waits for a person. Adding one: both sides of the worker socket and the metric documentation.
+ * itself, per turn; everything else waits for a person. The delay doubles with each of them, up to 5 minutes. Adding one: both sides of the worker socket and the metric documentation.
  */
 interface FailureReasonSpec {
   side: 'user' | 'platform'
@@ -169,23 +169,59 @@ export const failureReasons = {
 
 export type FailureReason = keyof typeof failureReasons
 
-/**
- * What the server itself decides about an execution, beside what workers report: the lease ended, or the process is gone.
- * A lost execution is retried like a killed agent: from its last checkpoint, at most twice.
- */
-export const lostExecution: FailureReasonSpec = {
-  side: 'platform',
-  code: 'resource_unavailable',
-  retries: 2,
-  retryDelaySeconds: 0,
-  meaning: 'The execution was lost: nobody renewed its lease.',
-}
+/** What the server itself finds, or an agent says of itself, beside what workers report. */
+export const ownFailureReasons = {
+  lost: {
+    side: 'platform',
+    code: 'resource_unavailable',
+    retries: 2,
+    retryDelaySeconds: 0,
+    meaning: 'The execution was lost: nobody renewed its lease.',
+  },
+  lease_lost: {
+    side: 'platform',
+    code: 'resource_unavailable',
+    retries: 3,
+    retryDelaySeconds: 0,
+    meaning: 'The agent could not renew its lease and stopped itself.',
+  },
+  worker_died: {
+    side: 'platform',
+    code: 'resource_unavailable',
+    retries: 3,
+    retryDelaySeconds: 2,
+    meaning: 'The worker was killed, and the task with it.',
+  },
+  start_timeout: {
+    side: 'platform',
+    code: 'resource_unavailable',
+    retries: 1,
+    retryDelaySeconds: 10,
+    meaning: 'The agent never said hello.',
+  },
+  run_poison: {
+    side: 'platform',
+    code: 'internal_error',
+    ...never,
+    meaning: 'The run’s agent died together with its worker again and again.',
+  },
+  restored: {
+    side: 'platform',
+    code: 'conflict',
+    ...never,
+    meaning: 'The run was at work when the backup was made that this control plane was restored from.',
+  },
+} as const satisfies Record<string, FailureReasonSpec>
+
+export type OwnFailureReason = keyof typeof ownFailureReasons
+export type AnyFailureReason = FailureReason | OwnFailureReason
 
 /** Reasons from a worker that is newer than this server are read as `unknown` instead of being refused. */
-export function failureReasonOf(text: string | undefined): FailureReason {
+export function failureReasonOf(text: string | undefined): FailureReason | 'lease_lost' | 'worker_died' {
+  if (text === 'lease_lost' || text === 'worker_died') return text
   return text !== undefined && Object.hasOwn(failureReasons, text) ? (text as FailureReason) : 'unknown'
 }
 
-export function failureSpec(reason: FailureReason | 'lost'): FailureReasonSpec {
-  return reason === 'lost' ? lostExecution : failureReasons[reason]
+export function failureSpec(reason: AnyFailureReason): FailureReasonSpec {
+  return { ...failureReasons, ...ownFailureReasons }[reason]
 }

@@ -23,6 +23,7 @@ export type {
 export {
   agentChannelPaths,
   agentProtocolVersion,
+  leaseLostExitCode,
   maxBatchBytes,
   maxBatchEvents,
   maxSkillBytes,
@@ -84,7 +85,15 @@ export type {
   SessionEventData,
   SessionEventType,
 } from './events.ts'
-export { type FailureReason, failureReasonOf, failureReasons, failureSpec, lostExecution } from './failure-reasons.ts'
+export {
+  type AnyFailureReason,
+  type FailureReason,
+  failureReasonOf,
+  failureReasons,
+  failureSpec,
+  type OwnFailureReason,
+  ownFailureReasons,
+} from './failure-reasons.ts'
 export type { ListModelsResponse, ModelInfo } from './models.ts'
 export { operatorErrors } from './operator-errors.ts'
 export type { Problem } from './problem.ts'
@@ -136,10 +145,11 @@ export { parseShare, uniteShares } from './share-text.ts'
 export type { Share } from './shares.ts'
 export { isUuid } from './uuid.ts'
 export type {
+  ExecutionRef,
   ServerMessage,
   TaskAssignment,
   WorkerFramesRequest,
   WorkerFramesResponse,
   WorkerMessage,
 } from './worker-socket.ts'
-export type { Worker } from './workers.ts'
+export type { DrainWorkerResponse, ListWorkersResponse, Worker } from './workers.ts'

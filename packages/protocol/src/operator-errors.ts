@@ -1,3 +1,4 @@
+import { backupErrors } from './backup-errors.ts'
 import type { ErrorSpec } from './error-spec.ts'
 
 /** What an operator meets when starting and running the programs on a machine. Part of the registry in `errors.ts`. */
@@ -107,6 +108,14 @@ export const operatorErrors = {
     title: 'Database unreachable',
     message: 'The database cannot be reached: {problem}.',
     remedy: 'Check DATABASE_URL and that PostgreSQL is running.',
+  },
+  database_full: {
+    status: 503,
+    platform: 'resource_unavailable',
+    retryable: true,
+    title: 'Database full',
+    message: 'The database has no room to write: {problem}.',
+    remedy: 'Free space on the disk of PostgreSQL; what waits goes on by itself then.',
   },
   database_too_old: {
     status: 503,
@@ -247,6 +256,8 @@ export const operatorErrors = {
     remedy: 'chmod 600 it.',
   },
 
+  ...backupErrors,
+
   // The user's own clone
   clone_missing: {
     status: 400,
@@ -345,6 +356,22 @@ export const operatorErrors = {
     title: 'jq program not understood',
     message: 'The jq program does not run: {problem}',
     remedy: '`jq` programs are described in its manual; try `.` first.',
+  },
+  worker_not_drained: {
+    status: 409,
+    platform: 'conflict',
+    retryable: false,
+    title: 'Worker not drained any more',
+    message: 'Somebody has ended the drain of worker {workerId} while it was waited for: it takes runs again.',
+    remedy: '`oz worker drain {workerId} --wait` begins anew.',
+  },
+  chaos_failed: {
+    status: 500,
+    platform: 'internal_error',
+    retryable: false,
+    title: 'Chaos found something',
+    message: 'The round with seed {seed} found what must not be, {count} times. Its logs are in {folder}.',
+    remedy: 'The report says what, and how to do the same again; docs/chaos.md explains the checks.',
   },
   service_install_failed: {
     status: 500,

@@ -282,6 +282,14 @@ export const runErrors = {
     message: 'The run waits for a worker {workerId}, which is not connected; {similar} is.',
     remedy: 'Upper and lower case count: start the run again with `--host {similar}`.',
   },
+  worker_draining: {
+    status: 503,
+    platform: 'resource_unavailable',
+    retryable: true,
+    title: 'Workers draining',
+    message: 'The run waits: every worker that could take it is draining, and takes nothing new.',
+    remedy: '`oz worker list` shows who asked for it; `oz worker drain NAME --off` ends that. Or start another worker.',
+  },
   out_of_memory: {
     status: 500,
     platform: 'resource_unavailable',

@@ -27,12 +27,13 @@ export type ExecutionState = (typeof executionStates)[number]
 
 /**
  * Which state may follow which. Back to QUEUED: an offer was rejected, an execution is retried, or a follow-up came. SUCCEEDED straight from
- * PENDING or CLAIMED: a worker reported the end of an agent that never spoke on the channel.
+ * PENDING or CLAIMED: a worker reported the end of an agent that never spoke on the channel. An outcome from where the next try waits or is about to
+ * begin: what the try before it had reached came after it was given up.
  */
 const nextStates: Record<RunState, readonly RunState[]> = {
-  QUEUED: ['PENDING', 'FAILED', 'ERROR', 'CANCELLED'],
-  PENDING: ['QUEUED', 'CLAIMED', 'SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED'],
-  CLAIMED: ['QUEUED', 'INPROGRESS', 'SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED'],
+  QUEUED: ['PENDING', 'SUCCEEDED', 'FAILED', 'ERROR', 'BLOCKED', 'CANCELLED'],
+  PENDING: ['QUEUED', 'CLAIMED', 'SUCCEEDED', 'FAILED', 'ERROR', 'BLOCKED', 'CANCELLED'],
+  CLAIMED: ['QUEUED', 'INPROGRESS', 'SUCCEEDED', 'FAILED', 'ERROR', 'BLOCKED', 'CANCELLED'],
   INPROGRESS: ['QUEUED', 'SUCCEEDED', 'FAILED', 'ERROR', 'BLOCKED', 'CANCELLED'],
   BLOCKED: ['QUEUED', 'INPROGRESS', 'CANCELLED'],
   SUCCEEDED: ['QUEUED', 'INPROGRESS'],

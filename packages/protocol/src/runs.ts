@@ -69,6 +69,8 @@ export const createRunRequest = z
       .array(z.strictObject({ data: z.string(), mime_type: z.enum(imageTypes) }))
       .max(maxAttachments)
       .optional(),
+    /** How its attempts at one turn are limited. Default: as often as the retry policy of each failure's reason says. */
+    retry: z.strictObject({ max_attempts: z.int().min(1).max(10) }).optional(),
     /** Who may look at it or steer it, beside its team or creator. */
     share: z.array(share).max(100).optional(),
     skill: notSupported,
@@ -280,6 +282,8 @@ export type WaterfallStep = z.infer<typeof waterfallStep>
 export const executionItem = z
   .object({
     execution_id: z.uuid(),
+    /** The attempt at the same turn before this one, when this is a retry. */
+    retry_of: z.uuid().nullable(),
     /** Of a local run: its host. */
     worker: z.string(),
     state: z.enum(executionStates),
@@ -322,6 +326,9 @@ export const whyResponse = z
   })
   .meta({ id: 'WhyResponse' })
 export type Why = z.infer<typeof whyResponse>
+
+/** Which attempt’s: its place in the list of executions, from 1. Default: what the run goes on from. */
+export const workspaceQuery = z.strictObject({ attempt: z.coerce.number().int().min(1).max(1_000_000).optional() })
 
 /** What the run changed, as last saved. Bundle and diff of repository `n` are at `agent/runs/{id}/workspace/{n}/bundle` and `…/diff`. */
 export const workspaceResponse = z

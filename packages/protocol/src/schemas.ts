@@ -89,6 +89,7 @@ export {
   startLocalRunRequest,
   startLocalRunResponse,
   whyResponse,
+  workspaceQuery,
   workspaceResponse,
 } from './runs.ts'
 export {
@@ -105,4 +106,4 @@ export {
   workerProtocolVersion,
   workerSocketPath,
 } from './worker-socket.ts'
-export { connectedWorkersResponse, listWorkersResponse, workerItem } from './workers.ts'
+export { connectedWorkersResponse, drainWorkerResponse, listWorkersResponse, workerItem } from './workers.ts'

@@ -1,5 +1,5 @@
 import type { ErrorCode } from './errors.ts'
-import type { FailureReason } from './failure-reasons.ts'
+import type { AnyFailureReason } from './failure-reasons.ts'
 
 /**
  * What goes wrong between a key, a worker and a run, from the side of whoever sees it. `docs/troubleshooting.md` is made from it, with the
@@ -13,8 +13,8 @@ export interface Trouble {
   symptom: string
   /** What its log, `oz run why` or the run's message names. */
   codes: readonly ErrorCode[]
-  /** What the worker said of the run's end, in `failure_reason` of `oz run why`. */
-  reasons?: readonly FailureReason[]
+  /** What the run's end is put down to, in `failure_reason` of `oz run why`. */
+  reasons?: readonly AnyFailureReason[]
   /** Where to look, and what to do beside the remedies of the codes. Markdown. */
   advice: string
 }
@@ -120,6 +120,14 @@ export const troubles: readonly Trouble[] = [
       'A control plane tells no team of another’s workers. The worker’s log does: `Takes runs of the team of its key only`, with the team.',
   },
   {
+    id: 'worker-draining',
+    area: 'A run is not picked up',
+    symptom: 'It stays QUEUED: every worker that could take it is draining',
+    codes: ['worker_draining'],
+    advice:
+      'A worker drains while it is being stopped, or because an operator has taken its id out of service. That is kept in the control plane: a worker that is started anew under the id drains too.',
+  },
+  {
     id: 'run-failed',
     area: 'A run fails',
     symptom: 'What happened?',
@@ -177,5 +185,23 @@ export const troubles: readonly Trouble[] = [
     reasons: ['workspace_setup'],
     advice:
       'The worker’s user has to be able to write there, and the users of its tasks to pass through: no parent folder of mode 0700.',
+  },
+  {
+    id: 'attempts',
+    area: 'A run fails',
+    symptom: 'It was tried again and again before it ended',
+    codes: [],
+    reasons: ['lost', 'lease_lost', 'worker_died', 'start_timeout'],
+    advice:
+      '`oz run attempts RUN_ID` lists its executions with worker, exit code and reason. How often is tried depends on the [reason](errors.md#failure-reasons-of-workers), and on `--max-attempts` of `oz agent run-cloud`. Where each attempt is lost, look at the machine of its worker and at its network.',
+  },
+  {
+    id: 'poison',
+    area: 'A run fails',
+    symptom: 'Its workers die with it, again and again',
+    codes: [],
+    reasons: ['run_poison'],
+    advice:
+      'The message names the workers. Something that the run does takes worker and agent along: memory, most often, or a command that ends processes by name (`dmesg`, `journalctl -k` and `oz run transcript RUN_ID` on what it did last). It is not offered again by itself; `oz run follow-up RUN_ID` tries it once more, and the next such death ends that too, until an attempt ends well. Give the worker limits of its own for memory first.',
   },
 ]

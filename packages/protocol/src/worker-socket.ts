@@ -21,13 +21,16 @@ export const workerCloseCodes = {
 
 const envelope = <T extends string, D extends z.ZodType>(type: T, data: D) => z.object({ type: z.literal(type), data })
 
+const executionRef = z.object({ task_id: z.uuid(), execution_id: z.uuid() })
+export type ExecutionRef = z.infer<typeof executionRef>
+
 const taskRef = { task_id: z.uuid(), execution_id: z.uuid().optional() }
 
-/** worker → server. Strict in ours, tolerant of additional fields in the reference's own. */
+/** worker → server. Additional fields are left out, not refused: servers of a version before go on with a newer worker. */
 export const workerMessage = z.discriminatedUnion('type', [
   envelope(
     'worker_hello',
-    z.strictObject({
+    z.object({
       protocol: z.int(),
       version: z.string().max(64),
       backend: z.string().max(64),
@@ -36,7 +39,14 @@ export const workerMessage = z.discriminatedUnion('type', [
       /** 0: no limit. */
       max_concurrent_tasks: z.int().min(0),
       /** Executions that this worker still runs, from before this connection. */
-      running: z.array(z.strictObject({ task_id: z.uuid(), execution_id: z.uuid() })),
+      running: z.array(executionRef),
+      /** Executions whose process has ended, and whose end this worker still saves, delivers, and will report. */
+      finishing: z.array(executionRef).optional(),
+      /**
+       * This process (first), and the processes before it on the same machine that are gone and whose tasks it took over. What one of these held and
+       * neither `running` nor `finishing` names was lost with it (`worker_died`).
+       */
+      instances: z.array(z.uuid()).max(1_000).optional(),
     }),
   ),
   envelope('task_claimed', z.object({ ...taskRef, worker_id: z.string().optional() })),
@@ -58,7 +68,7 @@ export const workerMessage = z.discriminatedUnion('type', [
   /** Ours: a fact about a task that is neither its claim nor its end. */
   envelope(
     'task_step',
-    z.strictObject({
+    z.object({
       task_id: z.uuid(),
       execution_id: z.uuid(),
       step: z.enum(['worker_setup', 'mirror', 'start', 'teardown']),
@@ -68,7 +78,11 @@ export const workerMessage = z.discriminatedUnion('type', [
     }),
   ),
   /** Ours: slots changed. */
-  envelope('worker_status', z.strictObject({ active: z.int().min(0), draining: z.boolean() })),
+  envelope('worker_status', z.object({ active: z.int().min(0), draining: z.boolean() })),
+  /** Ours: the agent's process has ended. Until the end itself is reported the worker saves and delivers what it left, and renews the lease again. */
+  envelope('task_finishing', executionRef),
+  /** Ours: no process of this execution is left. Answers `task_superseded`; a lost run waits for it before it is tried again. */
+  envelope('task_gone', executionRef),
   envelope('heartbeat', z.unknown()),
 ])
 export type WorkerMessage = z.infer<typeof workerMessage>
@@ -99,9 +113,12 @@ export type TaskAssignment = z.infer<typeof taskAssignment>
 /** server → worker */
 export const serverMessage = z.discriminatedUnion('type', [
   envelope('task_assignment', taskAssignment),
+  /** To ours it comes when the agent had its time to end politely, or never began: its processes are ended at once. */
   envelope('task_cancellation', z.object({ task_id: z.uuid(), execution_id: z.uuid().optional() })),
-  /** Ours: this execution is over in the database. End it and report nothing. */
-  envelope('task_superseded', z.object({ task_id: z.uuid(), execution_id: z.uuid() })),
+  /** Ours: this execution is over in the database. End its processes at once, and answer `task_gone` instead of its end. */
+  envelope('task_superseded', executionRef),
+  /** Ours: an operator drains this worker id. It takes nothing new; what runs goes on. `false`: the drain is over. */
+  envelope('worker_drain', z.object({ draining: z.boolean() })),
 ])
 export type ServerMessage = z.infer<typeof serverMessage>
 

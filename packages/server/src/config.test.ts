@@ -8,7 +8,7 @@ const leases = (unreachable: string, stop: string, lost: string) => ({
 })
 
 test('durations are read as people write them everywhere', () => {
-  expect(readServerOptions({}, leases('1.5s', '1h30m', '1w')).lease).toEqual({
+  expect(readServerOptions({}, leases('1.5s', '1h30m', '1w')).lease).toMatchObject({
     unreachableMs: 1_500,
     stopMs: 5_400_000,
     lostMs: 604_800_000,
@@ -22,10 +22,13 @@ test('a duration that is none is refused with the option’s name', () => {
 })
 
 test.each([
-  ['15s', '15s', '13m'],
-  ['15s', '14m', '13m'],
-])('lease times that do not follow each other are refused: %s, %s, %s', (...times) => {
-  expect(() => readServerOptions({}, leases(...times))).toThrow(/OZ_LEASE_STOP.*between/)
+  ['15s', '15s', '13m', /OZ_LEASE_STOP.*longer than OZ_LEASE_UNREACHABLE/],
+  ['15s', '14m', '13m', /OZ_LEASE_LOST.*70000 ms longer than OZ_LEASE_STOP/],
+  ['15s', '12m', '12m 59s', /OZ_LEASE_LOST.*60000 ms longer than OZ_LEASE_STOP/],
+  ['45s', '12m', '13m', /OZ_LEASE_SETTLED.*twice OZ_LEASE_UNREACHABLE/],
+] as const)('lease times that would let two agents work at once are refused: %s, %s, %s', (...times) => {
+  const [unreachable, stop, lost, problem] = times
+  expect(() => readServerOptions({}, leases(unreachable, stop, lost))).toThrow(problem)
 })
 
 test('on Windows data lie with what stays on the machine', () => {

@@ -2,6 +2,7 @@ import { homedir, userInfo } from 'node:os'
 import { join, resolve, win32 } from 'node:path'
 import { AppError, parseDuration } from '@openoz/protocol'
 import { type ClientAddress, readClientAddress } from './http/client-address.ts'
+import { type LeaseTimes, leaseFlags, readLeaseTimes } from './lease-times.ts'
 
 /**
  * What the control plane can be told. One table: the CLI makes flags and help from it, `docs/configuration.md` is checked against it.
@@ -117,27 +118,7 @@ export const serverFlags = {
     default: 'the control plane itself',
     description: 'Address that agents call models at: that of `oz server --role gateway`.',
   },
-  leaseUnreachable: {
-    flag: null,
-    env: 'OZ_LEASE_UNREACHABLE',
-    value: 'DURATION',
-    default: '15s',
-    description: 'After this long without a renewal an execution is shown as unreachable.',
-  },
-  leaseStop: {
-    flag: null,
-    env: 'OZ_LEASE_STOP',
-    value: 'DURATION',
-    default: '12m',
-    description: 'After this long without a renewal an agent stops itself.',
-  },
-  leaseLost: {
-    flag: null,
-    env: 'OZ_LEASE_LOST',
-    value: 'DURATION',
-    default: '13m',
-    description: 'After this long without a renewal an execution is lost.',
-  },
+  ...leaseFlags,
   llmRetryFor: {
     flag: null,
     env: 'OZ_LLM_RETRY_FOR',
@@ -241,7 +222,7 @@ export interface ServerOptions {
   providersFile: string | null
   pricesFile: string | null
   gatewayUrl: string | null
-  lease: { unreachableMs: number; stopMs: number; lostMs: number }
+  lease: LeaseTimes
   agent: {
     llmRetryForMs: number
     llmIdleTimeoutMs: number
@@ -293,17 +274,10 @@ export function readServerOptions(
       problem: 'it must begin with wk- and have at least 16 characters after that, without spaces',
     })
 
-  const lease = {
-    unreachableMs: read('leaseUnreachable', requireDuration),
-    stopMs: read('leaseStop', requireDuration),
-    lostMs: read('leaseLost', requireDuration),
-  }
-  // An agent must have stopped itself before another one is started: else both work at the same time.
-  if (!(lease.unreachableMs < lease.stopMs && lease.stopMs < lease.lostMs))
-    throw new AppError('option_invalid', {
-      option: 'OZ_LEASE_STOP',
-      problem: 'it must lie between OZ_LEASE_UNREACHABLE and OZ_LEASE_LOST',
-    })
+  const lease = readLeaseTimes({
+    duration: (name) => read(name, requireDuration),
+    count: (name) => read(name, parseCount),
+  })
 
   return {
     listen: read('listen', parseAddress),

@@ -1,3 +1,7 @@
+export { type RestoreSummary, restoreBackup } from './backup/restore-backup.ts'
+export { type BackupSummary, type TransferProgress, writeBackup } from './backup/write-backup.ts'
 export { readServerOptions, type ServerOptions, serverFlags } from './config.ts'
 export { type RunningGateway, startGatewayServer } from './gateway-server.ts'
+export { type EmbeddedPostgres, startEmbeddedPostgres } from './postgres/embedded-postgres.ts'
 export { type RunningServer, startServer } from './server.ts'
+export { type Database, openDatabase } from './store/database.ts'

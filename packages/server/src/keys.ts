@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import { AppError } from '@openoz/protocol'
 import type { ServerOptions } from './config.ts'
 import { newApiKey } from './domain/api-keys.ts'
+import { syncFolder } from './sync-folder.ts'
 
 /**
  * The two secrets that lie in the data folder: the master key, under which secrets are encrypted and which is never in the database, and the
@@ -29,19 +30,25 @@ export async function openServerKeys(options: ServerOptions): Promise<ServerKeys
   // A key that was named must exist: making a new one there would hide a wrong path until the first secret cannot be read.
   if (options.masterKeyFile === null)
     await createOnce(masterKeyFile, () => randomBytes(masterKeyBytes).toString('base64'))
-  const masterKey = readMasterKey(masterKeyFile, await readPrivate(masterKeyFile, 'master_key_invalid'))
+  const masterKey = await readMasterKey(masterKeyFile)
 
   const adminApiKeyFile = join(options.dataDir, 'admin-api-key')
   return {
     masterKeyFile,
-    masterKeyCheck: createHmac('sha256', masterKey).update('openoz master key check').digest(),
+    masterKeyCheck: masterKeyCheckOf(masterKey),
     signingKey: createHmac('sha256', masterKey).update('openoz signed links').digest(),
     adminApiKeyFile,
     adminApiKey: options.bootstrapApiKey ?? (await openAdminKey(adminApiKeyFile)),
   }
 }
 
-function readMasterKey(file: string, text: string): Buffer {
+export function masterKeyCheckOf(masterKey: Buffer): Buffer {
+  return createHmac('sha256', masterKey).update('openoz master key check').digest()
+}
+
+/** Rejects with `master_key_invalid` or `private_file_exposed`. */
+export async function readMasterKey(file: string): Promise<Buffer> {
+  const text = await readPrivate(file, 'master_key_invalid')
   const bytes = Buffer.from(text, 'base64')
   // Buffer skips what is no base64; a key that does not come back as it was written is not the one that was meant.
   const isBase64 = bytes.toString('base64').replace(/=+$/, '') === text.replace(/=+$/, '')
@@ -58,7 +65,8 @@ async function openAdminKey(file: string): Promise<string> {
   return key
 }
 
-async function createOnce(file: string, create: () => string): Promise<void> {
+/** Writes the file whole or not at all, and not when there is one. */
+export async function createOnce(file: string, create: () => string): Promise<void> {
   if (await exists(file)) return
   const temporary = `${file}.${randomBytes(8).toString('hex')}.tmp`
   try {
@@ -73,6 +81,7 @@ async function createOnce(file: string, create: () => string): Promise<void> {
     await link(temporary, file).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'EEXIST') throw error
     })
+    // The name must be on disk before the database knows the key.
     await syncFolder(dirname(file))
   } finally {
     await rm(temporary, { force: true })
@@ -86,16 +95,6 @@ async function exists(file: string): Promise<boolean> {
   } catch (error) {
     // Anything else is said when it is read.
     return (error as NodeJS.ErrnoException).code !== 'ENOENT'
-  }
-}
-
-/** The name must be on disk before the database knows the key. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
   }
 }
 

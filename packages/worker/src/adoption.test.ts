@@ -72,7 +72,7 @@ test('an agent that outlived its worker process is reported once by the next one
   await until('a free slot', () => cp.messagesOf('worker_status').at(-1)?.data.active === 0)
   expect(cp.messagesOf('task_failed')).toHaveLength(1)
   expect(cp.messagesOf('task_claimed')).toHaveLength(1)
-  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+  await worker.leavesNothing()
 })
 
 test('a cancellation ends an agent that outlived its worker process', async () => {
@@ -84,7 +84,7 @@ test('a cancellation ends an agent that outlived its worker process', async () =
   cp.send({ type: 'task_cancellation', data: { task_id, execution_id } })
   expect(await cp.outcome(execution_id)).toMatchObject({ type: 'task_completed', data: { task_state: 'CANCELLED' } })
   expect(identifyProcess(shimPid)).toBeUndefined()
-  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+  await worker.leavesNothing()
 })
 
 test('a worker that is told to leave takes nothing new, and leaves its agent to the next one', async () => {
@@ -99,7 +99,7 @@ test('a worker that is told to leave takes nothing new, and leaves its agent to 
   expect((await hello(cp, 2)).running).toEqual([{ task_id, execution_id }])
   writeFileSync(join(folder.path, 'go'), '')
   expect(await cp.outcome(execution_id)).toMatchObject({ type: 'task_failed', data: { exit_code: 3 } })
-  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+  await worker.leavesNothing()
 })
 
 test('an agent that outlived another worker id is left alone', async () => {

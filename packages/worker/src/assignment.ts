@@ -1,15 +1,29 @@
 import type { TaskAssignment, WorkerMessage } from '@openoz/protocol'
 import type { Logger } from 'pino'
-import type { AdoptedTask, Backend, StepReporter, Task, TaskRefs, TaskStep } from './backends/backend.ts'
-import { outcomeMessage, outcomeOf, type StopCause, type TaskEnd, type TaskOutcome } from './task-outcome.ts'
+import { aborted } from './aborted.ts'
+import {
+  type AdoptedTask,
+  type Backend,
+  type StepReporter,
+  type StopCause,
+  type Task,
+  type TaskRefs,
+  type TaskStep,
+  TaskStopped,
+} from './backends/backend.ts'
+import { outcomeMessage, outcomeOf, type TaskEnd, type TaskOutcome } from './task-outcome.ts'
 
 /**
- * One assignment, from claim to outcome: claimed → starting → running → finishing → reported.
+ * One assignment, from claim to the last file: claimed → starting → running → finishing → told → gone.
+ *
+ * Finishing begins when no process of the task is left: its slot is free then, and `task_finishing` makes the control plane wait for its end. The end is
+ * on disk before anything else is done, and stays until the control plane has handled the report; so whenever this process is killed, the next one goes
+ * on from there (`resumeAssignment`).
  *
  * It reports exactly one outcome, and stops in ways that must not be confused:
- * - cancel: the user changed their mind. The agent heard of it on its own channel first; what is left of it is ended now, and the outcome
- *   is CANCELLED.
- * - abandon: the execution is over in the database and another may own the run. It is ended, and nothing is reported.
+ * - cancel: the user changed their mind. The agent heard of it on its own channel first and had its time; what is left of it is killed now, and the
+ *   outcome is CANCELLED.
+ * - abandon: the execution is over in the database and another may own the run. It is killed now, and nothing is said but that it is gone.
  * - shutdown: this worker stops. The agent is asked first; the outcome is `graceful_shutdown`, which the server retries elsewhere.
  * The first cause counts, but abandon outranks the others. A stop that comes during the start ends the start.
  */
@@ -17,16 +31,34 @@ export interface AssignmentContext {
   backend: Backend
   log: Logger
   send: (message: WorkerMessage) => void
-  onStarted: (task: { pid: number; workspace: string }) => void
-  /** Time between asking and killing. */
+  /** Sends, and resolves when the control plane has handled it; that may be never. */
+  deliver: (message: WorkerMessage) => Promise<void>
+  onStarted: (task: Task) => void
+  /** Nothing of the task runs any more. */
+  onGone: () => void
+  /** Time between asking and killing, when this worker stops. */
   graceMs: number
+  /** Aborted when this process ends: what is not done by then is left to the next one. */
+  leaving: AbortSignal
+  /** An earlier execution of the run, until nothing is left of it here. */
+  former?: Promise<void>
 }
+
+/** What a hello says of it. `unnamed`: nothing, so that the control plane takes it for lost with the worker that had it. */
+export type AssignmentPhase = 'running' | 'finishing' | 'unnamed'
 
 export interface Assignment {
   readonly taskId: string
   readonly executionId: string
+  readonly phase: AssignmentPhase
+  /** Its agent has been started: from then on another process can take it over. */
+  readonly hasStarted: boolean
+  /** It has ended, and that has been handed to the connection: its run may begin anew. */
+  readonly isTold: boolean
   /** Never rejects. The outcome has been handed to the connection by then. */
   readonly ended: Promise<TaskOutcome>
+  /** Never rejects. Nothing is left of it, or it is left to the next process. */
+  readonly done: Promise<void>
   /** May be called any number of times, at any moment. */
   stop(cause: StopCause, options?: { atOnce?: boolean }): void
 }
@@ -34,65 +66,128 @@ export interface Assignment {
 export function runAssignment(context: AssignmentContext, assignment: TaskAssignment): Assignment {
   const { task_id, execution_id } = assignment
   const refs = { task_id, execution_id }
-  context.send({ type: 'task_claimed', data: refs })
-  return follow(context, refs, async (signal) => {
-    const task = await context.backend.start(assignment, createStepReporter(context.send, refs), signal)
+  const claimed = context.deliver({ type: 'task_claimed', data: refs })
+  return follow(context, refs, 'running', async (signal) => {
+    await context.former
+    const reporter = createStepReporter(context.send, refs)
+    const task = await context.backend.start(assignment, reporter, { claimed, signal })
     context.onStarted(task)
     return task
   })
 }
 
-/** The same from `running` on, for an agent that an earlier process of this worker has started; its claim was told then. */
-export function resumeAssignment(context: AssignmentContext, { refs, task }: AdoptedTask): Assignment {
-  return follow(context, refs, async () => task)
+/** The same from where an earlier process of this worker was when it died; its claim was told then. */
+export function resumeAssignment(context: AssignmentContext, { refs, task, phase }: AdoptedTask): Assignment {
+  const phases = { running: 'running', ended: 'finishing', never_started: 'unnamed' } as const
+  return follow(context, refs, phases[phase], () => task)
 }
 
 type StartTask = (signal: AbortSignal) => Promise<Task>
 
-function follow(context: AssignmentContext, refs: TaskRefs, start: StartTask): Assignment {
-  const { task_id: taskId, execution_id: executionId } = refs
-  const state: AssignmentState = { stopping: new AbortController(), killing: new AbortController(), cause: undefined }
-  const ended = live(context, start, state).then((outcome) => {
+interface AssignmentState {
+  phase: AssignmentPhase
+  hasStarted: boolean
+  isTold: boolean
+  /** `task_gone` was sent. */
+  isGoneTold: boolean
+  cause: StopCause | undefined
+  stopping: AbortController
+  killing: AbortController
+  abandoned: AbortController
+}
+
+function follow(context: AssignmentContext, refs: TaskRefs, phase: AssignmentPhase, start: StartTask): Assignment {
+  const state: AssignmentState = {
+    phase,
+    hasStarted: false,
+    isTold: false,
+    isGoneTold: false,
+    cause: undefined,
+    stopping: new AbortController(),
+    killing: new AbortController(),
+    abandoned: new AbortController(),
+  }
+  const told = live(context, refs, start, state).then((outcome) => {
     const message = outcomeMessage(refs, outcome)
-    if (message) context.send(message)
-    return outcome
+    const handled = message ? context.deliver(message) : Promise.resolve()
+    if (outcome.result === 'abandoned') tellGone(context, refs, state)
+    state.isTold = true
+    return { outcome, handled }
   })
   return {
-    taskId,
-    executionId,
-    ended,
+    taskId: refs.task_id,
+    executionId: refs.execution_id,
+    get phase() {
+      return state.phase
+    },
+    get hasStarted() {
+      return state.hasStarted
+    },
+    get isTold() {
+      return state.isTold
+    },
+    ended: told.then(({ outcome }) => outcome),
+    done: told.then(async ({ outcome, handled }) => {
+      if (outcome.result === 'left') return
+      const isHandled = await Promise.race([handled.then(() => true), aborted(context.leaving).then(() => false)])
+      // Said again by the next process, from what is on disk.
+      if (isHandled) await context.backend.remove(refs.execution_id)
+    }),
     stop(cause, { atOnce = false } = {}) {
       if (state.cause === undefined || cause === 'abandon') state.cause = cause
-      state.stopping.abort(new Error(`stopped: ${cause}`))
-      if (atOnce) state.killing.abort()
+      // The agent had its time when it was to be cancelled, and none when it may not go on.
+      if (atOnce || cause !== 'shutdown') state.killing.abort()
+      if (cause === 'abandon') state.abandoned.abort()
+      // Told to no avail: the control plane waits for the word that nothing of it runs.
+      if (cause === 'abandon' && state.isTold) tellGone(context, refs, state)
+      state.stopping.abort(new TaskStopped(cause))
     },
   }
 }
 
-interface AssignmentState {
-  stopping: AbortController
-  killing: AbortController
-  cause: StopCause | undefined
-}
-
-async function live(context: AssignmentContext, start: StartTask, state: AssignmentState): Promise<TaskOutcome> {
+async function live(
+  context: AssignmentContext,
+  refs: TaskRefs,
+  start: StartTask,
+  state: AssignmentState,
+): Promise<TaskOutcome> {
   let end: TaskEnd
+  let isGone = false
+  const onGone = () => {
+    if (isGone) return
+    isGone = true
+    context.onGone()
+  }
   try {
-    end = await startAndWait(context, start, state)
+    const task = await start(state.stopping.signal)
+    state.hasStarted = true
+    const exit = await untilExit(context, task, state)
+    state.cause = await task.close(state.cause)
+    if (state.phase === 'running') {
+      state.phase = 'finishing'
+      if (state.cause !== 'abandon') context.send({ type: 'task_finishing', data: refs })
+    }
+    onGone()
+    if (state.cause === 'abandon') {
+      state.abandoned.abort()
+      tellGone(context, refs, state)
+    }
+    const remains = await task.finish({ abandoned: state.abandoned.signal, signal: context.leaving })
+    end = { exit, ...remains }
   } catch (failure) {
-    if (!state.stopping.signal.aborted) context.log.warn({ error: failure }, 'A task could not be started')
+    if (state.phase === 'running') state.phase = 'finishing'
+    onGone()
+    if (context.leaving.aborted && failure === context.leaving.reason) {
+      return { result: 'left', message: 'This worker process ends; the next one goes on.' }
+    }
+    if (failure instanceof TaskStopped) state.cause ??= failure.stopCause
+    else context.log.warn({ error: failure }, 'A task could not be started')
     end = { failure }
   }
   return outcomeOf(end, state.cause)
 }
 
-async function startAndWait(
-  { graceMs }: AssignmentContext,
-  start: StartTask,
-  state: AssignmentState,
-): Promise<TaskEnd> {
-  const task = await start(state.stopping.signal)
-
+async function untilExit({ graceMs }: AssignmentContext, task: Task, state: AssignmentState) {
   const stop = () => {
     void task.stop(state.killing.signal.aborted ? 0 : graceMs)
   }
@@ -101,15 +196,20 @@ async function startAndWait(
   }
   state.stopping.signal.addEventListener('abort', stop, { once: true })
   state.killing.signal.addEventListener('abort', kill, { once: true })
-  // The signal may have come between the end of the start and now.
-  if (state.stopping.signal.aborted) stop()
-  const exit = await task.exited
-  state.stopping.signal.removeEventListener('abort', stop)
+  try {
+    // The signal may have come between the end of the start and now.
+    if (state.stopping.signal.aborted) stop()
+    return await task.exited
+  } finally {
+    state.stopping.signal.removeEventListener('abort', stop)
+    state.killing.signal.removeEventListener('abort', kill)
+  }
+}
 
-  const isAbandoned = state.cause === 'abandon'
-  const remains = await task.finish({ isAbandoned, signal: state.killing.signal })
-  state.killing.signal.removeEventListener('abort', kill)
-  return { exit, ...remains }
+function tellGone(context: AssignmentContext, refs: TaskRefs, state: AssignmentState): void {
+  if (state.isGoneTold) return
+  state.isGoneTold = true
+  context.send({ type: 'task_gone', data: refs })
 }
 
 export function createStepReporter(send: AssignmentContext['send'], { task_id, execution_id }: TaskRefs): StepReporter {

@@ -1,6 +1,7 @@
 import { AppError, parseDuration } from '@openoz/protocol'
 import { parse } from 'yaml'
 import { z } from 'zod'
+import { type DrainMode, drainModes } from './worker-options.ts'
 
 /**
  * The worker's YAML file. Strict: a key that is not here is an error that names its path, so that a misspelt limit never means "no limit".
@@ -11,6 +12,7 @@ export interface ConfigFile {
   cleanup?: boolean
   max_concurrent_tasks?: number
   idle_on_complete?: string
+  drain?: DrainMode
   backend?: {
     docker?: unknown
     kubernetes?: unknown
@@ -44,6 +46,7 @@ const configFile = z.strictObject({
   idle_on_complete: text
     .refine((value) => parseDuration(value) !== undefined, 'must be a duration such as 45m, 1h 30m or 0s')
     .optional(),
+  drain: z.enum(drainModes).optional(),
   backend: z
     .strictObject({
       docker: z.unknown().optional(),

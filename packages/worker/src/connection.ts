@@ -9,7 +9,7 @@ import { isFinal, SocketDial, type WorkerSocket } from './socket-dial.ts'
  * The worker's one connection to the control plane, dialled out and dialled again for ever. It owns the socket and the outbox; what the
  * messages mean is the caller's.
  *
- * connecting → open (hello, then what waited) → broken → waiting (full jitter, up to 60 s) → connecting …
+ * connecting → open (hello, then what waited) → broken → waiting (full jitter, up to 10 s) → connecting …
  * It ends when the caller closes it, or with an error when the control plane refused this worker for good: reconnecting with a wrong key
  * would only fill two logs.
  *
@@ -25,6 +25,8 @@ interface ConnectionOptions {
   hello: () => Extract<WorkerMessage, { type: 'worker_hello' }>
   onMessage: (message: ServerMessage) => void
   onOpen?: () => void
+  /** The control plane has handled this connection's hello. */
+  onHello?: (hello: Extract<WorkerMessage, { type: 'worker_hello' }>) => void
   onBroken?: (problem: string, reason: 'dial_failed' | 'remote_close') => void
   timing?: Partial<ConnectionTiming>
 }
@@ -43,7 +45,8 @@ const defaultTiming: ConnectionTiming = {
   pingEveryMs: 15_000,
   pongWaitMs: 60_000,
   backoffBaseMs: 1_000,
-  backoffMaxMs: 60_000,
+  // Of an hour without a control plane nobody notices six dials a minute; of a restart everybody notices a minute.
+  backoffMaxMs: 10_000,
   stableAfterMs: 5_000,
 }
 
@@ -54,6 +57,7 @@ export class Connection {
   readonly #dial: SocketDial
   #socket: WorkerSocket | undefined
   #settled: (() => void) | undefined
+  #isRenewing = false
 
   constructor(options: ConnectionOptions) {
     this.#options = options
@@ -66,6 +70,22 @@ export class Connection {
   send(message: WorkerMessage): void {
     this.#outbox.push(message)
     this.#flush()
+  }
+
+  /** The same, and resolves when the control plane has handled it, on whichever connection. For claims, ends and `task_gone`. */
+  deliver(message: WorkerMessage): Promise<void> {
+    const confirmed = this.#outbox.confirmed(message)
+    this.send(message)
+    return confirmed
+  }
+
+  /** Says hello anew, which a connection does once: this one is closed and dialled again at once. */
+  renew(): void {
+    const socket = this.#socket
+    if (socket === undefined) return
+    this.#isRenewing = true
+    socket.close(1000, 'the worker says hello anew')
+    setTimeout(() => socket.terminate(), 1_000).unref()
   }
 
   /** Connects and stays connected until the signal is aborted. Rejects when the control plane refuses this worker for good. */
@@ -90,6 +110,10 @@ export class Connection {
       }
       if (signal.aborted) return
       onBroken?.(problem, reason)
+      if (this.#isRenewing) {
+        this.#isRenewing = false
+        continue
+      }
       if (reason === 'remote_close' && performance.now() - startedAt > this.#timing.stableAfterMs) attempt = 0
       const waitMs = fullJitterMs(attempt++, { baseMs: this.#timing.backoffBaseMs, maxMs: this.#timing.backoffMaxMs })
       log.warn({ problem, code, retryInMs: Math.round(waitMs) }, 'Not connected to the server')
@@ -113,11 +137,13 @@ export class Connection {
 
   /** Resolves with why the connection ended. Throws when the close code says not to come back. */
   #serve(socket: WorkerSocket, signal: AbortSignal): Promise<string> {
-    const { log, hello, onOpen } = this.#options
+    const { log, onOpen, onHello } = this.#options
     const { pingEveryMs, pongWaitMs } = this.#timing
     return new Promise((resolve, reject) => {
       let heardAt = performance.now()
       let failure = ''
+      let isHelloHandled = false
+      const hello = this.#options.hello()
       const pinging = setInterval(() => {
         if (performance.now() - heardAt > pongWaitMs) {
           failure = `nothing was heard for ${Math.round(pongWaitMs / 1000)} s`
@@ -141,6 +167,9 @@ export class Connection {
       })
       socket.on('pong', (payload) => {
         heardAt = performance.now()
+        // Pings go out after the hello.
+        if (!isHelloHandled) onHello?.(hello)
+        isHelloHandled = true
         const writes = Number(payload.toString())
         if (Number.isSafeInteger(writes)) this.#outbox.confirm(writes)
         if (this.#outbox.isSettled) this.#settled?.()
@@ -159,8 +188,9 @@ export class Connection {
         else resolve(`${words} (${code})`)
       })
 
-      socket.send(JSON.stringify(hello()))
+      socket.send(JSON.stringify(hello))
       this.#socket = socket
+      this.#ping()
       log.info({ workerId: this.#options.workerId }, 'Successfully connected to server')
       onOpen?.()
       this.#flush()

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { open } from 'node:fs/promises'
 import { endProcessTree } from '@openoz/machine'
+import { markedWith, marksOf } from './installation.ts'
 import { systemPath } from './isolation.ts'
 import { readTail } from './task-folder.ts'
 
@@ -9,6 +10,7 @@ interface HookRun {
   command: string[]
   workspace: string
   executionId: string
+  installationId: string
   logFile: string
   timeoutMs: number
   signal?: AbortSignal
@@ -33,6 +35,7 @@ export async function runHook({
   command,
   workspace,
   executionId,
+  installationId,
   logFile,
   timeoutMs,
   signal,
@@ -49,7 +52,7 @@ export async function runHook({
   try {
     const child = spawn(file, args, {
       cwd: workspace,
-      env: { PATH: systemPath, OZ_EXECUTION_ID: executionId },
+      env: { PATH: systemPath, ...markedWith(installationId, executionId) },
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
     })
@@ -72,7 +75,7 @@ export async function runHook({
   } finally {
     clearTimeout(timer)
     signal?.removeEventListener('abort', onAbort)
-    await endProcessTree({ marker: `OZ_EXECUTION_ID=${executionId}`, rootPid }, 0)
+    await endProcessTree({ marker: marksOf(installationId, executionId), rootPid }, 0)
     await log.close()
   }
 }

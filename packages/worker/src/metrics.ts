@@ -16,8 +16,8 @@ export interface WorkerMetrics {
   setActive(count: number): void
   countClaimed(): void
   countRejectedAtCapacity(): void
-  countEnded(result: Exclude<TaskOutcome['result'], 'abandoned'>, seconds: number): void
-  countFailure(phase: FailurePhase, reason: FailureReason): void
+  countEnded(result: Exclude<TaskOutcome['result'], 'abandoned' | 'left'>, seconds: number): void
+  countFailure(phase: FailurePhase, reason: FailureReason | 'lease_lost'): void
   countReconnect(reason: ReconnectReason): void
   /** Flushes, at most 5 s. Never rejects. */
   shutdown(): Promise<void>

@@ -12,6 +12,8 @@ export class Outbox {
   #waiting: WorkerMessage[] = []
   #said: { message: WorkerMessage; write: number; at: number; isConfirmed: boolean }[] = []
   #writes = 0
+  /** Who waits for which message to be confirmed. */
+  readonly #confirmations = new Map<WorkerMessage, () => void>()
 
   /** 256 as in the reference; two minutes outlast the time in which the control plane gives up on its database. */
   constructor({ limit = 256, keepMs = 120_000 }: { limit?: number; keepMs?: number } = {}) {
@@ -46,8 +48,18 @@ export class Outbox {
     return this.#writes
   }
 
+  /** Resolves when the control plane has handled this claim, end or `task_gone`; on whichever connection. Call it before the message is pushed. */
+  confirmed(message: WorkerMessage): Promise<void> {
+    return new Promise((resolve) => this.#confirmations.set(message, resolve))
+  }
+
   confirm(writes: number): void {
-    for (const said of this.#said) if (said.write <= writes) said.isConfirmed = true
+    for (const said of this.#said) {
+      if (said.write > writes) continue
+      said.isConfirmed = true
+      this.#confirmations.get(said.message)?.()
+      this.#confirmations.delete(said.message)
+    }
   }
 
   /** The connection is gone: what it may have swallowed is said again, before what waits. */
@@ -69,5 +81,5 @@ export class Outbox {
 }
 
 function mustArrive({ type }: WorkerMessage): boolean {
-  return type === 'task_claimed' || type === 'task_completed' || type === 'task_failed'
+  return type === 'task_claimed' || type === 'task_completed' || type === 'task_failed' || type === 'task_gone'
 }

@@ -25,7 +25,7 @@ test('a task is claimed, started, reported and leaves nothing behind', async () 
   expect(types.indexOf('task_claimed')).toBeLessThan(types.indexOf('task_completed'))
   const steps = cp.messagesOf('task_step').map(({ data }) => `${data.step} ${data.status}`)
   expect(steps).toEqual(['worker_setup started', 'worker_setup completed', 'start started', 'start completed'])
-  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+  await worker.leavesNothing()
   expect(worker.log()).toContain('Successfully connected to server')
   expect(worker.log()).toContain('Listening for tasks')
   await until('a free slot', () => cp.messagesOf('worker_status').at(-1)?.data.active === 0)
@@ -162,7 +162,7 @@ test('SIGTERM drains: what runs is ended and reported for a retry elsewhere, new
     data: { failure_reason: 'graceful_shutdown' },
   })
   expect(await worker.ended).toBe(0)
-  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+  await worker.leavesNothing()
 })
 
 test('a second signal does not wait for an agent that ignores the first', async () => {

@@ -5,13 +5,79 @@ export function shellWord(text: string): string {
 
 /**
  * Runs a task's agent and leaves its exit code in the file `exit`, in one step, so that nobody needs to be its parent to learn how it ended.
- * `$1` is the control folder, the rest the command. It runs outside of everything that is done to shut the task in, as the worker's
- * user, with an environment that the task has no say in.
+ * `$1` is the control folder, `$2` the user that the task has to itself (or empty), the rest the command. It runs outside of everything that is
+ * done to shut the task in, as the worker's user, with an environment that the task has no say in.
+ *
+ * Before anything else it writes down who it is (`shim`: pid, boot, its line of /proc; whole when the last line is a dot), so that a worker which is
+ * killed in this moment has a successor that knows.
+ *
+ * The guard is for an agent that is frozen and cannot stop its own tools: nobody but a sleeping shell is needed to end them. It reads the deadline
+ * that the agent puts into `spool/lease` (milliseconds on the clock of /proc/uptime) and ends everything when that has passed, with
+ * the exit code of a lost lease. Without the file there is no deadline yet. It never sleeps past the deadline, which can only move away meanwhile, and
+ * never more than 5 s, because a sleep does not count the time in which the machine was suspended.
  */
 export const shim = `folder=$1
-shift
+user=$2
+shift 2
+{ read -r boot </proc/sys/kernel/random/boot_id && read -r stat <"/proc/$$/stat"; } 2>/dev/null
+printf '%s\\n%s\\n%s\\n.\\n' "$$" "$boot" "$stat" >"$folder/shim"
+
+owned() {
+  grep -lF "OZ_EXECUTION_ID=$OZ_EXECUTION_ID" /proc/[0-9]*/environ
+  [ -z "$user" ] || grep -lE "^Uid:[[:space:]]+$user[[:space:]]" /proc/[0-9]*/status
+}
+
+end() {
+  # Or it would take what is killed for the agent's own end.
+  kill -s STOP "$$"
+  round=0
+  while [ "$round" -lt 50 ]; do
+    round=$((round + 1))
+    killed=
+    for file in $(owned 2>/dev/null); do
+      pid=\${file#/proc/}
+      pid=\${pid%/*}
+      [ "$pid" = "$$" ] || [ "$pid" = "$self" ] || { kill -s KILL "$pid" 2>/dev/null && killed=1; }
+    done
+    [ -n "$killed" ] || break
+  done
+  printf '75\\n' >"$folder/exit.tmp"
+  mv "$folder/exit.tmp" "$folder/exit"
+  kill -s KILL "$$"
+  # What of the group has no such environment; us too.
+  kill -s KILL -- "-$$"
+  exit
+}
+
+guard() {
+  nap=
+  trap 'kill "$nap" 2>/dev/null; exit' TERM
+  read -r self rest </proc/self/stat || return
+  while :; do
+    pause=1
+    if [ -f "$folder/spool/lease" ] && read -r deadline <"$folder/spool/lease" && read -r up rest </proc/uptime; then
+      case $deadline in
+        '' | *[!0-9]* | ????????????????*) ;;
+        *)
+          left=$((deadline - \${up%.*}\${up#*.}0))
+          if [ "$left" -le 0 ]; then end; fi
+          if [ "$left" -gt 5000 ]; then pause=5; elif [ "$left" -gt 1000 ]; then pause=$((left / 1000)); else pause=0.1; fi
+          ;;
+      esac
+    else
+      kill -0 "$$" || exit
+    fi
+    sleep "$pause" &
+    nap=$!
+    wait "$nap" || sleep 1
+  done
+}
+
+guard 2>/dev/null &
+guard=$!
 "$@"
 code=$?
+kill "$guard" 2>/dev/null
 printf '%s\\n' "$code" >"$folder/exit.tmp"
 mv "$folder/exit.tmp" "$folder/exit"
 `

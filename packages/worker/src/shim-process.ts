@@ -4,6 +4,7 @@ import { open } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { findProcesses, identifyProcess, isSameProcess, type ProcessIdentity, type ProcessInfo } from '@openoz/machine'
 import type { TaskExit } from './backends/backend.ts'
+import { markedWith } from './installation.ts'
 import { systemPath } from './isolation.ts'
 import { shim } from './shell-text.ts'
 import { readExitCode, type TaskFolder } from './task-folder.ts'
@@ -17,14 +18,17 @@ export async function startShim(options: {
   command: string[]
   workspace: string
   executionId: string
+  installationId: string
+  /** The user that the task has to itself. */
+  uid: number | undefined
 }): Promise<ProcessIdentity> {
-  const { paths, command, workspace, executionId } = options
+  const { paths, command, workspace, executionId, installationId, uid } = options
   const log = await open(paths.log, 'a', 0o600)
   try {
-    const child = spawn('/bin/sh', ['-c', shim, 'oz-shim', paths.folder, ...command], {
+    const child = spawn('/bin/sh', ['-c', shim, 'oz-shim', paths.folder, String(uid ?? ''), ...command], {
       cwd: workspace,
-      // Not the task's variables: programs run as root before the task's own user takes over. The marker is what a sweep looks for.
-      env: { PATH: systemPath, OZ_EXECUTION_ID: executionId },
+      // Not the task's variables: programs run as root before the task's own user takes over. The marks are what a sweep looks for.
+      env: { PATH: systemPath, ...markedWith(installationId, executionId) },
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
     })

@@ -1,12 +1,13 @@
 /**
- * How many tasks this worker takes. A slot is held from the claim until the outcome is told and everything is cleaned up. Draining never
- * ends: the worker stops afterwards.
+ * How many tasks this worker takes. A slot is held from the claim until nothing of the task runs any more. Whoever stops the worker drains it for good;
+ * an operator who drains its worker id may think better of it.
  */
 export class Slots {
   readonly max: number
   readonly #onChange: () => void
   #active = 0
-  #isDraining = false
+  #isStopping = false
+  #isDrainedByOperator = false
 
   /** `max` 0: no limit. */
   constructor(max: number, onChange: () => void) {
@@ -19,12 +20,12 @@ export class Slots {
   }
 
   get isDraining(): boolean {
-    return this.#isDraining
+    return this.#isStopping || this.#isDrainedByOperator
   }
 
   /** Takes a slot, or says why not, in the words of `task_rejected`. */
   take(): { taken: true } | { taken: false; reason: string; isFull: boolean } {
-    if (this.#isDraining) return { taken: false, reason: 'worker is draining', isFull: false }
+    if (this.isDraining) return { taken: false, reason: 'worker is draining', isFull: false }
     if (this.max > 0 && this.#active >= this.max) {
       return { taken: false, reason: 'worker at maximum concurrency', isFull: true }
     }
@@ -44,8 +45,14 @@ export class Slots {
   }
 
   drain(): void {
-    if (this.#isDraining) return
-    this.#isDraining = true
+    if (this.#isStopping) return
+    this.#isStopping = true
+    this.#onChange()
+  }
+
+  drainByOperator(isDrained: boolean): void {
+    if (this.#isDrainedByOperator === isDrained) return
+    this.#isDrainedByOperator = isDrained
     this.#onChange()
   }
 }

@@ -1,6 +1,7 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import type { TaskAssignment } from '@openoz/protocol'
+import { markedWith } from './installation.ts'
 import type { TaskFolder } from './task-folder.ts'
 import { networkVariables, type TaskNetwork } from './task-network.ts'
 
@@ -16,6 +17,7 @@ export interface BaseEnvironment {
 
 interface TaskEnvironmentInput {
   assignment: TaskAssignment
+  installationId: string
   paths: TaskFolder
   workspace: string
   base: BaseEnvironment
@@ -29,7 +31,7 @@ interface TaskEnvironmentInput {
 
 /** Later wins; what the worker itself depends on (the marker, the folders) comes last and cannot be overridden. */
 export function taskEnvironment(input: TaskEnvironmentInput): Record<string, string> {
-  const { assignment, paths, workspace, base, network, serverRootUrl, configured, fromSetup } = input
+  const { assignment, paths, workspace, base, network, serverRootUrl, configured, fromSetup, installationId } = input
   return {
     ...base,
     ...networkVariables(network, paths.given),
@@ -41,7 +43,7 @@ export function taskEnvironment(input: TaskEnvironmentInput): Record<string, str
     ...assignment.env_vars,
     ...configured,
     ...fromSetup,
-    ...marks(assignment, workspace),
+    ...marks(assignment, { workspace, installationId }),
     OZ_MIRRORS_DIR: paths.given,
     OZ_SPOOL_DIR: paths.spool,
     ...(assignment.execution_token === undefined ? {} : { OZ_EXECUTION_TOKEN_FILE: paths.agent.token }),
@@ -51,18 +53,18 @@ export function taskEnvironment(input: TaskEnvironmentInput): Record<string, str
 /** For the operator's own commands: no token, no assignment variables. */
 export function hookEnvironment(
   assignment: Pick<TaskAssignment, 'task_id' | 'execution_id'>,
-  { base, workspace }: { base: BaseEnvironment; workspace: string },
+  { base, ...place }: { base: BaseEnvironment; workspace: string; installationId: string },
 ): Record<string, string> {
-  return { ...base, ...marks(assignment, workspace) }
+  return { ...base, ...marks(assignment, place) }
 }
 
 function marks(
   assignment: Pick<TaskAssignment, 'task_id' | 'execution_id'>,
-  workspace: string,
+  { workspace, installationId }: { workspace: string; installationId: string },
 ): Record<string, string> {
   return {
-    // By this one the processes of a task are found, wherever they went.
-    OZ_EXECUTION_ID: assignment.execution_id,
+    // By these two the processes of a task are found, wherever they went.
+    ...markedWith(installationId, assignment.execution_id),
     OZ_RUN_ID: assignment.task_id,
     OZ_WORKER_BACKEND: 'direct',
     OZ_WORKSPACE_ROOT: workspace,

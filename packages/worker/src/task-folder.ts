@@ -1,7 +1,14 @@
-import { constants } from 'node:fs'
+import { constants, mkdirSync } from 'node:fs'
 import { chmod, lchown, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { writePrivateFile } from '@openoz/machine'
+import {
+  type FolderLock,
+  identifyProcess,
+  lockFolder,
+  type ProcessIdentity,
+  processStartOf,
+  writePrivateFile,
+} from '@openoz/machine'
 import { z } from 'zod'
 import { authorityFiles, type TaskNetwork } from './task-network.ts'
 
@@ -10,7 +17,10 @@ import { authorityFiles, type TaskNetwork } from './task-network.ts'
  *
  *   <state>/tasks/<execution id>/
  *     task.json    who and where: ids, user, process, workspace (see `taskRecord`)
+ *     owner/       the lock of the worker process that answers for the task
+ *     shim         who the shim is, written by itself before it starts the agent
  *     exit         the agent's exit code, put there by the shim in one step when the agent has ended
+ *     end.json     how the task ended and what was done about it since (see `task-end.ts`)
  *     agent.log    stdout and stderr of agent and hooks
  *     token        the execution token, for delivering the spool
  *     given/       mirrors of its repositories, certificates: the task can read it
@@ -22,6 +32,8 @@ import { authorityFiles, type TaskNetwork } from './task-network.ts'
 export interface TaskFolder {
   folder: string
   record: string
+  owner: string
+  shim: string
   exit: string
   log: string
   token: string
@@ -51,6 +63,8 @@ export function taskFolder(stateDir: string, executionId: string): TaskFolder {
   return {
     folder,
     record: join(folder, 'task.json'),
+    owner: join(folder, 'owner'),
+    shim: join(folder, 'shim'),
     exit: join(folder, 'exit'),
     log: join(folder, 'agent.log'),
     token: join(folder, 'token'),
@@ -85,10 +99,12 @@ const taskRecord = z.object({
   removes_workspace: z.boolean(),
   /** The worker process that answers for the task. */
   worker: processIdentity.nullable(),
+  /** Its instance (see `instances.ts`). Absent in records of versions that had none. */
+  instance: z.uuid().optional(),
   /** The shim; null until it runs. */
   process: processIdentity.nullable(),
   started_at: z.string(),
-  /** When it was found to have ended with events that were not delivered. */
+  /** By versions that had no `end.json`: when it was found to have ended with events that were not delivered. Its end has been told then. */
   ended_at: z.string().optional(),
 })
 export type TaskRecord = z.infer<typeof taskRecord>
@@ -102,11 +118,42 @@ interface TaskFolderContent {
   owner?: { uid: number; gid: number }
 }
 
-/** Makes all of it but `exit`. Rejects with Node's error; what was made so far stays for the caller to remove. */
-export async function createTaskFolder(paths: TaskFolder, content: TaskFolderContent): Promise<void> {
-  const { record, token, mcpServers, authorities, owner } = content
+/** The folder alone, with us as its owner. Rejects with Node's error, EEXIST among them, and leaves nothing behind then. */
+export async function makeTaskFolder(paths: TaskFolder): Promise<FolderLock> {
   // 0711: the task's user must be able to pass through to what is its own, and to see nothing on the way.
   await mkdir(paths.folder, { mode: 0o711 })
+  try {
+    const lock = lockTask(paths)
+    if (!lock) throw new Error('another worker process took the folder of this execution')
+    return lock
+  } catch (error) {
+    await rm(paths.folder, { recursive: true, force: true }).catch(() => {})
+    throw error
+  }
+}
+
+/** Makes us the one process that answers for the task. undefined when another lives that does, or when the folder has gone. */
+export function lockTask({ owner }: TaskFolder): FolderLock | undefined {
+  try {
+    mkdirSync(owner, { recursive: false, mode: 0o700 })
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+      throw error
+    }
+  }
+  try {
+    const lock = lockFolder(owner)
+    return 'release' in lock ? lock : undefined
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+/** Fills it, all but `exit`. Rejects with Node's error; what was made so far stays for the caller to remove. */
+export async function createTaskFolder(paths: TaskFolder, content: TaskFolderContent): Promise<void> {
+  const { record, token, mcpServers, authorities, owner } = content
   await writeRecord(paths, record)
   await mkdir(paths.given)
   await chmod(paths.given, 0o755)
@@ -133,6 +180,16 @@ export async function writeRecord(paths: TaskFolder, record: TaskRecord): Promis
   await writePrivateFile(paths.record, `${JSON.stringify(record, null, 2)}\n`)
 }
 
+/** What the shim wrote of itself; undefined when it never began. */
+export async function readShim(paths: TaskFolder): Promise<ProcessIdentity | undefined> {
+  const text = await readFile(paths.shim, 'utf8').catch(() => '')
+  const [pid, boot = '', stat = '', end] = text.split('\n')
+  // Not whole: the disk was full.
+  if (end !== '.') return undefined
+  // Without /proc there is only the pid to go by.
+  return processStartOf(boot, stat) ?? identifyProcess(Number(pid))
+}
+
 /** undefined when there is none that this version can read. */
 export async function readRecord(paths: TaskFolder): Promise<TaskRecord | undefined> {
   try {
@@ -155,9 +212,41 @@ export async function listTaskFolders(stateDir: string): Promise<string[]> {
   return names.filter((name) => z.uuid().safeParse(name).success)
 }
 
+/** In one step for whoever looks from outside: nobody shall take over the half that is still there. */
 export async function removeTaskFolder(paths: TaskFolder): Promise<void> {
   await keepSavedWork(paths)
-  await rm(paths.folder, { recursive: true, force: true, maxRetries: 3 })
+  const gone = join(dirname(paths.folder), `${goneMark}${basename(paths.folder)}`)
+  await rm(gone, { recursive: true, force: true, maxRetries: 3 })
+  try {
+    await rename(paths.folder, gone)
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return
+    throw error
+  }
+  await rm(gone, { recursive: true, force: true, maxRetries: 3 })
+}
+
+const goneMark = '.gone-'
+
+/** What a process that was killed in the middle of it had not removed. */
+export async function clearGone(stateDir: string): Promise<void> {
+  const folder = tasksFolder(stateDir)
+  const names = await readdir(folder).catch(() => [])
+  for (const name of names.filter((name) => name.startsWith(goneMark)))
+    await rm(join(folder, name), { recursive: true, force: true, maxRetries: 3 })
+}
+
+/**
+ * Out of the way of all workers, for the operator to look at: a folder whose record cannot be read, torn or of a newer version. It goes to
+ * `<state>/unreadable/<execution id>`; returns where that is.
+ */
+export async function setAside({ folder }: TaskFolder): Promise<string> {
+  const aside = join(dirname(dirname(folder)), 'unreadable')
+  await mkdir(aside, { recursive: true, mode: 0o700 })
+  const place = join(aside, basename(folder))
+  await rm(place, { recursive: true, force: true })
+  await rename(folder, place)
+  return place
 }
 
 /** Reads what a task wrote: a plain file, no link, no pipe, at most `maxBytes`. undefined when it is not that. */

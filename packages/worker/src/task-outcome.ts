@@ -1,29 +1,29 @@
 import { constants } from 'node:os'
-import { describeError, type FailureReason, type WorkerMessage } from '@openoz/protocol'
-import { type TaskExit, TaskFailure, type TaskRemains } from './backends/backend.ts'
-
-/** Why a task is being stopped. `abandon` outranks the others: then nothing is reported at all. */
-export type StopCause = 'cancel' | 'abandon' | 'shutdown'
+import { describeError, type FailureReason, leaseLostExitCode, type WorkerMessage } from '@openoz/protocol'
+import { type StopCause, type TaskExit, TaskFailure, type TaskRemains } from './backends/backend.ts'
 
 export type TaskEnd = ({ exit: TaskExit } & TaskRemains) | { failure: unknown }
 
 export interface TaskOutcome {
-  result: 'succeeded' | 'failed' | 'cancelled' | 'abandoned'
+  /** `left`: this process ends before it is told; the next one goes on. */
+  result: 'succeeded' | 'failed' | 'cancelled' | 'abandoned' | 'left'
   message: string
-  reason?: FailureReason
+  reason?: FailureReason | 'lease_lost'
   exitCode?: number
+  /** The agent ended well by itself, whatever became of its execution meanwhile. */
+  endedWell?: boolean
 }
 
 /** The one table from "how it ended" to "what is told". The agent's own word, where it gave one, counts more; the server sees to that. */
 export function outcomeOf(end: TaskEnd, stopCause: StopCause | undefined): TaskOutcome {
   switch (stopCause) {
     case 'abandon':
-      return { result: 'abandoned', message: 'The execution is over; it was ended.' }
+      return { result: 'abandoned', message: 'The execution is over; it was ended.', endedWell: endedWell(end) }
     case 'cancel':
       return { result: 'cancelled', message: 'The task was cancelled.' }
     case 'shutdown':
       // An agent that had just finished by itself has finished.
-      if ('exit' in end && isSuccess(end.exit)) break
+      if (endedWell(end)) break
       return { result: 'failed', reason: 'graceful_shutdown', message: 'The worker was stopped.', ...exitCodeOf(end) }
   }
   if ('failure' in end) return startFailure(end.failure)
@@ -47,7 +47,11 @@ export function outcomeOf(end: TaskEnd, stopCause: StopCause | undefined): TaskO
     }
     case 'exited': {
       const { code } = exit
-      if (code === 0) return { result: 'succeeded', message: 'The agent has ended.' }
+      if (code === 0) return { result: 'succeeded', message: 'The agent has ended.', endedWell: true }
+      if (code === leaseLostExitCode) {
+        const message = `The agent could not renew its lease in time and was ended.${said}`
+        return { result: 'failed', reason: 'lease_lost', message, exitCode: code }
+      }
       // What shells answer for a program that is missing or cannot be run.
       const couldStart = code !== 126 && code !== 127
       const message = couldStart
@@ -58,13 +62,14 @@ export function outcomeOf(end: TaskEnd, stopCause: StopCause | undefined): TaskO
   }
 }
 
-/** undefined for an abandoned task. */
+/** undefined when there is nothing to report. */
 export function outcomeMessage(
   task: { task_id: string; execution_id: string },
   { result, message, reason, exitCode }: TaskOutcome,
 ): WorkerMessage | undefined {
   switch (result) {
     case 'abandoned':
+    case 'left':
       return undefined
     case 'succeeded':
       return { type: 'task_completed', data: { ...task, message } }
@@ -90,12 +95,17 @@ function isKilled(exit: TaskExit): boolean {
   return exit.type === 'killed' ? exit.signal === SIGKILL : exit.code === 128 + SIGKILL
 }
 
-function isSuccess(exit: TaskExit): boolean {
-  return exit.type === 'exited' && exit.code === 0
+function endedWell(end: TaskEnd): boolean {
+  return 'exit' in end && end.exit.type === 'exited' && end.exit.code === 0
 }
 
 function exitCodeOf(end: TaskEnd): { exitCode?: number } {
   if (!('exit' in end)) return {}
   if (end.exit.type === 'killed') return { exitCode: 128 + end.exit.signal }
   return end.exit.type === 'exited' ? { exitCode: end.exit.code } : {}
+}
+
+/** Of the two phases that metrics know: before the agent was started, and then. */
+export function isAssignmentFailure(reason: string): boolean {
+  return reason === 'workspace_setup' || reason === 'setup_command'
 }

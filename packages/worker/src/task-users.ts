@@ -1,7 +1,10 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { endProcessTree, findMarked, findProcesses } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
+import { stateVariable } from './installation.ts'
+import { taskFolder } from './task-folder.ts'
 
 /**
  * Users that tasks have to themselves, where the worker runs as root. They need no entry in /etc/passwd. The range is the one that systemd
@@ -33,21 +36,36 @@ export async function takeTaskUser(stateDir: string, executionId: string): Promi
   throw new AppError('workspace_root_not_writable', { folder: stateDir, problem: 'every task user is taken' })
 }
 
-export async function returnTaskUser(stateDir: string, uid: number): Promise<void> {
-  await rm(join(usersFolder(stateDir), String(uid)), { force: true })
+/** Nothing when it is another execution's by now. */
+export async function returnTaskUser(stateDir: string, uid: number, executionId: string): Promise<void> {
+  const file = join(usersFolder(stateDir), String(uid))
+  const owner = await readFile(file, 'utf8').catch(() => undefined)
+  if (owner === executionId) await rm(file, { force: true })
 }
 
-/** Gives back the users of executions that are not kept any more. */
-export async function returnUsersExceptOf(stateDir: string, executionIds: ReadonlySet<string>): Promise<void> {
+/**
+ * Gives back the users of executions that have no folder any more, and ends what still runs as one: an execution's folder is made before its user is
+ * taken.
+ */
+export async function returnUsersOfNobody(stateDir: string, installationId: string): Promise<void> {
   const folder = usersFolder(stateDir)
   for (const name of await readdir(folder).catch(() => [])) {
+    const uid = Number(name)
     const file = join(folder, name)
     const owner = await readFile(file, 'utf8').catch(() => undefined)
-    const { mtimeMs } = await stat(file).catch(() => ({ mtimeMs: Date.now() }))
-    // A user is taken a moment before its execution's folder is made.
-    const isSettled = Date.now() - mtimeMs > 60_000
-    if (owner !== undefined && isSettled && !executionIds.has(owner)) await rm(file, { force: true })
+    if (owner === undefined || !(uid >= firstUser && uid <= lastUser)) continue
+    if (owner === '' || (await stat(taskFolder(stateDir, owner).folder).catch(() => undefined)) !== undefined) continue
+    if (await isOurs(uid, installationId)) await endProcessTree({ uid }, 0)
+    await rm(file, { force: true })
   }
+}
+
+/** Another installation may have given out the same user meanwhile: then its tasks say so. */
+async function isOurs(uid: number, installationId: string): Promise<boolean> {
+  if (process.getuid?.() !== 0 || uid === process.getuid()) return false
+  const pids = new Set((await findProcesses({ uid })).map(({ pid }) => pid))
+  const marked = await findMarked(stateVariable)
+  return marked.every(({ process, value }) => !pids.has(process.pid) || value.startsWith(`${installationId}/`))
 }
 
 function usersFolder(stateDir: string): string {

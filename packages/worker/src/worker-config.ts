@@ -4,7 +4,7 @@ import { AppError, parseDuration } from '@openoz/protocol'
 import { type BackendName, backendNames, plannedBackendNames } from './backends/backend.ts'
 import { type ConfigFile, parseConfigFile } from './config-file.ts'
 import { defaultServerUrl, logLevels, type WorkerFlagValues } from './worker-flags.ts'
-import type { WorkerOptions } from './worker-options.ts'
+import { type DrainMode, drainModes, type WorkerOptions } from './worker-options.ts'
 
 export interface WorkerConfigSources {
   flags: WorkerFlagValues
@@ -63,6 +63,7 @@ export function readWorkerConfig(sources: WorkerConfigSources): WorkerOptions {
     maxConcurrentTasks: flags.oneShot ? 1 : (checkLimit(flags.maxConcurrentTasks) ?? file.max_concurrent_tasks ?? 0),
     idleOnComplete: checkIdle(flags.idleOnComplete) ?? file.idle_on_complete?.trim(),
     oneShot: flags.oneShot ?? false,
+    drain: checkDrain(flags.drain) ?? file.drain ?? (flags.oneShot ? 'wait' : 'leave'),
     taskEnvironment: mergeEnvironment(direct.environment ?? [], flags.env ?? [], env),
     env,
   }
@@ -127,6 +128,12 @@ function checkLogLevel(level: string | undefined): string {
   if (level === undefined) return 'info'
   if (logLevels.some((known) => known === level)) return level
   throw optionInvalid('--log-level', `${level} is none of ${logLevels.join(', ')}`)
+}
+
+function checkDrain(mode: string | undefined): DrainMode | undefined {
+  const known = drainModes.find((candidate) => candidate === mode)
+  if (mode === undefined || known) return known
+  throw optionInvalid('--drain', `${mode} is none of ${drainModes.join(', ')}`)
 }
 
 function checkLimit(limit: string | number | undefined): number | undefined {

@@ -1,3 +1,5 @@
+import { drainModes } from './worker-options.ts'
+
 /**
  * The worker's options in one table: the command line, `docs/configuration.md`, the config file's reader and the completeness test all
  * read it. What a flag is called in the result of `readWorkerConfig` is its `name`.
@@ -35,6 +37,7 @@ export interface WorkerFlagValues {
   maxConcurrentTasks?: string | number
   idleOnComplete?: string
   oneShot?: boolean
+  drain?: string
   webSocketUrl?: string
   serverRootUrl?: string
   sessionSharingServerUrl?: string
@@ -132,6 +135,16 @@ export const workerFlags: readonly WorkerFlag[] = [
     flag: '--one-shot',
     type: 'boolean',
     description: 'Take one task, then exit: 0 when it succeeded, else 1.',
+  },
+  {
+    name: 'drain',
+    flag: '--drain <mode>',
+    type: 'enum',
+    choices: drainModes,
+    default: 'leave; with --one-shot wait',
+    configKey: 'drain',
+    description:
+      'What SIGTERM does with running tasks: leave them for the next process of this worker, wait for them, or stop them. A second one stops them at once.',
   },
   {
     name: 'webSocketUrl',

@@ -1,6 +1,13 @@
 import type { Logger } from 'pino'
 import type { BackendName } from './backends/backend.ts'
 
+/**
+ * What a worker that is told to stop does; it takes nothing new in any case. `leave`: running tasks go on, for the next process of this worker to take
+ * over. `wait`: it ends when they have. `stop`: it ends them, and the control plane has them done elsewhere.
+ */
+export const drainModes = ['leave', 'wait', 'stop'] as const
+export type DrainMode = (typeof drainModes)[number]
+
 /** Everything that a worker is told, after flags, environment and config file have been merged; `readWorkerConfig` makes one. */
 export interface WorkerOptions {
   /** What runs name as their host. Exact and case-sensitive; several workers may share one. */
@@ -25,6 +32,8 @@ export interface WorkerOptions {
   idleOnComplete?: string
   /** One task, then exit. */
   oneShot: boolean
+  /** What a first signal to stop does. */
+  drain: DrainMode
   /** Put into every task's environment, after the assignment's own. */
   taskEnvironment: Record<string, string>
   /** The environment that HOME, PATH, TMPDIR, the XDG folders and the OTEL variables are read from. */
@@ -54,11 +63,11 @@ export interface DirectOptions {
 
 export interface RunWorkerOptions extends WorkerOptions {
   log: Logger
-  /** Aborted: drain. Nothing new is taken, what runs is stopped politely and reported, then `runWorker` resolves. */
+  /** Aborted: nothing new is taken, and with what runs is done as `drain` says; then `runWorker` resolves. */
   signal: AbortSignal
-  /** Aborted: stop at once. The second SIGTERM. */
+  /** Aborted: all tasks are ended at once. The second SIGTERM. */
   stopNow?: AbortSignal
-  /** Aborted: leave. Nothing new is taken, and what runs goes on: `runWorker` resolves, and the next process of this worker takes over. */
+  /** Aborted: leave, whatever `drain` says. */
   leave?: AbortSignal
   onEvent?: (event: WorkerEvent) => void
 }
@@ -75,8 +84,11 @@ export type WorkerEvent =
       type: 'task_ended'
       taskId: string
       executionId: string
-      /** `abandoned`: the control plane said that the execution is over, so nothing was reported. */
-      result: 'succeeded' | 'failed' | 'cancelled' | 'abandoned'
+      /**
+       * `abandoned`: the control plane said that the execution is over, so nothing was reported. `left`: this process ends, and what is left to do is
+       * on disk for the next one.
+       */
+      result: 'succeeded' | 'failed' | 'cancelled' | 'abandoned' | 'left'
       message: string
     }
   | { type: 'draining' }

@@ -35,6 +35,7 @@ export interface RunCloudOptions {
   personal?: boolean
   attach?: string[]
   metadata?: string[]
+  maxAttempts?: number
   watch?: boolean
 }
 
@@ -82,6 +83,7 @@ export function runRequest(options: RunCloudOptions, fromFile: AmbientAgentConfi
     conversation_id: readConversationId(options.conversation),
     parent_run_id: options.parentRunId,
     team: options.team ? true : options.personal ? false : undefined,
+    ...(options.maxAttempts !== undefined && { retry: { max_attempts: options.maxAttempts } }),
   }
 }
 

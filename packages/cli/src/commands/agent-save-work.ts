@@ -1,4 +1,4 @@
-import { AppError } from '@openoz/protocol'
+import { AppError, leaseLostExitCode } from '@openoz/protocol'
 import type { Command } from 'commander'
 import { run } from '../command-context.ts'
 import { createLogger } from '../log.ts'
@@ -6,7 +6,7 @@ import { onStopSignals } from '../stop-signals.ts'
 
 /**
  * What workers start when an agent has died without saving: not for people, so help does not name it. Reads the same environment as
- * `agent run`.
+ * `agent run`. Exit code 0: saved; 75: the control plane did not answer in time, and what was kept is still there; 1: it cannot be saved.
  */
 export function registerSaveWork(group: Command): void {
   group
@@ -26,7 +26,7 @@ export function registerSaveWork(group: Command): void {
         }
         const log = createLogger({ name: 'save-work', level: globals.debug ? 'debug' : 'info', env })
         using stop = onStopSignals()
-        const { saved } = await saveKeptWork({
+        const { saved, canBeTriedAgain } = await saveKeptWork({
           serverUrl: address,
           executionToken,
           spoolDir,
@@ -34,7 +34,8 @@ export function registerSaveWork(group: Command): void {
           log,
           signal: stop.first,
         })
-        return saved ? 0 : 1
+        if (saved) return 0
+        return canBeTriedAgain ? leaseLostExitCode : 1
       }),
     )
 }

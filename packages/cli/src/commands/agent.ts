@@ -1,5 +1,6 @@
 import { type Command, Help, Option } from 'commander'
 import { run, runConnected, withExamples } from '../command-context.ts'
+import { wholeNumber } from '../whole-number.ts'
 import type { AgentRunOptions } from './agent-run.ts'
 import type { RunCloudOptions } from './agent-run-cloud.ts'
 import { type AgentRunFlag, agentRunFlags } from './agent-run-flags.ts'
@@ -46,6 +47,11 @@ function registerRunCloud(group: Command): void {
     .addOption(new Option('--parent-run-id <run-id>', 'the run that this one belongs to'))
     .addOption(new Option('--team', 'owned by the team').conflicts('personal'))
     .addOption(new Option('--personal', 'owned by you'))
+    .option(
+      '--max-attempts <n>',
+      'try one turn so often at most, whatever fails (default: as each failure’s reason says); 1: never again',
+      wholeNumber({ from: 1, to: 10 }),
+    )
     .option('--watch', 'show it live until it ends, as oz run watch does')
     .action(
       runConnected<RunCloudOptions>(async (context, { options }) => {

@@ -1,7 +1,5 @@
-import type { Run } from '@openoz/protocol'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { run, runConnected, withExamples, withJq } from '../command-context.ts'
-import type { Connection } from '../connection.ts'
 import { printJson } from '../output.ts'
 import { plainText } from '../plain-text.ts'
 import { artifactTypeNames, type ListOptions, listParams, sourceNames, stateNames } from '../run-filters.ts'
@@ -14,6 +12,7 @@ export function registerRun(program: Command): void {
   const group = program.command('run').alias('task').description('list, watch, steer, cancel and collect runs')
   registerList(group)
   registerGet(group)
+  registerAttempts(group)
   registerWatch(group)
   registerFollowUp(group)
   registerFork(group)
@@ -99,7 +98,8 @@ function registerGet(group: Command): void {
         }
         const found = await connection.client.runs.get(runId)
         const { printRun } = await import('../run-lists.ts')
-        printRun(output, found, output.isJson ? undefined : await workerOf(connection, found))
+        const { executions } = output.isJson ? { executions: [] } : await connection.client.runs.executions(runId)
+        printRun(output, found, executions)
         return 0
       }),
     )
@@ -111,11 +111,23 @@ function registerGet(group: Command): void {
   ])
 }
 
-/** Of a run that any worker might take: the one that took it last. */
-async function workerOf({ client }: Connection, { run_id, execution_location, agent_config }: Run) {
-  if (execution_location === 'LOCAL' || agent_config.worker_host !== undefined) return undefined
-  const { executions } = await client.runs.executions(run_id)
-  return executions.at(-1)?.worker
+function registerAttempts(group: Command): void {
+  const attempts = group
+    .command('attempts')
+    .argument('<run-id>')
+    .description('list the executions of a run: which worker, how each ended, and why it was tried again')
+    .action(
+      runConnected(async ({ connection, output }, { args }) => {
+        const { executions } = await connection.client.runs.executions(args[0] ?? '')
+        const { printAttempts } = await import('../attempts.ts')
+        printAttempts(output, executions, Date.now())
+        return 0
+      }),
+    )
+  withExamples(withJq(attempts), [
+    'oz run attempts 0198c2f0-…',
+    "oz run attempts 0198c2f0-… --jq '.[] | select(.failure_reason).message'",
+  ])
 }
 
 function registerWatch(group: Command): void {

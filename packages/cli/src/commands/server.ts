@@ -17,13 +17,17 @@ export function registerServer(program: Command): void {
       .choices(['all', 'gateway'])
       .default('all'),
   )
+  // For the chaos verifier: what this server would be told it finds by looking, which alone must be correct.
+  command.addOption(new Option('--no-notify').hideHelp())
   addServerFlags(command).action(
     run<Record<string, unknown>>(async ({ options: globals, output, env }, { options }) => {
       const serverConfig = serverOptions(options, globals, env)
       const log = createLogger({ name: 'server', level: serverConfig.logLevel, env })
       using stop = onStopSignals()
       const isGateway = options.role === 'gateway'
-      const server = await (isGateway ? startGatewayServer : startServer)(serverConfig, { log })
+      const server = isGateway
+        ? await startGatewayServer(serverConfig, { log })
+        : await startServer(serverConfig, { log, useNotify: options.notify !== false })
       if (output.isJson) printJson(output, { type: 'server_ready', url: server.url, pid: server.pid })
       else output.line(`${isGateway ? 'Model gateway listens' : 'Control plane ready'} at ${server.url}`)
       return await stopInTurn({ signals: stop, ended: server.stopped, stop: () => server.stop(), log })

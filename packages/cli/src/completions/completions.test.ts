@@ -48,7 +48,7 @@ async function complete(line: string): Promise<string[]> {
 }
 
 test('bash completes commands, their aliases, options, and what options can be', async () => {
-  expect(await complete('oz r')).toEqual(['run'])
+  expect(await complete('oz r')).toEqual(['run', 'restore'])
   expect(await complete('oz ')).toEqual(expect.arrayContaining(['up', 'agent', 'run', 'doctor', 'completions']))
   expect(await complete('oz run l')).toEqual(['list'])
   expect(await complete('oz task l')).toEqual(['list'])

@@ -47,7 +47,9 @@ test('install writes a unit without a secret, and the key into a file of mode 06
 
   const unit = readFileSync(unitFile(home), 'utf8')
   expect(unit).toContain(`ExecStart=${process.execPath} ${workerProgram} --backend direct`)
-  expect(unit).toContain('--server-url https://oz.example.com --worker-id build-1 --no-cleanup --env TOKEN\n')
+  expect(unit).toContain(
+    '--server-url https://oz.example.com --worker-id build-1 --no-cleanup --env TOKEN --drain stop\n',
+  )
   for (const line of [
     'KillMode=process',
     'RestartKillSignal=SIGUSR2',

@@ -88,6 +88,8 @@ function serviceArguments({ flags, config }: { flags: WorkerFlagValues; config: 
   const given: WorkerFlagValues = { ...flags, workerId: config.workerId, backend: config.backend, apiKey: undefined }
   // A saved login is not the service's.
   if (given.serverRootUrl === undefined) given.serverUrl = config.serverUrl
+  // To stop a service is to end what it does; a restart leaves its tasks to the next process by another signal.
+  given.drain ??= 'stop'
   return workerFlags.flatMap(({ name, flag, type }) => {
     const value = given[name]
     const [word = ''] = flag.split(', ').at(-1)?.split(' ') ?? []

@@ -102,7 +102,8 @@ async function startLocalWorker(start: {
   const { worker, connection, options, env, log } = start
   const key = await mintWorkerKey(connection, worker.workerId)
   const configFile = await writeWorkerConfig({ worker, options, env })
-  const args = ['--backend', 'direct', '--worker-id', worker.workerId, '--config-file', configFile]
+  // Ctrl-C ends all that was started here.
+  const args = ['--backend', 'direct', '--worker-id', worker.workerId, '--config-file', configFile, '--drain', 'stop']
   return {
     process: startWorkerProcess({
       args: [...args, '--log-level', options.logLevel],

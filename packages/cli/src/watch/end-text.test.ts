@@ -17,9 +17,9 @@ const tokens = (requests: number) => ({
 
 const run = { run_id: 'r', state: 'SUCCEEDED', created_at: at(0), finished_at: at(62), usage: tokens(5) } as Run
 
-function execution(minutes: number, step: string): Execution {
+function execution(minutes: number, step: string, failure_reason: string | null = null): Execution {
   const waterfall = [{ step, started_at: at(minutes), duration_ms: 250, status: 'completed' }]
-  return { worker: 'build-1', created_at: at(minutes), waterfall } as Execution
+  return { worker: 'build-1', created_at: at(minutes), retry_of: null, failure_reason, waterfall } as Execution
 }
 
 const executions = [execution(0, 'first'), execution(61, 'second')]
@@ -28,6 +28,18 @@ const text = (end: Partial<RunEnd> = {}) => endText({ run, executions, ...end },
 test('a whole run is told with all its attempts, its time and its tokens', () => {
   expect(text()).toMatch(/attempt 1:\n {2}first .*\n\nFrom accepted to done on build-1, attempt 2:\n {2}second /)
   expect(text()).toMatch(/\n\n1 h 2 min · tokens: 500 in, 50 out in 5 requests · \$0\.0500\n$/)
+})
+
+test('why an attempt failed is told with it, by the number that `oz run attempts` gives it', () => {
+  const lost = { ...execution(61, 'second', 'lost'), waterfall: [] }
+  const told = text({
+    executions: [execution(0, 'first'), lost, execution(62, 'third')],
+    from: { at: at(60), usage: run.usage },
+  })
+  expect(told).toMatch(
+    /^\nFrom .* attempt 2:\n {2}ended badly {2}lost: The execution was lost: nobody renewed its lease\.\n\nFrom .* attempt 3:\n/,
+  )
+  expect(text({ executions: [execution(0, 'first', 'of_tomorrow')] })).toContain('  ended badly  of_tomorrow\n')
 })
 
 test('what came after a message is told without the turns before it', () => {

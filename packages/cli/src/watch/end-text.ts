@@ -1,4 +1,5 @@
 import type { Execution, Run } from '@openoz/protocol'
+import { attemptsOf, reasonText } from '../attempts.ts'
 import type { Colors } from '../output.ts'
 import { oneLine } from '../plain-text.ts'
 import { durationText } from '../time-text.ts'
@@ -12,16 +13,19 @@ export interface RunEnd {
   from?: { at: string; usage: Run['usage'] }
 }
 
-/** What is told of a run once it rests: each attempt's steps, time and tokens, and how to answer a question. */
+/** What is told of a run once it rests: each attempt's steps, and why it failed; time and tokens, and how to answer a question. */
 export function endText({ run, executions, from }: RunEnd, { colors }: { colors: Colors }): string {
   const lines: string[] = []
   const startedAt = Date.parse(from?.at ?? run.created_at)
-  const attempts = executions.filter(({ created_at }) => from === undefined || Date.parse(created_at) >= startedAt)
-  for (const [index, { worker, waterfall }] of attempts.entries()) {
+  const attempts = attemptsOf(executions).filter(
+    ({ created_at }) => from === undefined || Date.parse(created_at) >= startedAt,
+  )
+  for (const { worker, waterfall, number, failure_reason: reason } of attempts) {
     const steps = renderWaterfall(waterfall, { colors })
-    if (steps.length === 0) continue
-    const attempt = attempts.length > 1 ? `, attempt ${index + 1}` : ''
+    if (steps.length === 0 && reason === null) continue
+    const attempt = attempts.length > 1 ? `, attempt ${number}` : ''
     lines.push('', `From accepted to done on ${oneLine(worker)}${attempt}:`, ...steps.map((step) => `  ${step}`))
+    if (reason !== null) lines.push(`  ${colors.red('ended badly')}  ${reasonText(reason)}`)
   }
   const usage = from === undefined ? run.usage : usageSince(from.usage, run.usage)
   const facts = []

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { AppError } from '@openoz/protocol'
 import { findApiKeyByHash, updateApiKeyUsed } from '../store/api-keys.ts'
+import type { Database } from '../store/database.ts'
 import { findExecutionByToken } from '../store/executions.ts'
 import type { Role } from '../store/people.ts'
 import type { Ctx } from './context.ts'
@@ -30,25 +31,23 @@ export function newExecutionToken(): string {
   return executionTokenPrefix + randomBytes(32).toString('base64url')
 }
 
-/** After this, an execution that is over may not even add evidence. */
-const lateEvidenceSeconds = 15 * 60
-
 export function hashSecret(secret: string): Buffer {
   return createHash('sha256').update(secret).digest()
 }
 
 /** Finds the actor of a key or token, or says what is wrong with it. */
-export async function authenticate(ctx: Pick<Ctx, 'db'>, token: string | undefined): Promise<Actor> {
+export async function authenticate(ctx: Pick<Ctx, 'db' | 'config'>, token: string | undefined): Promise<Actor> {
   if (token === undefined || token === '') throw new AppError('api_key_missing')
-  return token.startsWith(executionTokenPrefix) ? authenticateExecution(ctx, token) : authenticateKey(ctx, token)
+  return token.startsWith(executionTokenPrefix) ? authenticateExecution(ctx, token) : authenticateKey(ctx.db, token)
 }
 
-async function authenticateKey(ctx: Pick<Ctx, 'db'>, token: string): Promise<Actor> {
-  const key = await findApiKeyByHash(ctx.db, hashSecret(token))
+/** The same for a token that is no execution's. */
+export async function authenticateKey(db: Database, token: string): Promise<Actor> {
+  const key = await findApiKeyByHash(db, hashSecret(token))
   if (!key) throw new AppError('api_key_unknown', { suffix: token.slice(-4) })
   if (key.revokedAt) throw new AppError('api_key_revoked', { name: key.name, revokedAt: key.revokedAt.toISOString() })
   if (key.isExpired) throw new AppError('api_key_expired', { name: key.name, expiresAt: key.expiresAt?.toISOString() })
-  if (key.wantsTouch) await updateApiKeyUsed(ctx.db, key.id)
+  if (key.wantsTouch) await updateApiKeyUsed(db, key.id)
 
   const common = { keyId: key.id, keyName: key.name, teamId: key.teamId }
   switch (key.scope) {
@@ -66,12 +65,15 @@ async function authenticateKey(ctx: Pick<Ctx, 'db'>, token: string): Promise<Act
   }
 }
 
-async function authenticateExecution(ctx: Pick<Ctx, 'db'>, token: string): Promise<ExecutionActor> {
-  const execution = await findExecutionByToken(ctx.db, hashSecret(token))
+async function authenticateExecution(ctx: Pick<Ctx, 'db' | 'config'>, token: string): Promise<ExecutionActor> {
+  const execution = await findExecutionByToken(ctx.db, hashSecret(token), {
+    lateSeconds: ctx.config.lease.lateMs / 1000,
+    outageSeconds: ctx.config.lease.outageMs / 1000,
+  })
   if (!execution) throw new AppError('api_key_unknown', { suffix: token.slice(-4) })
+  // It may not even add evidence any more.
+  if (execution.isTooLate) throw new AppError('execution_token_ended', { executionId: execution.id })
   const { overForSeconds } = execution
-  if (overForSeconds !== null && overForSeconds > lateEvidenceSeconds)
-    throw new AppError('execution_token_ended', { executionId: execution.id })
   return {
     kind: 'execution',
     teamId: execution.teamId,

@@ -10,6 +10,7 @@ import {
   type TurnInput,
 } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
+import { renewEveryMs } from '../lease-times.ts'
 import { listUploadedAttachments } from '../store/attachments.ts'
 import { findLastCheckpoint, findWorkspaceOfConversation, type SavedWorkspaceRecord } from '../store/checkpoints.ts'
 import { insertCommand } from '../store/commands.ts'
@@ -26,7 +27,7 @@ import { findRun, updateStatusMessage } from '../store/runs.ts'
 import { findOpenTurn, type TurnRecord, updateTurnStarted } from '../store/turns.ts'
 import type { ExecutionActor } from './actors.ts'
 import { type Ctx, change } from './context.ts'
-import { lockExecution } from './executions.ts'
+import { goodbye, lockExecution } from './executions.ts'
 import { endCancelled, moveRun } from './turns.ts'
 
 /**
@@ -34,8 +35,11 @@ import { endCancelled, moveRun } from './turns.ts'
  * `event-batches.ts`.
  */
 
+/** Agents outlive the server that they began with: a version is left out one release after the next one came. */
+const spokenProtocols: readonly number[] = [agentProtocolVersion]
+
 export async function hello(ctx: Ctx, actor: ExecutionActor, request: HelloRequest): Promise<HelloResponse> {
-  if (request.protocol !== agentProtocolVersion)
+  if (!spokenProtocols.includes(request.protocol))
     throw new AppError('agent_protocol_unsupported', { theirs: request.protocol, ours: agentProtocolVersion })
 
   // Outside of the transaction: the catalogue may have to ask a provider.
@@ -147,8 +151,6 @@ export async function nextTurn(
   })
 }
 
-const goodbye = 'The agent had nothing more to do.'
-
 async function turnInput(tx: Tx, turn: TurnRecord): Promise<TurnInput> {
   const messages = await listOpenMessages(tx, turn.id)
   return {
@@ -191,9 +193,11 @@ async function modelAccess(
 function limits(ctx: Ctx): HelloResponse['limits'] {
   const { agent, lease } = ctx.config
   return {
-    // Three renewals fit into the time after which an execution is shown as unreachable.
-    renew_every_ms: Math.max(100, Math.min(5_000, Math.floor(lease.unreachableMs / 3))),
+    renew_every_ms: renewEveryMs(lease),
     stop_after_ms: lease.stopMs,
+    lost_after_ms: lease.lostMs,
+    // Three quarters: the rest is for ending.
+    settled_stop_after_ms: Math.floor(lease.settledMs * 0.75),
     max_steps: agent.maxSteps,
     max_output_tokens: agent.maxOutputTokens,
     max_turn_output_tokens: agent.maxTurnOutputTokens,

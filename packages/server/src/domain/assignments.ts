@@ -1,19 +1,30 @@
-import { type FailureReason, failureReasonOf, isLive, type TaskAssignment, type WorkerMessage } from '@openoz/protocol'
+import {
+  type AnyFailureReason,
+  type ExecutionRef,
+  failureReasonOf,
+  isLive,
+  type TaskAssignment,
+  type WorkerMessage,
+} from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
 import { insertCommand } from '../store/commands.ts'
 import {
   findExecution,
   findExecutionForUpdate,
-  findExecutionOfWorker,
+  findExecutionOfConnection,
+  listLeavingExecutions,
   updateExecutionClaimed,
   updateExecutionEnded,
+  updateExecutionFinishing,
   updateExecutionStarted,
-  updateExecutionsConnection,
 } from '../store/executions.ts'
+import { listExecutionsOfInstances, updateExecutionsHolder } from '../store/leases.ts'
 import { claimNextRun, listIdleExecutionsInTheWay } from '../store/queue.ts'
-import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
+import { findRunForUpdate } from '../store/runs.ts'
 import { hashSecret, newExecutionToken } from './actors.ts'
 import { type Ctx, change } from './context.ts'
+import { afterGoodbye } from './executions.ts'
+import { endLost, type Locked, noteGone } from './lost-executions.ts'
 import { appendServerEvents, storableText } from './session-log.ts'
 import { endCancelled, endTurn, endWithoutOutcome, moveRun, requeueUnbegunTurn } from './turns.ts'
 
@@ -29,6 +40,8 @@ export interface WorkerConnection {
   workerId: string
   /** It speaks our additions, not only the reference messages. */
   speaksOurs: boolean
+  /** Its process; null where it does not say. */
+  instance: string | null
 }
 
 export interface Offer {
@@ -45,6 +58,7 @@ export async function offerNextRun(ctx: Ctx, connection: WorkerConnection): Prom
     teamId: connection.teamId,
     workerId: connection.workerId,
     connectionId: connection.id,
+    instance: connection.instance,
     executionId,
     tokenHash: hashSecret(token),
   })
@@ -97,18 +111,27 @@ export type Verdict = { verdict: 'taken' | 'superseded' | 'ignored'; executionId
 async function executionIdOf(ctx: Ctx, connection: WorkerConnection, ref: Ref): Promise<string | undefined> {
   const execution =
     ref.execution_id === undefined
-      ? await findExecutionOfWorker(ctx.db, ref.task_id, connection.workerId)
+      ? await findExecutionOfConnection(ctx.db, ref.task_id, connection)
       : await findExecution(ctx.db, ref.execution_id)
   const isTheirs = execution?.runId === ref.task_id && execution.workerId === connection.workerId
-  return isTheirs ? execution.id : undefined
+  if (isTheirs) return execution.id
+  ctx.log.warn(
+    { runId: ref.task_id, workerId: connection.workerId, connectionId: connection.id },
+    'worker message ignored: no execution of this run is this connection’s',
+  )
+  return undefined
 }
 
-/** Runs `work` with run and execution locked, in this order, if the execution is live; says `superseded` if it is over. */
+/**
+ * Runs `work` with run and execution locked, in this order, if the execution is live; says `superseded` if it is over. `ifOver`: what the message means
+ * then all the same.
+ */
 async function withLiveExecution(
   ctx: Ctx,
   connection: WorkerConnection,
   ref: Ref,
   work: (locked: Locked) => Promise<void>,
+  ifOver?: (locked: Locked) => Promise<void>,
 ): Promise<Verdict> {
   const executionId = await executionIdOf(ctx, connection, ref)
   if (executionId === undefined) return { verdict: 'ignored' }
@@ -117,17 +140,13 @@ async function withLiveExecution(
     const execution = await findExecutionForUpdate(tx, executionId)
     // A worker id is only unique within its team.
     if (!run || !execution || run.teamId !== connection.teamId) return { verdict: 'ignored' }
-    if (!isLive(execution.state) || execution.number !== run.fence) return { verdict: 'superseded', executionId }
+    if (!isLive(execution.state) || execution.number !== run.fence) {
+      await ifOver?.({ tx, hint, run, execution })
+      return { verdict: 'superseded', executionId }
+    }
     await work({ tx, hint, run, execution })
     return { verdict: 'taken', executionId }
   })
-}
-
-interface Locked {
-  tx: Parameters<Parameters<typeof change>[1]>[0]
-  hint: Parameters<Parameters<typeof change>[1]>[1]
-  run: RunRecord
-  execution: NonNullable<Awaited<ReturnType<typeof findExecutionForUpdate>>>
 }
 
 export async function claimAssignment(ctx: Ctx, connection: WorkerConnection, ref: Ref): Promise<Verdict> {
@@ -187,14 +206,18 @@ export async function reportStep(
 }
 
 /** Reasons that say no more than that the agent's process ended as it did: after its outcome that is no failure. */
-const exitReasons: readonly FailureReason[] = ['agent_invocation', 'container_exit', 'job_failed']
+const exitReasons: readonly AnyFailureReason[] = [
+  ...(['agent_invocation', 'container_exit', 'job_failed'] as const),
+  ...(['lease_lost', 'worker_died'] as const),
+]
 
 type End = Extract<WorkerMessage, { type: 'task_completed' | 'task_failed' }>
 
-/** The process is gone. If the agent gave no outcome, the worker's report decides. */
+/** The process is gone. If the agent gave no outcome, the worker's report decides. Of an execution that was given up it says no more than that. */
 export async function reportEnd(ctx: Ctx, connection: WorkerConnection, end: End): Promise<Verdict> {
   const { data } = end
-  return withLiveExecution(ctx, connection, data, async ({ tx, hint, run, execution }) => {
+  const work = async (locked: Locked) => {
+    const { tx, hint, run, execution } = locked
     const failure = end.type === 'task_failed' ? end.data : undefined
     const reason = failure ? failureReasonOf(failure.failure_reason) : undefined
     const isOnlyExit = execution.outcome !== null && reason !== undefined && exitReasons.includes(reason)
@@ -204,6 +227,7 @@ export async function reportEnd(ctx: Ctx, connection: WorkerConnection, end: End
       exitCode: failure?.exit_code ?? null,
       message: storableText(data.message),
     })
+    await noteGone(locked)
     hint(`run ${run.id}`)
     if (await requeueUnbegunTurn(tx, hint, run, execution)) return
     if (data.task_state === 'CANCELLED' || reason === 'task_cancelled' || run.cancelRequestedAt) {
@@ -214,21 +238,71 @@ export async function reportEnd(ctx: Ctx, connection: WorkerConnection, end: End
         message: data.message || 'The agent ended without a word.',
       })
     } else {
-      // Only a killed agent is tried again: one that ended by itself would do the same once more.
-      const mayRetry = reason !== 'agent_invocation' || (failure.exit_code ?? 0) > 128
-      await endWithoutOutcome(tx, hint, run, execution, { reason, detail: data.message, mayRetry })
+      const died = {
+        reason,
+        detail: data.message,
+        exitCode: failure.exit_code ?? null,
+        diedWithWorker: reason === 'worker_died',
+      }
+      await endWithoutOutcome(ctx, tx, hint, { run, execution, failure: died })
     }
-  })
+  }
+  return withLiveExecution(ctx, connection, data, work, noteGone)
 }
 
-/** A worker came back with what it still runs. Answers what it should end because it is over. */
+/** The agent's process has ended, and its worker still saves and delivers what it left. */
+export async function reportFinishing(ctx: Ctx, connection: WorkerConnection, ref: ExecutionRef): Promise<Verdict> {
+  return withLiveExecution(ctx, connection, ref, ({ tx, execution }) => updateExecutionFinishing(tx, execution.id))
+}
+
+/** Nothing of it runs any more. Said of what was superseded; of an execution that is live it is the news that it is lost. */
+export async function confirmGone(ctx: Ctx, connection: WorkerConnection, ref: ExecutionRef): Promise<Verdict> {
+  const lose = async (locked: Locked) => {
+    const detail = `Worker ${connection.workerId} says that nothing of it runs any more.`
+    await endLost(ctx, locked, { reason: 'lost', detail, diedWithWorker: false, isWorkerConnected: false })
+    await noteGone(locked)
+  }
+  return withLiveExecution(ctx, connection, ref, lose, noteGone)
+}
+
+/** A worker came back with what it still has. Answers what it should end because it is over. */
 export async function resumeExecutions(
   ctx: Ctx,
   connection: WorkerConnection,
-  running: { task_id: string; execution_id: string }[],
-): Promise<{ task_id: string; execution_id: string }[]> {
-  if (running.length === 0) return []
-  const ids = running.map(({ execution_id }) => execution_id)
-  const live = await updateExecutionsConnection(ctx.db, connection, ids)
-  return running.filter(({ execution_id }) => !live.includes(execution_id))
+  { running, finishing }: { running: ExecutionRef[]; finishing: ExecutionRef[] },
+): Promise<ExecutionRef[]> {
+  const named = [...running, ...finishing]
+  if (named.length === 0) return []
+  const ids = named.map(({ execution_id }) => execution_id)
+  const live = await updateExecutionsHolder(ctx.db, connection, ids)
+  for (const ref of finishing) if (live.includes(ref.execution_id)) await reportFinishing(ctx, connection, ref)
+  const leaving = await listLeavingExecutions(ctx.db, ids, afterGoodbye(ctx))
+  return named.filter(({ execution_id }) => !live.includes(execution_id) && !leaving.includes(execution_id))
+}
+
+/**
+ * Ends what a worker's process, or one before it that is gone, held and the worker does not name: offers that it never got go back to the queue, the
+ * rest died with the process. Answers the latter: where something of it does run, it is to be ended.
+ */
+export async function endMissing(
+  ctx: Ctx,
+  connection: WorkerConnection,
+  { instances, named }: { instances: string[]; named: ExecutionRef[] },
+): Promise<ExecutionRef[]> {
+  if (instances.length === 0) return []
+  const except = named.map(({ execution_id }) => execution_id)
+  const dead: ExecutionRef[] = []
+  for (const { runId, executionId } of await listExecutionsOfInstances(ctx.db, connection, { instances, except })) {
+    const ref = { task_id: runId, execution_id: executionId }
+    let wasTaken = false
+    await withLiveExecution(ctx, connection, ref, async (locked) => {
+      const { workerId, state } = locked.execution
+      wasTaken = state !== 'offered'
+      if (!wasTaken) return withdrawOffer(locked, `Worker ${workerId} did not take it: it never got the offer.`)
+      const detail = `Worker ${workerId} is back and does not have it.`
+      await endLost(ctx, locked, { reason: 'worker_died', detail, diedWithWorker: true, isWorkerConnected: true })
+    })
+    if (wasTaken) dead.push(ref)
+  }
+  return dead
 }

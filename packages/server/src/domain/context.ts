@@ -41,8 +41,10 @@ export type Topic =
   | 'run-events'
   /** A worker said something by POST: `worker-frames <channel>`. */
   | `worker-frames ${string}`
-  /** A cancel may have to be sent to a worker. */
+  /** A cancel may have to be sent to a worker, or that an execution is over. */
   | 'cancellations'
+  /** An operator drains a worker, or does so no more. */
+  | 'worker-drains'
 
 /** What rules need to know of the model gateway. */
 export interface Models {

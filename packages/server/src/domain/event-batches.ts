@@ -14,11 +14,17 @@ import {
   deleteOlderWorkspaces,
   findWorkspaceOfConversation,
   insertCheckpoint,
+  insertLateWorkspace,
   insertSavedWorkspace,
 } from '../store/checkpoints.ts'
 import { isDataRefused, type Tx, withSavepoint } from '../store/database.ts'
 import { updateSetupFailed } from '../store/environments.ts'
-import type { ExecutionRecord } from '../store/executions.ts'
+import {
+  type ExecutionRecord,
+  findCurrentExecutionForUpdate,
+  hasNewerAgent,
+  updateExecutionEnded,
+} from '../store/executions.ts'
 import { updateMessagesTaken } from '../store/messages.ts'
 import { type RunRecord, updateStatusMessage } from '../store/runs.ts'
 import { appendEvents, appendFreshEvents, type NewEvent, updateAcknowledged } from '../store/session-log.ts'
@@ -27,7 +33,7 @@ import type { ExecutionActor } from './actors.ts'
 import { type Ctx, change, type Hint } from './context.ts'
 import { lockExecution } from './executions.ts'
 import { keepSkills } from './repository-skills.ts'
-import { isTooDeep, storableJson, storableText, storableTime } from './session-log.ts'
+import { appendServerEvents, isTooDeep, storableJson, storableText, storableTime } from './session-log.ts'
 import { spanText } from './span-text.ts'
 import { endTurn, finerReason, platformCode } from './turns.ts'
 
@@ -36,6 +42,10 @@ import { endTurn, finerReason, platformCode } from './turns.ts'
  * acknowledged already, so a batch that is sent twice changes nothing. Events that change state (outcome, checkpoint, saved workspace) are acted
  * on in that same transaction; one that the database refuses is kept as `event_invalid`, since the agent would send it again for ever. An execution
  * that is over changes nothing any more; what it says is kept, marked late.
+ *
+ * With one exception, so that a finished turn is never performed a second time: what an execution had reached before it was given up, and what its worker
+ * could not deliver until now, counts as long as no agent has begun after it. Its outcome then ends the turn, and the retry that waits is taken back; its
+ * checkpoint and its workspace are what the next one goes on from. Once another agent has begun, its workspace is kept beside (`late_workspaces`).
  */
 
 const controlTypes = Object.keys(agentControlData)
@@ -66,6 +76,7 @@ export async function appendBatch(
   return change(ctx, async (tx, hint) => {
     const { run, execution } = await lockExecution(tx, actor)
     const isOver = !isLive(execution.state)
+    const heir = isOver ? await findHeir(tx, run, execution) : 'none'
 
     const fresh = contiguousAfter(execution.ackedN, events)
     const stored: NewEvent[] = []
@@ -73,11 +84,11 @@ export async function appendBatch(
       if (stored.length > 0) await appendEvents(tx, execution.runId, stored.splice(0))
     }
     for (const event of fresh) {
-      const effect = isOver ? undefined : effectOf(event)
+      const effect = effectIn(event, isOver ? heir : 'live')
       if (effect) {
         // What came before it in the stream comes before it in the log.
         await flush()
-        stored.push(...(await tryEffect(ctx, { tx, hint, run, execution, event, effect })))
+        stored.push(...(await tryEffect(ctx, { tx, hint, run, execution, event, effect, heir, isOver })))
       } else {
         stored.push(toStored(event, execution.id, isOver))
         if (!isOver && run.environmentId !== null && isSetupDone(event))
@@ -120,6 +131,22 @@ function effectOf(event: NumberedEvent): Effect | undefined {
   return parsed.success ? ({ type: event.type, data: parsed.data } as Effect) : undefined
 }
 
+/** Who came after an execution that is over: an agent that has begun; an execution whose agent has not; or nobody, a retry at most waits. */
+type Heir = 'begun' | 'none' | ExecutionRecord
+
+async function findHeir(tx: Tx, run: RunRecord, execution: ExecutionRecord): Promise<Heir> {
+  if (await hasNewerAgent(tx, execution, run.conversationId)) return 'begun'
+  const newest = await findCurrentExecutionForUpdate(tx, run.id)
+  return newest && newest.id !== execution.id && isLive(newest.state) ? newest : 'none'
+}
+
+/** What is told late counts where it says how far the agent had come; nobody waits any more for what else it says. */
+function effectIn(event: NumberedEvent, heir: Heir | 'live'): Effect | undefined {
+  const effect = effectOf(event)
+  if (heir === 'live' || effect?.type === 'workspace_saved') return effect
+  return heir !== 'begun' && (effect?.type === 'turn_outcome' || effect?.type === 'checkpoint') ? effect : undefined
+}
+
 interface Application {
   tx: Tx
   hint: Hint
@@ -127,6 +154,8 @@ interface Application {
   execution: ExecutionRecord
   event: NumberedEvent
   effect: Effect
+  isOver: boolean
+  heir: Heir
 }
 
 async function tryEffect(ctx: Ctx, application: Application): Promise<NewEvent[]> {
@@ -141,7 +170,8 @@ async function tryEffect(ctx: Ctx, application: Application): Promise<NewEvent[]
 }
 
 /** Acts on a control event and answers what the log keeps of it. */
-async function applyEffect({ tx, hint, run, execution, event, effect }: Application): Promise<NewEvent[]> {
+async function applyEffect(application: Application): Promise<NewEvent[]> {
+  const { tx, hint, run, execution, event, effect, isOver, heir } = application
   // Only a hello makes a process the one that speaks for its execution; before it there is no turn to end and nothing to save.
   if (!execution.helloAt) return [invalid(event, execution.id, 'its agent has not said hello')]
   switch (effect.type) {
@@ -149,8 +179,10 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
       const { outcome, message, error_code, taken_message_ids = [] } = effect.data
       await updateMessagesTaken(tx, run.id, taken_message_ids)
       const open = await findOpenTurn(tx, run.id)
+      const isOpen = open?.id === effect.data.turn_id
+      if (isOpen && isOver) await takeRetryBack(application)
       const ended =
-        open?.id === effect.data.turn_id &&
+        isOpen &&
         (await endTurn(tx, hint, run, execution, {
           outcome,
           message,
@@ -180,7 +212,7 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
       await deleteOlderCheckpoints(tx, run.id, id)
       if (run.statusMessage?.startsWith(waitsForModel)) await updateStatusMessage(tx, run.id, 'The agent is at work.')
       await updateMessagesTaken(tx, run.id, taken_message_ids)
-      return [{ ...toStored(event, execution.id, false), data: storableJson({ step }) }]
+      return [{ ...toStored(event, execution.id, false), data: storableJson({ step, ...(isOver && { late: true }) }) }]
     }
     case 'workspace_saved': {
       const { repositories, left_out } = effect.data
@@ -189,6 +221,11 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
           if (blobId !== null && !(await isOwnBlob(tx, run.id, blobId)))
             return [invalid(event, execution.id, 'one of its blobs is not of this run')]
       const id = uuidv7()
+      if (isOver && heir === 'begun') {
+        const left = { id, runId: run.id, executionId: execution.id, repositories: storableJson(repositories) }
+        await insertLateWorkspace(tx, left)
+        return [toStored(event, execution.id, true)]
+      }
       await insertSavedWorkspace(tx, {
         id,
         runId: run.id,
@@ -198,7 +235,7 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
         leftOut: storableJson(left_out),
       })
       await deleteOlderWorkspaces(tx, run.id, id)
-      return [toStored(event, execution.id, false)]
+      return [toStored(event, execution.id, isOver)]
     }
     case 'skills_found':
       await keepSkills(tx, { run, execution }, effect.data)
@@ -215,6 +252,16 @@ async function applyEffect({ tx, hint, run, execution, event, effect }: Applicat
     default:
       return effect satisfies never
   }
+}
+
+/** The turn is done: who was to begin with it again need not. */
+async function takeRetryBack({ tx, hint, run, execution, heir }: Application): Promise<void> {
+  const text = `Attempt ${execution.number} had ended its turn before it was given up: it is not tried again.`
+  await appendServerEvents(tx, run.id, [{ type: 'notice', data: { level: 'info', text }, executionId: execution.id }])
+  if (typeof heir === 'string') return
+  const message = `The turn had its outcome from attempt ${execution.number}.`
+  await updateExecutionEnded(tx, heir.id, { state: 'ended', message })
+  hint('cancellations')
 }
 
 const waitsForModel = 'Waiting for the model'

@@ -4,6 +4,7 @@ import type { Tx } from '../store/database.ts'
 import {
   type ExecutionRecord,
   findExecutionForUpdate,
+  type Goodbye,
   listExecutions as listExecutionRecords,
 } from '../store/executions.ts'
 import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
@@ -20,6 +21,7 @@ export async function listExecutions(ctx: Ctx, run: RunRecord): Promise<Executio
   ])
   return executions.map((execution) => ({
     execution_id: execution.id,
+    retry_of: execution.retryOf,
     worker: run.host ?? execution.workerId,
     state: execution.state,
     unreachable:
@@ -80,6 +82,14 @@ function agentSteps(events: { at: Date; data: Record<string, unknown> }[]): Wate
       })
   }
   return rows
+}
+
+/** What the execution of an agent ends with that has nothing more to do. */
+export const goodbye = 'The agent had nothing more to do.'
+
+/** It ends within a second; one that hangs counts as settled like any other. */
+export function afterGoodbye(ctx: Ctx): Goodbye {
+  return { message: goodbye, forSeconds: ctx.config.lease.settledMs / 1000 }
 }
 
 /** Run, then execution, locked: the order everywhere. */

@@ -1,66 +1,76 @@
 import { beat } from '../store/control-plane.ts'
+import { type ExecutionRecord, findExecutionForUpdate } from '../store/executions.ts'
 import {
-  type ExecutionRecord,
-  extendLeases,
-  findExecutionForUpdate,
+  type DeadlineSpans,
+  extendDeadlines,
   findExpiredExecutionForUpdate,
   type LeaseLimits,
   listExpiredExecutions,
   listOrphanedOffers,
-  updateExecutionEnded,
-} from '../store/executions.ts'
+  pullDeadlines,
+} from '../store/leases.ts'
 import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
+import { hasWorkerConnection } from '../store/workers.ts'
 import { withdrawOffer } from './assignments.ts'
 import { type Ctx, change } from './context.ts'
-import { endWithoutOutcome } from './turns.ts'
-
-/** A worker answers an offer within milliseconds; one that has not within this long never will. */
-const offerSeconds = 30
-
-/** The heartbeat runs every 2 s: a larger gap means that no server was alive. */
-const outageSeconds = 10
+import { endLost } from './lost-executions.ts'
+import { maxRetryDelaySeconds } from './retry-policy.ts'
 
 /**
- * Beats, and after an outage of the whole control plane gives that time back to every deadline: agents that could not renew because there was
- * nobody to renew with must not pay for it. A sweep that comes before it finds nothing: it asks for a fresh heartbeat.
+ * Beats, and keeps every deadline true where the clock between two beats did not tell the time that passed for the control plane:
+ *
+ * - It was away as a whole, or its clock was set forward: agents that could not renew because there was nobody to renew with must not pay for it.
+ *   Every deadline gets that time back. A sweep that comes before it finds nothing: it asks for a fresh heartbeat.
+ * - Its clock was set back: what was written before lies in the future, and would keep what is dead alive for as long. It is pulled to now.
  */
 export async function beatAndExtend(ctx: Ctx): Promise<void> {
+  const outageSeconds = ctx.config.lease.outageMs / 1000
   const gapSeconds = await ctx.db.transaction(async (tx) => {
     const gap = await beat(tx)
-    if (gap > outageSeconds) await extendLeases(tx, gap)
+    if (gap > outageSeconds) await extendDeadlines(tx, gap, deadlineSpans(ctx))
+    else if (gap < -outageSeconds) await pullDeadlines(tx, deadlineSpans(ctx))
     return gap
   })
   if (gapSeconds > outageSeconds)
-    ctx.log.warn({ gapSeconds }, 'the control plane was away; all leases were extended by that time')
+    ctx.log.warn({ gapSeconds }, 'the control plane was away; all deadlines were extended by that time')
+  else if (gapSeconds < -outageSeconds)
+    ctx.log.warn({ gapSeconds }, 'the clock of the database was set back; all deadlines were measured anew')
 }
 
-/**
- * An agent that has given its outcome only has to end, and its worker to say so. When neither is heard of for this long, the worker was killed:
- * waiting for the whole lease would keep viewers and a follow-up waiting.
- */
-export const settledSeconds = 60
-
-/** A local agent is started by the process that asked for its run: it says hello within a second, or that process is gone. */
-export const localHelloSeconds = 60
-
-/** An agent renews every 5 s, so six renewals were missed: it is gone, and a local one has no worker that could end it. */
-export const localCancelSeconds = 30
+function deadlineSpans(ctx: Ctx): DeadlineSpans {
+  const { startMs, lateMs, confirmMs } = ctx.config.lease
+  return {
+    startSeconds: startMs / 1000,
+    lateSeconds: lateMs / 1000,
+    confirmSeconds: confirmMs / 1000,
+    retrySeconds: maxRetryDelaySeconds,
+  }
+}
 
 function leaseLimits(ctx: Ctx): LeaseLimits {
-  const lostSeconds = ctx.config.lease.lostMs / 1000
-  return { offerSeconds, settledSeconds, outageSeconds, localHelloSeconds, localCancelSeconds, lostSeconds }
+  const { offerMs, lostMs, settledMs, localHelloMs, localCancelMs, outageMs, startMs } = ctx.config.lease
+  return {
+    offerSeconds: offerMs / 1000,
+    lostSeconds: lostMs / 1000,
+    settledSeconds: settledMs / 1000,
+    localHelloSeconds: localHelloMs / 1000,
+    localCancelSeconds: localCancelMs / 1000,
+    outageSeconds: outageMs / 1000,
+    startSeconds: startMs / 1000,
+  }
 }
 
 /** Ends what nobody is responsible for any more. Several servers may sweep at once: each end is decided under the run's lock. */
 export async function sweepLeases(ctx: Ctx): Promise<void> {
-  const expired = await listExpiredExecutions(ctx.db, leaseLimits(ctx))
-  for (const { runId, executionId } of await listOrphanedOffers(ctx.db))
-    await endEach(ctx, executionId, () => withdraw(ctx, runId, executionId, 'its connection closed before it answered'))
-  for (const { runId, executionId, state } of expired)
-    await endEach(ctx, executionId, () =>
-      state === 'offered'
-        ? withdraw(ctx, runId, executionId, 'it did not answer')
-        : loseExecution(ctx, runId, executionId),
+  const limits = leaseLimits(ctx)
+  const expired = await listExpiredExecutions(ctx.db, limits)
+  for (const offer of await listOrphanedOffers(ctx.db, limits))
+    await endEach(ctx, offer.executionId, () => withdraw(ctx, offer, 'its connection closed before it answered'))
+  for (const found of expired)
+    await endEach(ctx, found.executionId, () =>
+      found.state === 'offered'
+        ? withdraw(ctx, found, 'it did not answer')
+        : loseExecution(ctx, found.runId, found.executionId),
     )
 }
 
@@ -73,13 +83,26 @@ async function endEach(ctx: Ctx, executionId: string, end: () => Promise<void>):
   }
 }
 
+export interface MadeOffer {
+  runId: string
+  executionId: string
+  /** On which it was made: a worker that is back on another one may have named it there as its own. */
+  connectionId: string | null
+}
+
 /** Takes back an offer that was not answered, at its old place in the queue. */
-export async function withdraw(ctx: Ctx, runId: string, executionId: string, reason: string): Promise<void> {
+export async function withdraw(
+  ctx: Ctx,
+  { runId, executionId, connectionId }: MadeOffer,
+  reason: string,
+): Promise<void> {
   await change(ctx, async (tx, hint) => {
     const run = await findRunForUpdate(tx, runId)
     const execution = await findExecutionForUpdate(tx, executionId)
-    if (!run || execution?.state !== 'offered') return
+    if (!run || execution?.state !== 'offered' || execution.workerConnectionId !== connectionId) return
     await withdrawOffer({ tx, hint, run, execution }, `Worker ${execution.workerId} did not take it: ${reason}.`)
+    // A worker that hangs with it in its buffer must not begin when it wakes.
+    hint('cancellations')
   })
 }
 
@@ -96,21 +119,20 @@ async function loseExecution(ctx: Ctx, runId: string, executionId: string): Prom
     const run = await findRunForUpdate(tx, runId)
     const execution = await findExpiredExecutionForUpdate(tx, executionId, leaseLimits(ctx))
     if (!run || !execution) return
-    ctx.log.warn(
-      { runId, executionId, workerId: execution.workerId, renewedAt: execution.leaseRenewedAt },
-      'execution lost',
+    const { isStartOver, isWorkerConnected, workerId } = execution
+    const isLocal = run.executionLocation === 'LOCAL'
+    const diedWithWorker = !isLocal && !(await hasWorkerConnection(tx, { teamId: run.teamId, workerId }))
+    await endLost(
+      ctx,
+      { tx, hint, run, execution },
+      {
+        reason: isStartOver ? 'start_timeout' : 'lost',
+        detail: isStartOver
+          ? `Worker ${workerId} claimed it at ${execution.claimedAt?.toISOString()}.`
+          : lastWord(run, execution),
+        diedWithWorker,
+        isWorkerConnected,
+      },
     )
-    await updateExecutionEnded(tx, executionId, {
-      state: 'lost',
-      failureReason: 'lost',
-      message: 'Nobody renewed its lease.',
-    })
-    hint(`commands ${executionId}`)
-    hint(`run ${runId}`)
-    await endWithoutOutcome(tx, hint, run, execution, {
-      reason: 'lost',
-      detail: lastWord(run, execution),
-      mayRetry: true,
-    })
   })
 }

@@ -36,6 +36,8 @@ export const permissions = {
   'event.report': { user: 'member', team: true, worker: false, execution: true, words: 'report events of runs' },
   'model.read': { ...people, user: 'member', team: true, words: 'list models' },
   'worker.read': { ...people, user: 'member', team: true, words: 'list workers' },
+  // A team's key is what automation has that takes machines out of service.
+  'worker.drain': { ...people, user: 'admin', team: true, words: 'drain workers' },
   'worker.connect': { user: 'member', team: true, worker: true, execution: false, words: 'connect as a worker' },
   'api-key.read': { ...people, user: 'member', team: true, words: 'list API keys' },
   'api-key.create': { ...people, user: 'member', team: false, words: 'make API keys' },

@@ -212,6 +212,7 @@ export async function createRun(
       modelId: plan.config.model_id ?? null,
       workerHost: plan.workerHost,
       statusMessage: plan.statusMessage,
+      maxAttempts: request.retry?.max_attempts ?? null,
     },
     { id: uuidv7(), author: actorName(actor) },
     forkOf ?? null,

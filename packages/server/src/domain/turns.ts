@@ -1,8 +1,6 @@
 import {
   type ErrorCode,
   errorSpecs,
-  type FailureReason,
-  failureSpec,
   isLive,
   mayFollow,
   type PlatformErrorCode,
@@ -16,11 +14,12 @@ import { updateSetupFailed } from '../store/environments.ts'
 import {
   type ExecutionRecord,
   findCurrentExecutionForUpdate,
+  updateDiedWithWorker,
   updateExecutionEnded,
   updateExecutionOutcome,
 } from '../store/executions.ts'
 import { listOpenMessages, updateMessagesMoved } from '../store/messages.ts'
-import { type RunRecord, updateRunReopened, updateRunState } from '../store/runs.ts'
+import { type RunRecord, updateRunReopened, updateRunState, updateWorkerDeaths } from '../store/runs.ts'
 import {
   findNextTurnNumber,
   findOpenTurn,
@@ -28,7 +27,8 @@ import {
   updateOpenTurnsEnded,
   updateTurnOutcome,
 } from '../store/turns.ts'
-import type { Hint } from './context.ts'
+import type { Ctx, Hint } from './context.ts'
+import { type Failure, type RetryDecision, retryDecision } from './retry-policy.ts'
 import { recordMove } from './run-events.ts'
 import { appendServerEvents, storableText } from './session-log.ts'
 
@@ -103,6 +103,8 @@ export async function endTurn(
   if (!(await updateTurnOutcome(tx, turn.id, end.outcome, storableText(end.message), end.errorCode ?? null)))
     return false
   if (execution) await updateExecutionOutcome(tx, execution.id, end.outcome, end.failureReason ?? null)
+  // Its agent outlived the turn, so the run is no poison.
+  if (end.outcome === 'SUCCEEDED' || end.outcome === 'BLOCKED') await updateWorkerDeaths(tx, run.id, 0)
   // An outcome that came before the agent heard of the cancel stands; what was asked after that turn is cancelled all the same.
   const isCancel = end.outcome === 'CANCELLED' || run.cancelRequestedAt !== null
   if (isCancel) await cancelWhatWaits(tx, run.id, turn.id)
@@ -222,42 +224,49 @@ export async function endCancelled(
 }
 
 /**
- * An execution ended without its agent's word. Tries the run again if its retry policy allows, else ends the turn. A cancel that is waiting wins;
- * a turn that has its outcome keeps it.
+ * An execution ended without its agent's word. Tries the run again if the retry policy says so, else ends the turn. A cancel that is waiting wins; a
+ * turn that has its outcome keeps it.
  */
 export async function endWithoutOutcome(
+  ctx: Pick<Ctx, 'config'>,
   tx: Tx,
   hint: Hint,
-  run: RunRecord,
-  execution: ExecutionRecord,
-  failure: { reason: FailureReason | 'lost'; detail: string; mayRetry: boolean },
+  { run, execution, failure }: { run: RunRecord; execution: ExecutionRecord; failure: Failure },
 ): Promise<void> {
   if (await requeueUnbegunTurn(tx, hint, run, execution)) return
   if (run.cancelRequestedAt) return endCancelled(tx, hint, run, execution)
   if (!(await findOpenTurn(tx, run.id))) return
-  const spec = failureSpec(failure.reason)
+  const { poisonDeaths } = ctx.config.lease
+  const { retries, maxAttempts } = run
+  const deadWorkers = failure.diedWithWorker ? await countDeath(tx, run, execution) : []
   const isLocal = run.executionLocation === 'LOCAL'
-  // Leases mean nothing to whoever started an agent by hand.
-  const sentence = isLocal ? failure.detail : [spec.meaning, failure.detail].filter(Boolean).join(' ')
-  const tried = run.retries[failure.reason] ?? 0
-  // Local runs belong to whoever started them: the server never starts one again.
-  if (failure.mayRetry && tried < spec.retries && !isLocal) {
-    await moveRun(tx, hint, run, {
-      state: 'QUEUED',
-      message: `Trying again (${tried + 1} of ${spec.retries}). ${sentence}`,
-      failureReason: failure.reason,
-      retries: { ...run.retries, [failure.reason]: tried + 1 },
-      notBeforeSeconds: spec.retryDelaySeconds,
-      executionId: execution.id,
-    })
+  const decision = retryDecision({ isLocal, retries, maxAttempts, deadWorkers, poisonDeaths }, failure)
+  if (decision.kind === 'end') {
+    const { outcome, sentence: message, code: errorCode, failureReason } = decision
+    await endTurn(tx, hint, run, execution, { outcome, message, errorCode, failureReason })
     return
   }
-  await endTurn(tx, hint, run, execution, {
-    outcome: spec.side === 'user' ? 'FAILED' : 'ERROR',
-    message: tried > 0 ? `${sentence} It was tried ${tried + 1} times.` : sentence,
-    errorCode: spec.code,
+  await moveRun(tx, hint, run, {
+    state: 'QUEUED',
+    message: retrySentence(decision, failure),
     failureReason: failure.reason,
+    retries: decision.retries,
+    notBeforeSeconds: decision.delaySeconds,
+    executionId: execution.id,
   })
+}
+
+/** One more worker that it took with it; answers those since an execution of the run last ended well. */
+async function countDeath(tx: Tx, run: RunRecord, execution: ExecutionRecord): Promise<string[]> {
+  const count = run.workerDeaths + 1
+  await updateWorkerDeaths(tx, run.id, count)
+  return (await updateDiedWithWorker(tx, execution.id)).slice(-count)
+}
+
+function retrySentence(retry: RetryDecision & { kind: 'retry' }, { reason }: Failure): string {
+  const { attempt, of, delaySeconds } = retry
+  const when = delaySeconds === 0 ? 'at once' : `in ${delaySeconds} seconds`
+  return `Attempt ${attempt} of ${of}: ${reason}, ${when}. ${retry.sentence}`
 }
 
 /** A run's `error_code` is a platform code; agents may send a finer one of the registry. */

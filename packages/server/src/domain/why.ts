@@ -4,7 +4,6 @@ import { type ExecutionRecord, listExecutions } from '../store/executions.ts'
 import { countRunsBefore, type RunRecord } from '../store/runs.ts'
 import { listWorkerConnections, type WorkerConnectionRecord } from '../store/workers.ts'
 import type { Ctx } from './context.ts'
-import { localCancelSeconds, localHelloSeconds, settledSeconds } from './leases.ts'
 import { spanText } from './span-text.ts'
 
 /** What a queued run waits for, in one sentence, with the ids that are connected: a misspelt id shows itself. */
@@ -24,34 +23,55 @@ interface Silence {
   forMs: number
 }
 
-async function findAgent(ctx: Ctx, run: RunRecord): Promise<{ hasAgent: boolean; silence: Silence | undefined }> {
+/** Nothing of the run's lost execution may run any more before the next one begins. */
+interface Awaited {
+  execution: ExecutionRecord
+  forMs: number
+}
+
+interface Agent {
+  hasAgent: boolean
+  silence: Silence | undefined
+  awaited: Awaited | undefined
+  /** Of the database. */
+  now: Date
+}
+
+async function findAgent(ctx: Ctx, run: RunRecord): Promise<Agent> {
   const [executions, now] = await Promise.all([listExecutions(ctx.db, run.id), findDatabaseTime(ctx.db)])
   const execution = executions.at(-1)
   if (!execution || !isLive(execution.state) || execution.state === 'offered')
-    return { hasAgent: false, silence: undefined }
+    return { hasAgent: false, silence: undefined, awaited: findAwaited(run, executions, now), now }
   const forMs = now.getTime() - execution.leaseRenewedAt.getTime()
-  return { hasAgent: true, silence: forMs > ctx.config.lease.unreachableMs ? { execution, forMs } : undefined }
+  const isSilent = forMs > ctx.config.lease.unreachableMs
+  return { hasAgent: true, silence: isSilent ? { execution, forMs } : undefined, awaited: undefined, now }
+}
+
+function findAwaited(run: RunRecord, executions: ExecutionRecord[], now: Date): Awaited | undefined {
+  const execution = executions.find(({ id }) => id === run.awaitsGone)
+  const forMs = (run.awaitsGoneUntil?.getTime() ?? 0) - now.getTime()
+  return execution && forMs > 0 ? { execution, forMs } : undefined
 }
 
 /** Why a run waits, with each candidate; or why it ended, with what to do. */
 export async function explainRun(ctx: Ctx, run: RunRecord): Promise<Why> {
   const workers = await listWorkerConnections(ctx.db, run.teamId)
   const isWaiting = run.state === 'QUEUED'
-  const { hasAgent, silence } = await findAgent(ctx, run)
+  const { hasAgent, silence, awaited, now } = await findAgent(ctx, run)
   return {
     run_id: run.id,
     state: run.state,
     summary: isWaiting
       ? waitingSentence(run.workerHost, [...new Set(workers.map((worker) => worker.workerId))])
       : summary(run, silence),
-    next_step: nextStep(ctx, { run, hasAgent, workers, silence }),
+    next_step: nextStep(ctx, { run, hasAgent, workers, silence, awaited }),
     waiting_code: isWaiting ? waitingCode(run, workers) : null,
     place_in_queue: isWaiting ? (await countRunsBefore(ctx.db, run)) + 1 : null,
     workers: isWaiting
       ? workers.map((worker) => ({
           worker_id: worker.workerId,
           connection_id: worker.id,
-          reason: reasonAgainst(run, worker),
+          reason: reasonAgainst({ run, worker, now, awaited }),
         }))
       : [],
     error_code: run.errorCode,
@@ -62,8 +82,13 @@ export async function explainRun(ctx: Ctx, run: RunRecord): Promise<Why> {
 /** null where it only waits for its turn. A worker of another team is no worker here, and is not hinted at. */
 function waitingCode(run: RunRecord, workers: WorkerConnectionRecord[]): ErrorCode | null {
   if (similarWorker(run, workers) !== undefined) return 'worker_id_differs'
-  const isThere = workers.some(({ workerId }) => run.workerHost === null || run.workerHost === workerId)
-  return isThere ? null : 'worker_not_connected'
+  const candidates = candidatesFor(run, workers)
+  if (candidates.length === 0) return 'worker_not_connected'
+  return candidates.every(({ draining }) => draining) ? 'worker_draining' : null
+}
+
+function candidatesFor({ workerHost }: RunRecord, workers: WorkerConnectionRecord[]): WorkerConnectionRecord[] {
+  return workers.filter(({ workerId }) => workerHost === null || workerHost === workerId)
 }
 
 /** The id that was probably meant, where the one that was named is not connected. */
@@ -73,18 +98,28 @@ function similarWorker({ workerHost }: RunRecord, workers: WorkerConnectionRecor
   return ids.find((id) => id.toLowerCase() === workerHost.toLowerCase())
 }
 
+interface Candidate {
+  run: RunRecord
+  worker: WorkerConnectionRecord
+  now: Date
+  awaited: Awaited | undefined
+}
+
 /** Why this worker does not take the run right now; null: it may. */
-function reasonAgainst(run: RunRecord, worker: WorkerConnectionRecord): string | null {
+function reasonAgainst({ run, worker, now, awaited }: Candidate): string | null {
   if (run.workerHost !== null && run.workerHost !== worker.workerId) {
     const onlyCaseDiffers = run.workerHost.toLowerCase() === worker.workerId.toLowerCase()
     return onlyCaseDiffers
       ? `the run names ${run.workerHost}: ids are case-sensitive`
       : `the run names worker ${run.workerHost}`
   }
-  if (worker.draining) return 'it is draining and takes nothing new'
+  if (worker.drain)
+    return `worker draining: ${worker.drain.requestedBy} asked for it at ${worker.drain.requestedAt.toISOString()}`
+  if (worker.draining) return 'worker draining: it is being stopped, and takes nothing new'
   if (worker.maxConcurrentTasks > 0 && worker.active >= worker.maxConcurrentTasks)
     return `all its ${worker.maxConcurrentTasks} slots are taken`
-  if (run.notBefore !== null && run.notBefore.getTime() > Date.now()) return 'the run waits before it is tried again'
+  if (run.notBefore !== null && run.notBefore > now) return 'the run waits before it is tried again'
+  if (awaited) return `the run waits until nothing of attempt ${awaited.execution.number} runs any more`
   return null
 }
 
@@ -112,30 +147,40 @@ interface Situation {
   hasAgent: boolean
   workers: WorkerConnectionRecord[]
   silence: Silence | undefined
+  awaited: Awaited | undefined
 }
 
-function nextStep(ctx: Ctx, { run, workers, silence, hasAgent }: Situation): string {
+function nextStep(ctx: Ctx, { run, workers, silence, hasAgent, awaited }: Situation): string {
   if (isTerminal(run.state)) return 'Nothing waits. Look at the log with `oz run watch`.'
   if (run.executionLocation === 'LOCAL') return nextLocalStep(ctx, { run, silence, hasAgent })
-  if (run.cancelRequestedAt) return 'The agent is stopping; after 10 seconds its worker ends it.'
+  if (run.cancelRequestedAt)
+    return `The agent is stopping; after ${spanText(ctx.config.lease.cancelGraceMs)} its worker ends it.`
   if (run.state === 'BLOCKED') return `Answer with \`oz run follow-up ${run.id} "answer"\`.`
   if (silence && run.state !== 'QUEUED') return unlessItComesBack(ctx, silence)
   if (run.state !== 'QUEUED') return 'Nothing: the run is at work.'
+  if (awaited)
+    return (
+      `Nothing: worker ${awaited.execution.workerId} is told to end what is left of attempt ${awaited.execution.number}. ` +
+      `The next one begins once it has, or in ${spanText(awaited.forMs)}.`
+    )
   const similar = similarWorker(run, workers)
   if (similar !== undefined) return `Upper and lower case count: start the run again with \`--host ${similar}\`.`
   if (workers.length === 0 && run.workerHost === null)
     return 'Start a worker: `oz-agent-worker --worker-id NAME --backend direct`.'
   if (run.workerHost !== null && !workers.some((worker) => worker.workerId === run.workerHost))
     return `Start a worker with --worker-id ${run.workerHost}, or start the run again with one that is connected. ${otherTeam}`
+  if (candidatesFor(run, workers).every(({ draining }) => draining))
+    return 'Every worker that could take it is draining. End that where an operator asked for it (`oz worker drain NAME --off`), or start another worker.'
   return 'Wait for a slot, raise --max-concurrent-tasks, or start another worker.'
 }
 
 const otherTeam = 'A worker takes the runs of its key’s team only; its log names that team.'
 
 /** No worker ends it, and none goes on with it. */
-function nextLocalStep(ctx: Ctx, { run, silence, hasAgent }: Omit<Situation, 'workers'>): string {
+function nextLocalStep(ctx: Ctx, { run, silence, hasAgent }: Omit<Situation, 'workers' | 'awaited'>): string {
+  const { lease } = ctx.config
   if (run.cancelRequestedAt)
-    return `The agent is stopping; once nothing is heard of it for ${spanText(localCancelSeconds * 1000)}, the run ends without it.`
+    return `The agent is stopping; once nothing is heard of it for ${spanText(lease.localCancelMs)}, the run ends without it.`
   if (run.state === 'BLOCKED')
     return hasAgent
       ? `Answer with \`oz run follow-up ${run.id} "answer"\`.`
@@ -143,11 +188,7 @@ function nextLocalStep(ctx: Ctx, { run, silence, hasAgent }: Omit<Situation, 'wo
   if (!silence) return 'Nothing: the run is at work.'
   const { execution, forMs } = silence
   const lostMs =
-    execution.helloAt === null
-      ? localHelloSeconds * 1000
-      : execution.state === 'idle'
-        ? settledSeconds * 1000
-        : ctx.config.lease.lostMs
+    execution.helloAt === null ? lease.localHelloMs : execution.state === 'idle' ? lease.settledMs : lease.lostMs
   return `See whether the agent still runs on ${run.host} and reaches this server. Unless it is heard of within ${spanText(lostMs - forMs)}, the run ends as ERROR.`
 }
 
@@ -155,7 +196,7 @@ function nextLocalStep(ctx: Ctx, { run, silence, hasAgent }: Omit<Situation, 'wo
 function unlessItComesBack(ctx: Ctx, { execution, forMs }: Silence): string {
   // At rest it had begun nothing: its message only waits for another agent.
   if (execution.state === 'idle')
-    return `Nothing: unless it is heard of within ${spanText(settledSeconds * 1000 - forMs)}, another agent takes the message.`
+    return `Nothing: unless it is heard of within ${spanText(ctx.config.lease.settledMs - forMs)}, another agent takes the message.`
   return (
     `See whether worker ${execution.workerId} is running and reaches this server. Unless it is heard of within ` +
     `${spanText(ctx.config.lease.lostMs - forMs)}, this attempt is given up and the run is tried again from its last checkpoint.`

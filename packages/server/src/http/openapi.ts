@@ -6,6 +6,7 @@ import {
   uploadArtifactResponse,
   uploadAttachmentResponse,
   workerProtocolHeader,
+  workspaceQuery,
 } from '@openoz/protocol/schemas'
 import type { z } from 'zod'
 import type { Action } from '../domain/permissions.ts'
@@ -58,19 +59,21 @@ const rawRoutes: RawRoute[] = [
     path: '/agent/runs/{runId}/workspace/{number}/bundle',
     operationId: 'getWorkspaceBundle',
     action: 'run.read',
-    errors: [404],
+    errors: [400, 404],
     summary: 'A git bundle with `refs/oz/head` and `refs/oz/worktree`, on top of the repository’s base commit',
     contentType: 'application/octet-stream',
     parameters: ['runId', 'number'],
+    accepts: workspaceQuery,
   },
   {
     path: '/agent/runs/{runId}/workspace/{number}/diff',
     operationId: 'getWorkspaceDiff',
     action: 'run.read',
-    errors: [404],
+    errors: [400, 404],
     summary: 'What the run changed in a repository, as a git diff',
     contentType: 'text/plain',
     parameters: ['runId', 'number'],
+    accepts: workspaceQuery,
   },
   {
     path: '/agent/runs/{runId}/transcript',

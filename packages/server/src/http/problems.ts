@@ -3,7 +3,7 @@ import { AppError, type ErrorDetails, type Problem } from '@openoz/protocol'
 import { HTTPException } from 'hono/http-exception'
 import type { Logger } from 'pino'
 import { ZodError } from 'zod'
-import { databaseUnreachable, isDatabaseAway, isValueRefused } from '../store/database.ts'
+import { databaseUnreachable, isDatabaseAway, isDatabaseFull, isValueRefused } from '../store/database.ts'
 
 /** The one place where an error becomes an answer: RFC 7807 with the reference's extensions. */
 export function toProblem(log: Logger, error: unknown, publicUrl: string, path: string): Problem {
@@ -45,6 +45,8 @@ function toAppError(error: unknown, traceId: string): WithIssues {
   if (error instanceof ZodError) return invalidRequest(error)
   if (error instanceof HTTPException) return httpException(error)
   if (isDatabaseAway(error)) return databaseUnreachable(error)
+  if (isDatabaseFull(error))
+    return new AppError('database_full', { problem: (error as Error).message }, { cause: error })
   if (isValueRefused(error))
     return new AppError(
       'invalid_request',

@@ -11,6 +11,7 @@ import {
   listRunsResponse,
   runItem,
   whyResponse,
+  workspaceQuery,
   workspaceResponse,
 } from '@openoz/protocol/schemas'
 import { actorLabel } from '../domain/actors.ts'
@@ -21,7 +22,7 @@ import { doOnce } from '../domain/idempotency.ts'
 import { cancelRun, createRun, getRun, listRuns, planFork, planRun, requireRun, requireText } from '../domain/runs.ts'
 import { explainRun } from '../domain/why.ts'
 import { findBlob, readBlob } from '../store/blobs.ts'
-import { findLastWorkspace } from '../store/checkpoints.ts'
+import { findLastWorkspace, findWorkspaceOfAttempt } from '../store/checkpoints.ts'
 import { maxBodyWithAttachmentsBytes } from './body-limits.ts'
 import { foldDeepObject } from './deep-object.ts'
 import { requestIdentity } from './request-identity.ts'
@@ -237,13 +238,13 @@ export function runRoutes(ctx: Ctx) {
       operationId: 'getWorkspace',
       action: 'run.read',
       summary: 'What a run changed, as last saved',
-      request: { params: runId },
+      request: { params: runId, query: workspaceQuery },
       success: { status: 200, body: workspaceResponse },
-      errors: [404],
+      errors: [400, 404],
     }),
     async (c) => {
       const run = await requireRun(ctx, c.req.valid('param').runId, c.get('actor'))
-      const saved = await findLastWorkspace(ctx.db, run.id)
+      const saved = await findWorkspace(run.id, c.req.valid('query').attempt)
       if (!saved) throw new AppError('workspace_not_saved', { runId: run.id })
       return c.json(
         {
@@ -262,10 +263,13 @@ export function runRoutes(ctx: Ctx) {
     },
   )
 
+  const findWorkspace = (runId: string, attempt: number | undefined) =>
+    attempt === undefined ? findLastWorkspace(ctx.db, runId) : findWorkspaceOfAttempt(ctx.db, runId, attempt)
+
   // Raw bytes: no schema to check, so plain routes; the document has them from `http/openapi.ts`.
   router.get('/agent/runs/:runId/workspace/:number/:part{bundle|diff}', allow(ctx, 'run.read'), async (c) => {
     const run = await requireRun(ctx, c.req.param('runId'), c.get('actor'))
-    const saved = await findLastWorkspace(ctx.db, run.id)
+    const saved = await findWorkspace(run.id, workspaceQuery.parse(c.req.query()).attempt)
     const repository = saved?.repositories[Number(c.req.param('number'))]
     const isDiff = c.req.param('part') === 'diff'
     const blobId = isDiff ? repository?.diff_blob_id : repository?.bundle_blob_id

@@ -1,7 +1,12 @@
-import { connectedWorkersResponse, listWorkersResponse } from '@openoz/protocol/schemas'
+import { z } from '@hono/zod-openapi'
+import { connectedWorkersResponse, drainWorkerResponse, listWorkersResponse } from '@openoz/protocol/schemas'
 import type { Ctx } from '../domain/context.ts'
+import { drainWorker, endWorkerDrain, toDrainItem } from '../domain/worker-drains.ts'
+import { countLiveExecutionsOf, listWorkerDrains } from '../store/worker-drains.ts'
 import { listWorkerConnections } from '../store/workers.ts'
 import { createRouter, describe } from './router.ts'
+
+const workerId = z.object({ workerId: z.string() })
 
 export function workerRoutes(ctx: Ctx) {
   const router = createRouter(ctx)
@@ -17,7 +22,10 @@ export function workerRoutes(ctx: Ctx) {
       errors: [],
     }),
     async (c) => {
-      const workers = await listWorkerConnections(ctx.db, c.get('actor').teamId)
+      const { teamId } = c.get('actor')
+      const workers = await listWorkerConnections(ctx.db, teamId)
+      const drains = await listWorkerDrains(ctx.db, [teamId])
+      const active = await Promise.all(drains.map((drain) => countLiveExecutionsOf(ctx.db, drain)))
       return c.json(
         {
           workers: workers.map((worker) => ({
@@ -30,14 +38,48 @@ export function workerRoutes(ctx: Ctx) {
             active: worker.active,
             max_concurrent_tasks: worker.maxConcurrentTasks,
             draining: worker.draining,
+            drain: worker.drain && toDrainItem(worker.drain),
             channel: worker.channel,
             connected_at: worker.connectedAt.toISOString(),
             last_seen_at: worker.lastSeenAt.toISOString(),
+          })),
+          drains: drains.map((drain, index) => ({
+            worker_id: drain.workerId,
+            ...toDrainItem(drain),
+            active: active[index] ?? 0,
           })),
         },
         200,
       )
     },
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'post',
+      path: '/workers/{workerId}/drain',
+      operationId: 'drainWorker',
+      action: 'worker.drain',
+      summary: 'Offer nothing new to a worker id; what runs goes on',
+      request: { params: workerId },
+      success: { status: 200, body: drainWorkerResponse },
+      errors: [400],
+    }),
+    async (c) => c.json(await drainWorker(ctx, c.req.valid('param').workerId, c.get('actor')), 200),
+  )
+
+  router.openapi(
+    describe(ctx, {
+      method: 'delete',
+      path: '/workers/{workerId}/drain',
+      operationId: 'endWorkerDrain',
+      action: 'worker.drain',
+      summary: 'Offer work to a worker id again',
+      request: { params: workerId },
+      success: { status: 200, body: drainWorkerResponse },
+      errors: [400],
+    }),
+    async (c) => c.json(await endWorkerDrain(ctx, c.req.valid('param').workerId, c.get('actor')), 200),
   )
 
   router.openapi(

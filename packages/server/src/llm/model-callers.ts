@@ -8,7 +8,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AppError } from '@openoz/protocol'
-import { authenticate, executionTokenPrefix, hashSecret } from '../domain/actors.ts'
+import { authenticateKey, executionTokenPrefix, hashSecret } from '../domain/actors.ts'
 import { assertMay } from '../domain/permissions.ts'
 import { type Database, databaseUnreachable, isDatabaseAway, isNotMigrated } from '../store/database.ts'
 import { findModelCaller } from '../store/model-usage.ts'
@@ -36,7 +36,7 @@ export function createModelCallers(db: Database, options: { heldForMs?: number }
 
   async function ask(token: string): Promise<ModelCaller> {
     if (!token.startsWith(executionTokenPrefix)) {
-      const actor = await authenticate({ db }, token)
+      const actor = await authenticateKey(db, token)
       assertMay(actor, 'model.call')
       throw new AppError('api_key_unknown', { suffix: token.slice(-4) })
     }

@@ -2,6 +2,7 @@ import type { Ctx } from '../domain/context.ts'
 import { beatAndExtend, sweepLeases } from '../domain/leases.ts'
 import { numberAllRunEvents } from '../domain/run-events.ts'
 import { waitingSentence } from '../domain/why.ts'
+import { lookEveryMs } from '../lease-times.ts'
 import { deleteUnfinishedBlobs, deleteUnreferencedBlobs } from '../store/blobs.ts'
 import { deleteOldIdempotencyKeys } from '../store/idempotency-keys.ts'
 import { listWaitingHosts } from '../store/queue.ts'
@@ -10,12 +11,6 @@ import { updateQueuedStatusMessages } from '../store/runs.ts'
 import { deleteStaleWorkerChannels } from '../store/worker-channels.ts'
 import { deleteStaleWorkerConnections } from '../store/workers.ts'
 import { type Loop, startLoop } from './loop.ts'
-
-/** Connections are touched every 5 s: three misses, and their server is gone. */
-export const staleConnectionSeconds = 20
-
-/** Every round asks the database: once a second, an idle `oz up` took more than 1 % of a core. Leases are minutes, so they can wait. */
-const roundMs = 2_000
 
 const idempotencyKeySeconds = 24 * 3600
 
@@ -34,6 +29,10 @@ const maxBlobRuns = 50
 /** The control plane's heartbeat and what must happen although nobody asks: leases, stale rows, sentences of waiting runs. */
 export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
   let round = 0
+  const { lease } = ctx.config
+  const roundMs = lookEveryMs(lease)
+  // What a worker's connection is silent for is what its server may be silent for.
+  const staleLimits = { staleSeconds: lease.workerSilentMs / 1000, outageSeconds: lease.outageMs / 1000 }
   const heartbeat = startLoop({
     name: 'heartbeat',
     everyMs: roundMs,
@@ -51,12 +50,12 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
   })
   const tidying = startLoop({
     name: 'tidying',
-    everyMs: 5_000,
+    everyMs: Math.min(5_000, lease.workerSilentMs / 4),
     log: ctx.log,
     signal,
     async work() {
-      await deleteStaleWorkerConnections(ctx.db, staleConnectionSeconds)
-      await deleteStaleWorkerChannels(ctx.db, staleConnectionSeconds)
+      await deleteStaleWorkerConnections(ctx.db, staleLimits)
+      await deleteStaleWorkerChannels(ctx.db, staleLimits)
       for (const { teamId, workerHost, connected } of await listWaitingHosts(ctx.db))
         await updateQueuedStatusMessages(
           ctx.db,

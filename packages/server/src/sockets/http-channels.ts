@@ -18,7 +18,6 @@ import type { HttpWorkerSocket } from './http-worker-socket.ts'
  */
 
 const pollMs = 1_000
-const touchMs = 5_000
 /** What one look takes over all channels: the rest comes with the next, at once. */
 const maxFrames = 500
 
@@ -34,6 +33,7 @@ export function createHttpChannels(ctx: Ctx, signal: AbortSignal): HttpChannels 
   const channels = new Map<string, HttpWorkerSocket>()
   /** Up to where frames were deleted. */
   const cleared = new WeakMap<HttpWorkerSocket, number>()
+  const touchMs = Math.min(5_000, ctx.config.lease.workerSilentMs / 4)
   let touchedAt = performance.now()
 
   async function touch(): Promise<void> {

@@ -1,11 +1,14 @@
-import { AppError, type ServerMessage, type WorkerMessage } from '@openoz/protocol'
+import { AppError, type ExecutionRef, type ServerMessage, type WorkerMessage } from '@openoz/protocol'
 import { workerCloseCodes, workerMessage } from '@openoz/protocol/schemas'
 import { v7 as uuidv7 } from 'uuid'
 import {
   claimAssignment,
+  confirmGone,
+  endMissing,
   type Offer,
   rejectAssignment,
   reportEnd,
+  reportFinishing,
   reportStep,
   resumeExecutions,
   type Verdict,
@@ -14,7 +17,8 @@ import type { Ctx } from '../domain/context.ts'
 import { withdraw } from '../domain/leases.ts'
 import { storableText } from '../domain/session-log.ts'
 import type { Slot } from '../loops/dispatcher.ts'
-import { takeOverExecutions } from '../store/executions.ts'
+import { takeOverExecutions } from '../store/leases.ts'
+import { listWorkerDrains } from '../store/worker-drains.ts'
 import {
   deleteWorkerConnection,
   insertWorkerConnection,
@@ -48,6 +52,13 @@ export interface WorkerSocket {
   on(event: 'close', listener: (code: number, reason: Buffer) => void): unknown
 }
 
+/** What a worker says that it has from before this connection. */
+interface Possessions {
+  running: ExecutionRef[]
+  finishing?: ExecutionRef[] | undefined
+  instances?: string[] | undefined
+}
+
 export interface ConnectedWorker {
   teamId: string
   keyId: string
@@ -56,8 +67,6 @@ export interface ConnectedWorker {
   channel: WorkerTransport
 }
 
-/** Three missed pongs. */
-const silentMs = 20_000
 /** Ours say hello at once; the rest is a slow network. */
 const helloMs = 10_000
 /** After a rejection the connection is left alone this long, or until a task of it ends. */
@@ -69,6 +78,7 @@ export class Connection implements Slot {
   readonly keyId: string
   readonly workerId: string
   readonly speaksOurs: boolean
+  instance: string | null = null
   readonly #ctx: Ctx
   readonly #socket: WorkerSocket
   readonly #channel: WorkerTransport
@@ -76,12 +86,15 @@ export class Connection implements Slot {
   /** Executions offered on this socket or running there. */
   readonly #executions = new Map<string, { runId: string; isClaimed: boolean }>()
   #maxConcurrentTasks = 0
+  /** By its own word, or because its key or its server goes. */
   #isDraining = false
+  /** By an operator's. */
+  #isDrained = false
   /** It may be offered to: what it said hello with is stored, and it is still there. */
   #isReady = false
   #saidHello = false
   #pausedUntil = 0
-  #lastHeard = Date.now()
+  #lastHeard = performance.now()
   #work: Promise<void> = Promise.resolve()
   #about = { backend: 'unknown', platform: 'unknown', version: 'unknown', host: 'unknown' }
   readonly #helloTimer: NodeJS.Timeout | undefined
@@ -108,7 +121,7 @@ export class Connection implements Slot {
       this.#enqueue(() => this.#receive(data.toString()))
     })
     if (who.speaksOurs) this.#helloTimer = setTimeout(() => this.#violation('it did not say worker_hello'), helloMs)
-    else this.#enqueue(() => this.#ready([]))
+    else this.#enqueue(() => this.#ready({ running: [] }))
   }
 
   get active(): number {
@@ -117,12 +130,24 @@ export class Connection implements Slot {
 
   hasFreeSlot(): boolean {
     const hasRoom = this.#maxConcurrentTasks === 0 || this.active < this.#maxConcurrentTasks
-    return this.#isReady && !this.#isDraining && hasRoom && Date.now() >= this.#pausedUntil && this.#isOpen()
+    return this.#takesWork() && hasRoom && performance.now() >= this.#pausedUntil
   }
 
   isFull(): boolean {
     const isFull = this.#maxConcurrentTasks > 0 && this.active >= this.#maxConcurrentTasks
-    return this.#isReady && !this.#isDraining && isFull && this.#isOpen()
+    return this.#takesWork() && isFull
+  }
+
+  #takesWork(): boolean {
+    return this.#isReady && !this.#isDraining && !this.#isDrained && this.#isOpen()
+  }
+
+  /** An operator drains this worker id, or does so no more. Its worker is told when that changes. */
+  setDrained(isDrained: boolean): void {
+    if (this.#isDrained === isDrained) return
+    this.#isDrained = isDrained
+    if (this.speaksOurs) this.#sendMessage({ type: 'worker_drain', data: { draining: isDrained } })
+    this.#wakeDispatcher()
   }
 
   send(offer: Offer): boolean {
@@ -161,7 +186,7 @@ export class Connection implements Slot {
 
   /** Pings, or closes a socket that has been silent. */
   ping(): void {
-    if (Date.now() - this.#lastHeard > silentMs) this.#socket.terminate()
+    if (performance.now() - this.#lastHeard > this.#ctx.config.lease.workerSilentMs) this.#socket.terminate()
     else if (this.#isOpen()) this.#socket.ping()
   }
 
@@ -197,7 +222,12 @@ export class Connection implements Slot {
     this.#ctx.log.info({ workerId: this.workerId, connectionId: this.id }, 'worker disconnected')
     await deleteWorkerConnection(this.#ctx.db, this.id)
     for (const [executionId, { runId, isClaimed }] of this.#executions)
-      if (!isClaimed) await withdraw(this.#ctx, runId, executionId, 'its connection closed before it answered')
+      if (!isClaimed)
+        await withdraw(
+          this.#ctx,
+          { runId, executionId, connectionId: this.id },
+          'its connection closed before it answered',
+        )
   }
 
   async drain(): Promise<void> {
@@ -221,7 +251,7 @@ export class Connection implements Slot {
   }
 
   #heard(): void {
-    this.#lastHeard = Date.now()
+    this.#lastHeard = performance.now()
   }
 
   /** One message after the other; an error of one does not stop the next. */
@@ -252,7 +282,7 @@ export class Connection implements Slot {
     const ctx = this.#ctx
     switch (message.type) {
       case 'worker_hello': {
-        const { backend, platform, version, host, max_concurrent_tasks, running } = message.data
+        const { backend, platform, version, host, max_concurrent_tasks, ...has } = message.data
         this.#about = {
           backend: storableText(backend),
           platform: storableText(platform),
@@ -260,7 +290,7 @@ export class Connection implements Slot {
           host: storableText(host),
         }
         this.#maxConcurrentTasks = max_concurrent_tasks
-        return this.#ready(running)
+        return this.#ready(has)
       }
       case 'task_claimed': {
         const verdict = await claimAssignment(ctx, this, message.data)
@@ -270,10 +300,14 @@ export class Connection implements Slot {
         return
       }
       case 'task_rejected':
-        this.#pausedUntil = Date.now() + rejectedPauseMs
+        this.#pausedUntil = performance.now() + rejectedPauseMs
         return this.#forget(await rejectAssignment(ctx, this, message.data, message.data.reason), false)
       case 'task_step':
         return this.#act(await reportStep(ctx, this, message.data), message.data.task_id)
+      case 'task_finishing':
+        return this.#act(await reportFinishing(ctx, this, message.data), message.data.task_id)
+      case 'task_gone':
+        return this.#forget(await confirmGone(ctx, this, message.data), true)
       case 'task_completed':
       case 'task_failed':
         return this.#forget(await reportEnd(ctx, this, message), true)
@@ -288,17 +322,22 @@ export class Connection implements Slot {
     }
   }
 
-  async #ready(running: { task_id: string; execution_id: string }[]): Promise<void> {
+  async #ready({ running, finishing = [], instances = [] }: Possessions): Promise<void> {
     clearTimeout(this.#helloTimer)
     this.#saidHello = true
+    this.instance = instances[0] ?? null
     await this.register()
-    for (const { task_id, execution_id } of running)
+    const named = [...running, ...finishing]
+    for (const { task_id, execution_id } of named)
       this.#executions.set(execution_id, { runId: task_id, isClaimed: true })
-    for (const { task_id, execution_id } of await resumeExecutions(this.#ctx, this, running))
+    const over = await resumeExecutions(this.#ctx, this, { running, finishing })
+    for (const { task_id, execution_id } of [...over, ...(await endMissing(this.#ctx, this, { instances, named }))])
       this.supersede(task_id, execution_id)
     if (!this.speaksOurs)
       for (const { runId, executionId } of await takeOverExecutions(this.#ctx.db, [this.id]))
         this.adopt(runId, executionId)
+    const drains = await listWorkerDrains(this.#ctx.db, [this.teamId])
+    this.setDrained(drains.some(({ workerId }) => workerId === this.workerId))
     this.#isReady = true
     this.#ctx.log.info(
       {
@@ -307,6 +346,7 @@ export class Connection implements Slot {
         backend: this.#about.backend,
         channel: this.#channel,
         running: running.length,
+        finishing: finishing.length,
       },
       'worker connected',
     )

@@ -5,17 +5,17 @@ import { workerProtocolHeader, workerProtocolVersion, workerSocketPath } from '@
 import { WebSocketServer } from 'ws'
 import { type Actor, authenticate, type ExecutionActor } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
+import { afterGoodbye } from '../domain/executions.ts'
 import { assertMay } from '../domain/permissions.ts'
+import { requireWorkerId } from '../domain/worker-drains.ts'
 import { toProblem } from '../http/problems.ts'
+import { lookEveryMs, renewEveryMs } from '../lease-times.ts'
 import type { Slot } from '../loops/dispatcher.ts'
 import { type Loop, startLoop } from '../loops/loop.ts'
 import { listUnusableKeys } from '../store/api-keys.ts'
-import {
-  listOverExecutions,
-  renewWorkerLeases,
-  takeCancellationsToSend,
-  takeOverExecutions,
-} from '../store/executions.ts'
+import { listOverExecutions } from '../store/executions.ts'
+import { renewWorkerLeases, takeCancellationsToSend, takeOverExecutions } from '../store/leases.ts'
+import { listWorkerDrains } from '../store/worker-drains.ts'
 import { touchWorkerConnections } from '../store/workers.ts'
 import { createHttpChannels } from './http-channels.ts'
 import { HttpWorkerSocket } from './http-worker-socket.ts'
@@ -25,15 +25,15 @@ import { type ConnectedWorker, Connection, type WorkerSocket } from './worker-co
  * Workers' sockets of this server: WebSockets, upgraded after their key was checked, and the plain HTTP channels of workers whose network ends
  * those. Either is a `Connection` from then on.
  *
- * The open socket is the worker's sign of life: every 5 s the server pings, and while pongs come, renews what the worker holds. Every second it
- * tells workers what they cannot know by themselves: a cancel that the agent did not heed, an execution that is over in the database.
+ * The open socket is the worker's sign of life: every 5 s the server pings, and while pongs come, renews what the worker holds. By hints, and every
+ * second or two without any, it tells workers what they cannot know by themselves: a cancel that the agent did not heed, an execution that is over in the
+ * database, an operator who drains them.
  */
 
-const presenceMs = 5_000
 /** A frame is an assignment's answer or a short report; details are cut by the worker. */
 const maxFrameBytes = 1024 * 1024
-/** Time that an agent has to end politely before its worker is told to end it. */
-const cancelGraceSeconds = 10
+/** A cancel that its worker did not heed is sent again: the frame may have been lost with whatever was in between. */
+const cancelAgainSeconds = 15
 
 type KeyActor = Exclude<Actor, ExecutionActor>
 
@@ -64,6 +64,9 @@ export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal
   /** Connections that closed and are being tidied up. */
   const leaving = new Set<Promise<void>>()
   const channels = createHttpChannels(ctx, signal)
+  const { lease } = ctx.config
+  const presenceMs = Math.min(renewEveryMs(lease), lease.workerSilentMs / 4)
+  let cancelTimer: NodeJS.Timeout | undefined
   let isClosing = false
 
   async function upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
@@ -145,7 +148,7 @@ export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal
       for (const connection of connections.values()) connection.ping()
     },
   })
-  const presence = startLoop({
+  const presence: Loop = startLoop({
     name: 'worker presence',
     everyMs: presenceMs,
     log: ctx.log,
@@ -158,6 +161,7 @@ export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal
       await renewWorkerLeases(ctx.db, ids)
       // Removed as stale while this server or the database was away: written again.
       for (const connection of present) if (!known.includes(connection.id)) await connection.register()
+      await tellDrains(present)
       // A worker may be back before its old socket is known to be closed.
       const reference = present.filter((connection) => !connection.speaksOurs).map((connection) => connection.id)
       if (reference.length > 0)
@@ -167,27 +171,49 @@ export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal
       for (const connection of present) if (refused.includes(connection.keyId)) connection.refuseKey()
     },
   })
-  const cancellations = startLoop({
+  const cancellations: Loop = startLoop({
     name: 'cancellations',
-    everyMs: 2_000,
+    everyMs: lookEveryMs(lease),
     log: ctx.log,
     signal,
     async work() {
       const ids = [...connections.keys()]
       if (ids.length === 0) return
-      for (const found of await takeCancellationsToSend(ctx.db, ids, cancelGraceSeconds))
-        connections.get(found.connectionId)?.sendCancellation(found.runId, found.executionId)
+      const times = { graceSeconds: lease.cancelGraceMs / 1000, againSeconds: cancelAgainSeconds }
+      const { toSend, nextInMs } = await takeCancellationsToSend(ctx.db, ids, times)
+      for (const found of toSend) connections.get(found.connectionId)?.sendCancellation(found.runId, found.executionId)
+      // Exactly when it is due: somebody waits for it.
+      clearTimeout(cancelTimer)
+      if (nextInMs !== null && !signal.aborted) cancelTimer = setTimeout(() => cancellations.wake(), nextInMs)
       // What ended without its worker's word: lost, or an offer that was withdrawn.
       const holders = new Map<string, Connection>()
       for (const connection of connections.values())
         for (const executionId of connection.executionIds()) holders.set(executionId, connection)
       if (holders.size === 0) return
-      for (const { runId, executionId } of await listOverExecutions(ctx.db, [...holders.keys()]))
+      for (const { runId, executionId } of await listOverExecutions(ctx.db, [...holders.keys()], afterGoodbye(ctx)))
         holders.get(executionId)?.supersede(runId, executionId)
     },
   })
-  const unsubscribe = ctx.hints.subscribe('cancellations', () => cancellations.wake())
-  signal.addEventListener('abort', unsubscribe, { once: true })
+  const unsubscribes = [
+    ctx.hints.subscribe('cancellations', () => cancellations.wake()),
+    ctx.hints.subscribe('worker-drains', () => presence.wake()),
+  ]
+  signal.addEventListener(
+    'abort',
+    () => {
+      for (const unsubscribe of unsubscribes) unsubscribe()
+      clearTimeout(cancelTimer)
+    },
+    { once: true },
+  )
+
+  async function tellDrains(present: Connection[]): Promise<void> {
+    const drains = await listWorkerDrains(ctx.db, [...new Set(present.map(({ teamId }) => teamId))])
+    for (const connection of present)
+      connection.setDrained(
+        drains.some(({ teamId, workerId }) => teamId === connection.teamId && workerId === connection.workerId),
+      )
+  }
 
   return {
     upgrade,
@@ -204,8 +230,7 @@ export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal
 }
 
 function checkWorkerId(actor: KeyActor, workerId: string): void {
-  if (workerId === '' || workerId.length > 255 || workerId.startsWith('warp') || /\p{Cc}/u.test(workerId))
-    throw new AppError('worker_id_reserved', { workerId: workerId.slice(0, 255) })
+  requireWorkerId(workerId)
   if (actor.kind === 'worker' && actor.workerId !== null && actor.workerId !== workerId)
     throw new AppError('worker_key_other_worker', { allowed: actor.workerId, workerId })
 }

@@ -145,6 +145,19 @@ export async function deleteOlderWorkspaces(tx: Tx, runId: string, newestId: str
   )
 }
 
+/** What an execution had changed that another one had followed by then. The newest of each is kept, beside what the run goes on from. */
+export async function insertLateWorkspace(
+  tx: Tx,
+  /** The list as JSON text, already cleaned of what PostgreSQL cannot store. */
+  workspace: { id: string; runId: string; executionId: string; repositories: string },
+): Promise<void> {
+  await tx.query(
+    `insert into late_workspaces (id, run_id, execution_id, repositories) values ($1, $2, $3, $4)
+     on conflict (execution_id) do update set repositories = excluded.repositories, created_at = excluded.created_at`,
+    [workspace.id, workspace.runId, workspace.executionId, workspace.repositories],
+  )
+}
+
 interface SavedWorkspaceRow {
   repositories: SavedRepository[]
   left_out: string[]
@@ -163,6 +176,24 @@ export async function findLastWorkspace(db: Queryable, runId: string): Promise<S
     `select repositories, left_out, created_at from saved_workspaces
       where run_id = $1 and ${ofItsConversation} order by position desc limit 1`,
     [runId],
+  )
+  return rows[0] && toSavedWorkspace(rows[0])
+}
+
+/** What one attempt at the run changed, as last saved: what the run goes on from, or what came when another attempt was at work. */
+export async function findWorkspaceOfAttempt(
+  db: Queryable,
+  runId: string,
+  attempt: number,
+): Promise<SavedWorkspaceRecord | undefined> {
+  const { rows } = await db.query<SavedWorkspaceRow>(
+    `with attempt as (select id from executions where run_id = $1 and number = $2)
+     select repositories, left_out, created_at from saved_workspaces
+      where run_id = $1 and execution_id = (select id from attempt)
+     union all
+     select repositories, '[]', created_at from late_workspaces where execution_id = (select id from attempt)
+      order by created_at desc limit 1`,
+    [runId, attempt],
   )
   return rows[0] && toSavedWorkspace(rows[0])
 }

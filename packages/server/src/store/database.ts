@@ -25,8 +25,12 @@ export interface Database extends Queryable {
 // bigint columns are counters far below 2^53: numbers are easier to live with than strings.
 pg.types.setTypeParser(pg.types.builtins.INT8, Number)
 
-const retryableCodes = new Set(['40001', '40P01'])
 const maxAttempts = 5
+
+/** It could not be put in an order with others, or each waited for the other. */
+function isRetryable(error: unknown): boolean {
+  return ['40001', '40P01'].includes((error as pg.DatabaseError).code ?? '')
+}
 
 /** Far above what any rule takes between two statements: a server that hangs may not hold its locks for ever, since others wait for them. */
 const idleTransactionMs = 60_000
@@ -42,7 +46,16 @@ export function openDatabase(
   pool.on('error', onError)
 
   return {
-    query: (text, values) => pool.query(text, values),
+    async query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]) {
+      for (let attempt = 1; ; attempt++) {
+        try {
+          return await pool.query<Row>(text, values)
+        } catch (error) {
+          // A statement on its own was a transaction on its own: nothing of it is kept.
+          if (attempt >= maxAttempts || !isRetryable(error)) throw error
+        }
+      }
+    },
     async transaction(work) {
       for (let attempt = 1; ; attempt++) {
         const client = await pool.connect()
@@ -62,7 +75,7 @@ export function openDatabase(
           await client.query('rollback').catch((rollbackError: Error) => {
             broken = rollbackError
           })
-          if (attempt >= maxAttempts || !retryableCodes.has((error as pg.DatabaseError).code ?? '')) throw error
+          if (attempt >= maxAttempts || !isRetryable(error)) throw error
         } finally {
           client.off('error', onBroken)
           client.release(broken)
@@ -117,6 +130,11 @@ export function isDatabaseAway(error: unknown): boolean {
   return /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error/.test(
     message ?? '',
   )
+}
+
+/** Its disk has no room: reading goes on, and writing does once there is some again. */
+export function isDatabaseFull(error: unknown): boolean {
+  return (error as { code?: string }).code === '53100'
 }
 
 /** Whether a table or a column is missing: a control plane has yet to bring the schema up to date. */

@@ -14,6 +14,8 @@ export interface ExecutionRecord {
   processNonce: string | null
   ackedN: number
   cancelSentAt: Date | null
+  /** The attempt at the same turn before it. */
+  retryOf: string | null
   createdAt: Date
   claimedAt: Date | null
   startedAt: Date | null
@@ -25,7 +27,7 @@ export interface ExecutionRecord {
   message: string | null
 }
 
-interface ExecutionRow {
+export interface ExecutionRow {
   id: string
   run_id: string
   number: number
@@ -37,6 +39,7 @@ interface ExecutionRow {
   process_nonce: string | null
   acked_n: number
   cancel_sent_at: Date | null
+  retry_of: string | null
   created_at: Date
   claimed_at: Date | null
   started_at: Date | null
@@ -48,7 +51,7 @@ interface ExecutionRow {
   message: string | null
 }
 
-function toExecution(row: ExecutionRow): ExecutionRecord {
+export function toExecution(row: ExecutionRow): ExecutionRecord {
   return {
     id: row.id,
     runId: row.run_id,
@@ -61,6 +64,7 @@ function toExecution(row: ExecutionRow): ExecutionRecord {
     processNonce: row.process_nonce,
     ackedN: row.acked_n,
     cancelSentAt: row.cancel_sent_at,
+    retryOf: row.retry_of,
     createdAt: row.created_at,
     claimedAt: row.claimed_at,
     startedAt: row.started_at,
@@ -99,15 +103,24 @@ export async function findCurrentExecutionForUpdate(tx: Tx, runId: string): Prom
   return rows[0] && toExecution(rows[0])
 }
 
-/** For worker messages of the reference, which name the run only: its newest execution that this worker id was offered. */
-export async function findExecutionOfWorker(
+/**
+ * For worker messages of the reference, which name the run only: its newest execution that this connection has, or that a connection had which is
+ * gone, if this one is the only one under its id. Two workers may share an id, and neither speaks for what the other one runs.
+ */
+export async function findExecutionOfConnection(
   db: Queryable,
   runId: string,
-  workerId: string,
+  connection: { id: string; workerId: string; teamId: string },
 ): Promise<ExecutionRecord | undefined> {
   const { rows } = await db.query<ExecutionRow>(
-    'select * from executions where run_id = $1 and worker_id = $2 order by number desc limit 1',
-    [runId, workerId],
+    `select * from executions
+      where run_id = $1 and worker_id = $2
+        and (worker_connection_id = $3
+             or not exists (select from worker_connections where worker_connections.id = worker_connection_id)
+                and not exists (select from worker_connections sibling
+                                 where sibling.team_id = $4 and sibling.worker_id = $2 and sibling.id <> $3))
+      order by number desc limit 1`,
+    [runId, connection.workerId, connection.id, connection.teamId],
   )
   return rows[0] && toExecution(rows[0])
 }
@@ -115,6 +128,24 @@ export async function findExecutionOfWorker(
 export async function listExecutions(db: Queryable, runId: string): Promise<ExecutionRecord[]> {
   const { rows } = await db.query<ExecutionRow>('select * from executions where run_id = $1 order by number', [runId])
   return rows.map(toExecution)
+}
+
+/** Whether an agent began after this execution, with its run or with another one of the conversation. */
+export async function hasNewerAgent(
+  tx: Tx,
+  execution: Pick<ExecutionRecord, 'id' | 'runId' | 'number'>,
+  conversationId: string,
+): Promise<boolean> {
+  const { rows } = await tx.query<{ found: boolean }>(
+    `select exists (
+       select from executions where run_id = $2 and number > $3 and hello_at is not null
+       union all
+       select from runs join executions on executions.run_id = runs.id
+        where runs.conversation_id = $4 and runs.id <> $2
+          and executions.hello_at > (select hello_at from executions where id = $1)) as found`,
+    [execution.id, execution.runId, execution.number, conversationId],
+  )
+  return rows[0]?.found ?? false
 }
 
 export async function hasLiveExecution(db: Queryable, runId: string): Promise<boolean> {
@@ -125,20 +156,33 @@ export async function hasLiveExecution(db: Queryable, runId: string): Promise<bo
   return rows[0]?.found ?? false
 }
 
-/** The execution that a token was made for, live or over; `overForSeconds` is null while it lives. */
+/**
+ * The execution that a token was made for, live or over; `overForSeconds` is null while it lives. `lateSeconds`: for evidence, after its end; without a
+ * heartbeat for `outageSeconds` it is never too late, since that time has still to be given back.
+ */
 export async function findExecutionByToken(
   db: Queryable,
   tokenHash: Buffer,
-): Promise<(ExecutionRecord & { teamId: string; overForSeconds: number | null }) | undefined> {
-  const { rows } = await db.query<ExecutionRow & { team_id: string; over_for: number | null }>(
+  { lateSeconds, outageSeconds }: { lateSeconds: number; outageSeconds: number },
+): Promise<(ExecutionRecord & { teamId: string; overForSeconds: number | null; isTooLate: boolean }) | undefined> {
+  const { rows } = await db.query<ExecutionRow & { team_id: string; over_for: number | null; is_too_late: boolean }>(
     `select executions.*, runs.team_id,
-            extract(epoch from db_now() - executions.ended_at)::float8 as over_for
+            extract(epoch from db_now() - executions.ended_at)::float8 as over_for,
+            coalesce(coalesce(evidence_until, executions.ended_at + make_interval(secs => $2)) < db_now(), false)
+              and exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $3)) as is_too_late
        from executions join runs on runs.id = executions.run_id
       where token_hash = $1`,
-    [tokenHash],
+    [tokenHash, lateSeconds, outageSeconds],
   )
   const row = rows[0]
-  return row && { ...toExecution(row), teamId: row.team_id, overForSeconds: row.over_for }
+  return (
+    row && {
+      ...toExecution(row),
+      teamId: row.team_id,
+      overForSeconds: row.over_for,
+      isTooLate: row.is_too_late,
+    }
+  )
 }
 
 /** The one execution of a run that its starter's own machine performs: claimed from the beginning. The caller has locked the run. */
@@ -242,166 +286,66 @@ export async function updateExecutionOutcome(
   ])
 }
 
-/** Renews what these connections hold before their agents' hello: the open socket is the worker's sign of life. */
-export async function renewWorkerLeases(db: Queryable, connectionIds: string[]): Promise<void> {
-  await db.query(
-    `update executions set lease_renewed_at = db_now()
-      where worker_connection_id = any($1) and lease_holder = 'worker' and ${isLive}`,
-    [connectionIds],
+/** Nothing of it runs any more. Answers whether that was not known yet. */
+export async function updateExecutionGone(tx: Tx, executionId: string): Promise<boolean> {
+  const { rowCount } = await tx.query('update executions set gone_at = db_now() where id = $1 and gone_at is null', [
+    executionId,
+  ])
+  return rowCount === 1
+}
+
+/** Its agent's process has ended: until its worker has said how, the worker holds the lease again. */
+export async function updateExecutionFinishing(tx: Tx, executionId: string): Promise<void> {
+  await tx.query(
+    `update executions set finishing_at = coalesce(finishing_at, db_now()), lease_holder = 'worker', lease_renewed_at = db_now()
+      where id = $1 and ${isLive}`,
+    [executionId],
   )
 }
 
-/**
- * A worker came back on another connection: what it still runs belongs to that one, and a cancel that was sent on the old one is sent again.
- * Answers the ids that are live.
- */
-export async function updateExecutionsConnection(
-  db: Queryable,
-  connection: { id: string; workerId: string; teamId: string },
-  executionIds: string[],
-): Promise<string[]> {
-  const { rows } = await db.query<{ id: string }>(
-    `update executions set worker_connection_id = $1, cancel_sent_at = null
-       from runs
-      where runs.id = executions.run_id and runs.team_id = $4
-        and executions.id = any($3) and worker_id = $2 and executions.${isLive} returning executions.id`,
-    [connection.id, connection.workerId, executionIds, connection.teamId],
+/** Marks it as one of those that took their worker with them, and answers the workers of all that did, oldest first. */
+export async function updateDiedWithWorker(tx: Tx, executionId: string): Promise<string[]> {
+  await tx.query('update executions set died_with_worker = true where id = $1', [executionId])
+  const { rows } = await tx.query<{ worker_id: string }>(
+    `select worker_id from executions where died_with_worker
+        and run_id = (select run_id from executions where id = $1) order by number`,
+    [executionId],
   )
-  return rows.map((row) => row.id)
+  return rows.map((row) => row.worker_id)
 }
 
-/**
- * What workers of these connections have claimed on connections that are gone belongs to these now, and a cancel that was sent there is sent
- * again. For workers that do not say what they still run: only their id tells that it is theirs.
- */
-export async function takeOverExecutions(
-  db: Queryable,
-  connectionIds: string[],
-): Promise<{ executionId: string; runId: string; connectionId: string }[]> {
-  const { rows } = await db.query<{ id: string; run_id: string; worker_connection_id: string }>(
-    `update executions set worker_connection_id = heir.id, cancel_sent_at = null
-       from runs, worker_connections heir
-      where runs.id = executions.run_id and heir.id = any($1)
-        and heir.team_id = runs.team_id and heir.worker_id = executions.worker_id
-        and executions.state in ('claimed', 'running', 'idle') and executions.worker_connection_id is not null
-        and not exists (select from worker_connections known where known.id = executions.worker_connection_id)
-      returning executions.id, executions.run_id, executions.worker_connection_id`,
-    [connectionIds],
-  )
-  return rows.map((row) => ({ executionId: row.id, runId: row.run_id, connectionId: row.worker_connection_id }))
+/** An agent that said goodbye ends by itself, and its worker says how: neither needs to be told, for a while. */
+export interface Goodbye {
+  /** What its execution ended with. */
+  message: string
+  forSeconds: number
 }
 
-export interface LeaseLimits {
-  offerSeconds: number
-  lostSeconds: number
-  /** For an execution whose turn has its outcome: nothing depends on it any more. What was asked since then waits for the next one. */
-  settledSeconds: number
-  /** For a local agent to say hello: nobody starts it a second time. */
-  localHelloSeconds: number
-  /** For a local run that is cancelled, and of whose agent nothing is heard: no worker can end it. */
-  localCancelSeconds: number
-  /** Without a heartbeat for this long nothing is over: the time is given back to every deadline first. */
-  outageSeconds: number
-}
+const isLeaving = `(state = 'ended' and message = $2 and ended_at > db_now() - make_interval(secs => $3))`
 
-const leaseIsOver = `(
-     exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $4))
-  and (
-     (state = 'offered' and created_at < db_now() - make_interval(secs => $1))
-  or (${isLive} and lease_renewed_at < db_now() - make_interval(secs => $2))
-  or (${isLive} and lease_renewed_at < db_now() - make_interval(secs => $3)
-      and (not exists (select from turns where turns.run_id = executions.run_id and outcome is null)
-           or state = 'idle' and not exists (
-                select from turns where turns.execution_id = executions.id and outcome is null)))
-  or (worker_id = '${localWorkerId}' and ${isLive} and (
-         hello_at is null and lease_renewed_at < db_now() - make_interval(secs => $5)
-      or lease_renewed_at < db_now() - make_interval(secs => $6) and exists (
-           select from runs where runs.id = executions.run_id
-              and cancel_requested_at < db_now() - make_interval(secs => $6))))))`
-
-const limitValues = (limits: LeaseLimits) => [
-  limits.offerSeconds,
-  limits.lostSeconds,
-  limits.settledSeconds,
-  limits.outageSeconds,
-  limits.localHelloSeconds,
-  limits.localCancelSeconds,
-]
-
-/** Offers nobody answered in time, and live executions whose lease is over, to be ended one by one. */
-export async function listExpiredExecutions(
-  db: Queryable,
-  limits: LeaseLimits,
-): Promise<{ executionId: string; runId: string; state: ExecutionState }[]> {
-  const { rows } = await db.query<{ id: string; run_id: string; state: ExecutionState }>(
-    `select id, run_id, state from executions where ${leaseIsOver} order by id limit 100`,
-    limitValues(limits),
-  )
-  return rows.map((row) => ({ executionId: row.id, runId: row.run_id, state: row.state }))
-}
-
-/** The same under its lock: an agent may have renewed since it was listed. */
-export async function findExpiredExecutionForUpdate(
-  tx: Tx,
-  executionId: string,
-  limits: LeaseLimits,
-): Promise<ExecutionRecord | undefined> {
-  const { rows } = await tx.query<ExecutionRow>(
-    `select * from executions where ${leaseIsOver} and id = $7 for no key update`,
-    [...limitValues(limits), executionId],
-  )
-  return rows[0] && toExecution(rows[0])
-}
-
-/** Adds the time that the control plane itself was away to every live deadline; what was renewed meanwhile gets no more than now. */
-export async function extendLeases(tx: Tx, gapSeconds: number): Promise<number> {
-  const { rowCount } = await tx.query(
-    `update executions set lease_renewed_at = least(db_now(), lease_renewed_at + make_interval(secs => $1)),
-            created_at = case when state = 'offered' then least(db_now(), created_at + make_interval(secs => $1))
-                              else created_at end
-      where ${isLive}`,
-    [gapSeconds],
-  )
-  return rowCount ?? 0
-}
-
-/** Offers that were made on connections which are gone. */
-export async function listOrphanedOffers(db: Queryable): Promise<{ executionId: string; runId: string }[]> {
-  const { rows } = await db.query<{ id: string; run_id: string }>(
-    `select id, run_id from executions
-      where state = 'offered'
-        and not exists (select from worker_connections where worker_connections.id = worker_connection_id)`,
-  )
-  return rows.map((row) => ({ executionId: row.id, runId: row.run_id }))
-}
-
-/** Which of these are over. */
+/** Which of these are over, without those whose agents are leaving. */
 export async function listOverExecutions(
   db: Queryable,
   executionIds: string[],
+  { message, forSeconds }: Goodbye,
 ): Promise<{ executionId: string; runId: string }[]> {
   const { rows } = await db.query<{ id: string; run_id: string }>(
-    `select id, run_id from executions where id = any($1) and state in ${over}`,
-    [executionIds],
+    `select id, run_id from executions where id = any($1) and state in ${over} and not coalesce(${isLeaving}, false)`,
+    [executionIds, message, forSeconds],
   )
   return rows.map((row) => ({ executionId: row.id, runId: row.run_id }))
 }
 
-/** Executions of these connections that a cancel must now be sent to the worker for: at once before hello, after the grace else. */
-export async function takeCancellationsToSend(
+/** Of these, the ones whose agents are leaving. */
+export async function listLeavingExecutions(
   db: Queryable,
-  connectionIds: string[],
-  graceSeconds: number,
-): Promise<{ executionId: string; runId: string; connectionId: string }[]> {
-  const { rows } = await db.query<{ id: string; run_id: string; worker_connection_id: string }>(
-    `update executions set cancel_sent_at = db_now()
-       from runs
-      where runs.id = executions.run_id and runs.cancel_requested_at is not null
-        and executions.worker_connection_id = any($1) and executions.cancel_sent_at is null
-        and executions.state in ('claimed', 'running', 'idle')
-        and (executions.hello_at is null or runs.cancel_requested_at <= db_now() - make_interval(secs => $2))
-      returning executions.id, executions.run_id, executions.worker_connection_id`,
-    [connectionIds, graceSeconds],
-  )
-  return rows.map((row) => ({ executionId: row.id, runId: row.run_id, connectionId: row.worker_connection_id }))
+  executionIds: string[],
+  { message, forSeconds }: Goodbye,
+): Promise<string[]> {
+  const { rows } = await db.query<{ id: string }>(`select id from executions where id = any($1) and ${isLeaving}`, [
+    executionIds,
+    message,
+    forSeconds,
+  ])
+  return rows.map((row) => row.id)
 }

@@ -10,7 +10,7 @@ import type { Database } from './database.ts'
  */
 
 /** An arbitrary constant: what two servers of one database agree upon. */
-const lockKey = 4_747_001
+export const migrationLock = 4_747_001
 
 const oldestPostgres = 150_000
 
@@ -53,7 +53,7 @@ export async function migrate(db: Database, migrations: Migration[]): Promise<{ 
     if (Number(versionRows[0]?.server_version_num) < oldestPostgres)
       throw new AppError('database_too_old', { found: versionRows[0]?.server_version, needed: oldestPostgres / 10_000 })
 
-    await tx.query('select pg_advisory_xact_lock($1)', [lockKey])
+    await tx.query('select pg_advisory_xact_lock($1)', [migrationLock])
     await tx.query(`create table if not exists schema_migrations (
       version integer primary key, name text not null, hash text not null, applied_at timestamptz not null default now())`)
     const { rows: applied } = await tx.query<{ version: number; hash: string }>(

@@ -25,6 +25,8 @@ interface ClaimOffer {
   teamId: string
   workerId: string
   connectionId: string
+  /** The worker's process; null where it does not say. */
+  instance: string | null
   executionId: string
   tokenHash: Buffer
 }
@@ -43,6 +45,14 @@ export async function claimNextRun(db: Database, offer: ClaimOffer): Promise<Cla
     return claimOldest(db, offer, hasNoLiveExecution)
   }
 }
+
+/** Its delay is over, and nothing of an attempt before it may run any more. */
+const mayBegin = `(not_before is null or not_before <= (select db_now()))
+          and (awaits_gone is null or awaits_gone_until <= (select db_now()))`
+
+/** Asked with the claim itself: an operator who was told that the worker is drained sees nothing offered to it after that. */
+const isNotDrained =
+  'not exists (select from worker_drains where worker_drains.team_id = $1 and worker_drains.worker_id = $2)'
 
 const hasNoLiveExecution = `and not exists (
             select from executions
@@ -71,13 +81,13 @@ async function claimOldest(db: Database, offer: ClaimOffer, alsoAsked = ''): Pro
   }>(
     `with named as (
        select id, queued_at from runs
-        where state = 'QUEUED' and execution_location = 'REMOTE' and team_id = $1 and worker_host = $2
-          and (not_before is null or not_before <= (select db_now())) ${alsoAsked}
+        where state = 'QUEUED' and execution_location = 'REMOTE' and team_id = $1 and worker_host = $2 and ${isNotDrained}
+          and ${mayBegin} ${alsoAsked}
         order by queued_at, id limit 1 for no key update skip locked
      ), unnamed as (
        select id, queued_at from runs
-        where state = 'QUEUED' and execution_location = 'REMOTE' and team_id = $1 and worker_host = ''
-          and (not_before is null or not_before <= (select db_now())) ${alsoAsked}
+        where state = 'QUEUED' and execution_location = 'REMOTE' and team_id = $1 and worker_host = '' and ${isNotDrained}
+          and ${mayBegin} ${alsoAsked}
         order by queued_at, id limit 1 for no key update skip locked
      ), next as (
        select id from (select * from named union all select * from unnamed) heads order by queued_at, id limit 1
@@ -86,8 +96,12 @@ async function claimOldest(db: Database, offer: ClaimOffer, alsoAsked = ''): Pro
               status_message = 'Offered to worker ' || $2 || '.', failure_reason = null
         where id = (select id from next) returning *
      ), execution as (
-       insert into executions (id, run_id, number, state, worker_id, worker_connection_id, token_hash)
-       select $4, id, fence, 'offered', $2, $3, $5 from run
+       insert into executions (id, run_id, number, state, worker_id, worker_connection_id, token_hash, worker_instance, retry_of)
+       select $4, id, fence, 'offered', $2, $3, $5, $6,
+              case when retries <> '{}' then (
+                select id from executions before
+                 where before.run_id = run.id and before.outcome is distinct from 'rejected' order by number desc limit 1) end
+         from run
      ), log as (
        update session_logs set last_seq = last_seq + 1 from run where session_logs.run_id = run.id returning session_logs.*
      ), event as (
@@ -102,7 +116,7 @@ async function claimOldest(db: Database, offer: ClaimOffer, alsoAsked = ''): Pro
             run.conversation_id, run.scope, run.created_at, run.updated_at,
             teams.wire_id as team_wire_id, users.wire_id as user_wire_id, log.last_seq
        from run join log on true join teams on teams.id = run.team_id left join users on users.id = run.created_by_user`,
-    [offer.teamId, offer.workerId, offer.connectionId, offer.executionId, offer.tokenHash],
+    [offer.teamId, offer.workerId, offer.connectionId, offer.executionId, offer.tokenHash, offer.instance],
   )
   const row = rows[0]
   return (
@@ -152,7 +166,9 @@ export async function listIdleExecutionsInTheWay(
        select id, team_id, worker_id from worker_connections
         where id = any($1)
            or (team_id in (select team_id from worker_connections where id = any($1))
-               and not draining and max_concurrent_tasks > 0 and active >= max_concurrent_tasks)
+               and not draining and max_concurrent_tasks > 0 and active >= max_concurrent_tasks
+               and not exists (select from worker_drains drained
+                                where drained.team_id = worker_connections.team_id and drained.worker_id = worker_connections.worker_id))
      ), waiting as (
        select team_id, worker_host, count
          from (select distinct team_id, unnest(array['', worker_id]) as worker_host from connection) host
@@ -160,7 +176,7 @@ export async function listIdleExecutionsInTheWay(
           select count(*) as count from (
             select from runs where state = 'QUEUED' and execution_location = 'REMOTE'
                and team_id = host.team_id and worker_host = host.worker_host
-               and (not_before is null or not_before <= db_now())
+               and ${mayBegin}
              limit 100) queued) queued
      ), resting as (
        select executions.id, run_id, connection.id as connection_id, team_id, connection.worker_id, rested_since,

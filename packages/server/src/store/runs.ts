@@ -31,6 +31,13 @@ export interface RunRecord {
   cancelRequestedAt: Date | null
   queuedAt: Date
   notBefore: Date | null
+  /** Attempts at one turn; null: as many as the reasons of their failures allow. */
+  maxAttempts: number | null
+  /** Attempts in a row that ended together with their worker. */
+  workerDeaths: number
+  /** A lost execution whose worker has still to say that nothing of it runs, and until when that is waited for. */
+  awaitsGone: string | null
+  awaitsGoneUntil: Date | null
   createdAt: Date
   updatedAt: Date
   startedAt: Date | null
@@ -65,6 +72,10 @@ export interface RunRow {
   cancel_requested_at: Date | null
   queued_at: Date
   not_before: Date | null
+  max_attempts: number | null
+  worker_deaths: number
+  awaits_gone: string | null
+  awaits_gone_until: Date | null
   created_at: Date
   updated_at: Date
   started_at: Date | null
@@ -100,6 +111,10 @@ export function toRun(row: RunRow): RunRecord {
     cancelRequestedAt: row.cancel_requested_at,
     queuedAt: row.queued_at,
     notBefore: row.not_before,
+    maxAttempts: row.max_attempts,
+    workerDeaths: row.worker_deaths,
+    awaitsGone: row.awaits_gone,
+    awaitsGoneUntil: row.awaits_gone_until,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
     startedAt: row.started_at,
@@ -128,6 +143,7 @@ export type NewRun = Pick<
   | 'modelId'
   | 'workerHost'
   | 'statusMessage'
+  | 'maxAttempts'
 >
 
 /** Writes a queued run with its conversation, its first turn and its empty session log: one statement. */
@@ -143,8 +159,8 @@ export async function insertRun(
      ), run as (
        insert into runs (id, team_id, scope, created_by_user, created_by_key, conversation_id, parent_run_id, title, prompt,
                          source, execution_location, config, model_id, worker_host, state, status_message,
-                         host, mode, environment_id, metadata)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'QUEUED', $15, $19, $20, $21, $22)
+                         host, mode, environment_id, metadata, max_attempts)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'QUEUED', $15, $19, $20, $21, $22, $23)
        returning *
      ), turn as (
        insert into turns (id, run_id, number, message, author) select $16, id, 1, prompt, $17 from run
@@ -175,6 +191,7 @@ export async function insertRun(
       run.mode,
       run.environmentId,
       JSON.stringify(run.metadata),
+      run.maxAttempts,
     ],
   )
   return toRun(rows[0] as RunRow)
@@ -243,6 +260,27 @@ export async function updateRunCancelRequested(tx: Tx, runId: string, by: string
       where id = $1 and cancel_requested_at is null`,
     [runId, by],
   )
+}
+
+/** An execution of it was lost: before another one begins, its worker has this long to say that nothing of it runs any more. */
+export async function updateRunAwaitsGone(tx: Tx, runId: string, executionId: string, seconds: number): Promise<void> {
+  await tx.query(
+    'update runs set awaits_gone = $2, awaits_gone_until = db_now() + make_interval(secs => $3) where id = $1',
+    [runId, executionId, seconds],
+  )
+}
+
+/** Answers whether the run waited for this execution. */
+export async function updateRunGone(tx: Tx, runId: string, executionId: string): Promise<boolean> {
+  const { rowCount } = await tx.query(
+    'update runs set awaits_gone = null, awaits_gone_until = null where id = $1 and awaits_gone = $2',
+    [runId, executionId],
+  )
+  return rowCount === 1
+}
+
+export async function updateWorkerDeaths(tx: Tx, runId: string, count: number): Promise<void> {
+  await tx.query('update runs set worker_deaths = $2 where id = $1 and worker_deaths <> $2', [runId, count])
 }
 
 /** What a run at work waits for; no transition, and no change of its order in lists. */

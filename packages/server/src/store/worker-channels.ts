@@ -1,4 +1,5 @@
 import type { Queryable, Tx } from './database.ts'
+import type { StaleLimits } from './workers.ts'
 
 /** Where a channel's owner has come to. */
 export interface FrameCursor {
@@ -63,7 +64,9 @@ export async function deleteWorkerFrames(db: Queryable, handled: FrameCursor[]):
 /** This server's sign of life for its channels; those that are missing here were removed as stale, with what was in them. */
 export async function touchWorkerChannels(db: Queryable, channelIds: string[]): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>(
-    'update worker_channels set last_seen_at = db_now() where id = any($1) returning id',
+    `with touched as (select id from worker_channels where id = any($1) order by id for no key update)
+     update worker_channels set last_seen_at = db_now() from touched where worker_channels.id = touched.id
+     returning worker_channels.id`,
     [channelIds],
   )
   return rows.map((row) => row.id)
@@ -73,9 +76,14 @@ export async function deleteWorkerChannel(db: Queryable, channelId: string): Pro
   await db.query('delete from worker_channels where id = $1', [channelId])
 }
 
-/** Channels of servers that are gone. */
-export async function deleteStaleWorkerChannels(db: Queryable, staleSeconds: number): Promise<void> {
-  await db.query('delete from worker_channels where last_seen_at < db_now() - make_interval(secs => $1)', [
-    staleSeconds,
-  ])
+/** Channels of servers that are gone. Not before the time of an outage was given back to those that only could not be touched. */
+export async function deleteStaleWorkerChannels(
+  db: Queryable,
+  { staleSeconds, outageSeconds }: StaleLimits,
+): Promise<void> {
+  await db.query(
+    `delete from worker_channels where last_seen_at < db_now() - make_interval(secs => $1)
+        and exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $2))`,
+    [staleSeconds, outageSeconds],
+  )
 }

@@ -13,10 +13,18 @@ export interface WorkerConnectionRecord {
   host: string
   active: number
   maxConcurrentTasks: number
+  /** It takes nothing new: by its own word, or because an operator drains its id. */
   draining: boolean
+  drain: WorkerDrain | null
   channel: WorkerTransport
   connectedAt: Date
   lastSeenAt: Date
+}
+
+/** An operator's wish. */
+export interface WorkerDrain {
+  requestedAt: Date
+  requestedBy: string
 }
 
 interface WorkerConnectionRow {
@@ -31,12 +39,17 @@ interface WorkerConnectionRow {
   active: number
   max_concurrent_tasks: number
   draining: boolean
+  drain_requested_at: Date | null
+  drain_requested_by: string | null
   channel: WorkerTransport
   connected_at: Date
   last_seen_at: Date
 }
 
-export type NewWorkerConnection = Omit<WorkerConnectionRecord, 'active' | 'draining' | 'connectedAt' | 'lastSeenAt'>
+export type NewWorkerConnection = Omit<
+  WorkerConnectionRecord,
+  'active' | 'draining' | 'drain' | 'connectedAt' | 'lastSeenAt'
+>
 
 export async function insertWorkerConnection(db: Queryable, connection: NewWorkerConnection): Promise<void> {
   await db.query(
@@ -77,24 +90,49 @@ export async function deleteWorkerConnection(db: Queryable, connectionId: string
 /** This server's sign of life for its connections; those that are missing here were removed as stale and must be written again. */
 export async function touchWorkerConnections(db: Queryable, connectionIds: string[]): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>(
-    'update worker_connections set last_seen_at = db_now() where id = any($1) returning id',
+    `with touched as (select id from worker_connections where id = any($1) order by id for no key update)
+     update worker_connections set last_seen_at = db_now() from touched where worker_connections.id = touched.id
+     returning worker_connections.id`,
     [connectionIds],
   )
   return rows.map((row) => row.id)
 }
 
-/** Connections of servers that are gone. */
-export async function deleteStaleWorkerConnections(db: Queryable, staleSeconds: number): Promise<number> {
+/** Connections of servers that are gone. Not before the time of an outage was given back to those that only could not be touched. */
+export async function deleteStaleWorkerConnections(
+  db: Queryable,
+  { staleSeconds, outageSeconds }: StaleLimits,
+): Promise<number> {
   const { rowCount } = await db.query(
-    'delete from worker_connections where last_seen_at < db_now() - make_interval(secs => $1)',
-    [staleSeconds],
+    `delete from worker_connections where last_seen_at < db_now() - make_interval(secs => $1)
+        and exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $2))`,
+    [staleSeconds, outageSeconds],
   )
   return rowCount ?? 0
 }
 
+export interface StaleLimits {
+  staleSeconds: number
+  outageSeconds: number
+}
+
+/** Whether any process of this worker id is connected. */
+export async function hasWorkerConnection(
+  db: Queryable,
+  { teamId, workerId }: { teamId: string; workerId: string },
+): Promise<boolean> {
+  const { rows } = await db.query<{ found: boolean }>(
+    'select exists (select from worker_connections where team_id = $1 and worker_id = $2) as found',
+    [teamId, workerId],
+  )
+  return rows[0]?.found ?? false
+}
+
 export async function listWorkerConnections(db: Queryable, teamId: string): Promise<WorkerConnectionRecord[]> {
   const { rows } = await db.query<WorkerConnectionRow>(
-    'select * from worker_connections where team_id = $1 order by worker_id, connected_at',
+    `select worker_connections.*, requested_at as drain_requested_at, requested_by as drain_requested_by
+       from worker_connections left join worker_drains using (team_id, worker_id)
+      where team_id = $1 order by worker_id, connected_at`,
     [teamId],
   )
   return rows.map((row) => ({
@@ -108,7 +146,11 @@ export async function listWorkerConnections(db: Queryable, teamId: string): Prom
     host: row.host,
     active: row.active,
     maxConcurrentTasks: row.max_concurrent_tasks,
-    draining: row.draining,
+    draining: row.draining || row.drain_requested_at !== null,
+    drain:
+      row.drain_requested_at === null
+        ? null
+        : { requestedAt: row.drain_requested_at, requestedBy: row.drain_requested_by ?? '' },
     channel: row.channel,
     connectedAt: row.connected_at,
     lastSeenAt: row.last_seen_at,

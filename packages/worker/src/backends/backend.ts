@@ -7,48 +7,77 @@ export type BackendName = (typeof backendNames)[number]
 /** Names that the command line and the config file know, and that answer `backend_not_available`. */
 export const plannedBackendNames = ['docker', 'kubernetes', 'command'] as const
 
+/** Why a task is being stopped. `abandon` outranks the others: then nothing is reported but that it is gone. */
+export type StopCause = 'cancel' | 'abandon' | 'shutdown'
+
 /**
- * Somewhere to run an agent: check → start → observe → stop → finish, and a sweep for what an earlier worker process left.
- * A worker has one backend. Everything that a later worker process needs to know of a task is on disk before `start` resolves.
+ * Somewhere to run an agent: check → adopt → start → observe → stop → close → finish → remove, and sweeps for what nobody answers for. A worker has one
+ * backend. Everything that a later worker process needs to know of a task is on disk before it happens, so that a worker may be killed at any moment.
  */
 export interface Backend {
   readonly name: BackendName
+  /** This process first, then the dead ones of this worker whose tasks it took over; see `worker_hello`. Filled by `adopt`. */
+  readonly instances: readonly string[]
   /**
    * Fails early, with an AppError that an operator can act on (no program, no permission). Called before the first connection; may be
    * called again.
    */
   check(signal: AbortSignal): Promise<void>
   /**
-   * Makes the task's surroundings and starts its agent. Resolves once the process exists. Rejects with a TaskFailure, or with the
-   * signal's reason, and leaves nothing behind then. One call per execution.
+   * Makes the task's surroundings and starts its agent. Nothing of the operator's or of the task runs before `claimed` resolves. Resolves once the
+   * process exists. Rejects with a TaskFailure, or with the signal's reason (a TaskStopped), and nothing runs then; `remove` is still to be called,
+   * once the end is told. One call per execution.
    */
-  start(assignment: TaskAssignment, reporter: StepReporter, signal: AbortSignal): Promise<Task>
+  start(assignment: TaskAssignment, reporter: StepReporter, options: StartOptions): Promise<Task>
   /**
-   * Takes over the agents that outlived an earlier worker process of this worker id on this machine, also those that have ended since: from
-   * then on they are this process's tasks like those that it has started. Call it once, after `check` and before the first sweep. Never rejects.
+   * Takes over the tasks of earlier processes of this worker id on this machine, wherever those were when they died: from then on they are this
+   * process's tasks like those that it has started. Once after `check` and before the first hello, then whenever one may have died. Each is given once;
+   * at any time one process has it. Never rejects.
    */
   adopt(reporterOf: (task: TaskRefs) => StepReporter): Promise<AdoptedTask[]>
+  /** The control plane has handled a hello that named these instances and our tasks. */
+  forgetInstances(named: readonly string[]): void
   /**
-   * Ends and removes what dead worker processes left: processes, spools (delivered first), folders. Never rejects: what it cannot do now
-   * is logged and tried at the next start. Leaves tasks of live workers alone.
+   * Ends and removes what nobody on this machine answers for: processes, folders, users. Needs no connection. Never rejects: what it cannot do
+   * now is logged and tried by the next. Leaves tasks of live workers alone.
    */
-  sweep(signal: AbortSignal): Promise<void>
+  sweep(): Promise<void>
+  /** Tries again to deliver the events of tasks whose end was told without them. Never rejects. */
+  deliver(signal: AbortSignal): Promise<void>
+  /** Ends what runs of an execution that is not ours to report. False when another worker on this machine answers for it. Never rejects. */
+  endStray(task: TaskRefs): Promise<boolean>
+  /** Removes what is left of a task whose end was told, or need not be. Never rejects. */
+  remove(executionId: string): Promise<void>
+  /** Lets go of everything for the next process: tasks that run go on. Nothing else may be called afterwards. */
+  leave(): Promise<void>
+}
+
+export interface StartOptions {
+  /** Resolves when the control plane has handled the claim. May never. */
+  claimed: Promise<void>
+  signal: AbortSignal
 }
 
 /** A started agent. */
 export interface Task {
-  readonly pid: number
+  /** undefined when it has ended in the time of an earlier process. */
+  readonly pid: number | undefined
   readonly workspace: string
-  /** Never rejects: a crash is an exit too. */
+  /** Never rejects: a crash is an exit too. Pending for ever once the backend was left. */
   readonly exited: Promise<TaskExit>
   /** Asks the agent, waits up to `graceMs`, then kills everything that belongs to it. Never rejects; safe to call twice and after the end. */
   stop(graceMs: number): Promise<void>
   /**
-   * After `exited`: ends what the agent left running, saves what it had not saved and delivers its spool (up to a limit, unless
-   * `isAbandoned`), runs the teardown command, removes the folders. Resolves with what to say about the agent's end. Never rejects. Call
-   * it once.
+   * After `exited`, and once: ends what the agent left running and puts the end on disk. Resolves with why it was stopped, which an earlier process may
+   * have decided. Nothing of the task runs then. Never rejects.
    */
-  finish(options: { isAbandoned: boolean; signal: AbortSignal }): Promise<TaskRemains>
+  close(cause: StopCause | undefined): Promise<StopCause | undefined>
+  /**
+   * After `close`: saves what the agent had not saved, delivers its spool and runs the teardown command. However long the control plane is away, none of
+   * it is given up for that. Resolves with what to say about the agent's end. Rejects with the signal's reason only; what is left to do is left to the
+   * next process then. Call it once.
+   */
+  finish(options: { abandoned: AbortSignal; signal: AbortSignal }): Promise<TaskRemains>
 }
 
 export interface TaskRemains {
@@ -66,10 +95,13 @@ export interface TaskRefs {
   execution_id: string
 }
 
+/** `running`: its agent may still be at work. `ended`: it is not, and that was not told. `never_started`: it was killed with its worker on the way. */
 export interface AdoptedTask {
   refs: TaskRefs
   startedAt: Date
-  task: Task
+  phase: 'running' | 'ended' | 'never_started'
+  /** Rejects as `start` does, for a task that never got so far. */
+  task: Promise<Task>
 }
 
 /** `signal` and `code` as a shell tells them apart: a signal is a code of 128 and more. `vanished`: gone without a word. */
@@ -93,5 +125,16 @@ export class TaskFailure extends Error {
     this.name = 'TaskFailure'
     this.reason = reason
     this.exitCode = options.exitCode
+  }
+}
+
+/** The reason of the signal that stops a task while it is started. */
+export class TaskStopped extends Error {
+  readonly stopCause: StopCause
+
+  constructor(stopCause: StopCause) {
+    super(`stopped: ${stopCause}`)
+    this.name = 'TaskStopped'
+    this.stopCause = stopCause
   }
 }

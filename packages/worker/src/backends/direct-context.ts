@@ -4,6 +4,7 @@ import type { Logger } from 'pino'
 import { removeTree } from '../folder-removal.ts'
 import { type HookResult, runHook } from '../hook-command.ts'
 import type { Isolation, TaskUser } from '../isolation.ts'
+import type { Link } from '../link.ts'
 import { starter, variablesFile } from '../shell-text.ts'
 import { type BaseEnvironment, hookEnvironment } from '../task-environment.ts'
 import type { TaskFolder, TaskRecord } from '../task-folder.ts'
@@ -20,6 +21,9 @@ export interface DirectTaskContext {
   /** Never to be seen in what the worker reports. */
   secrets: string[]
   stateDir: string
+  installationId: string
+  /** Whether the control plane can be reached. */
+  link: Link
   dialer: Dialer
   log: Logger
   hookTimeoutMs: number
@@ -39,7 +43,10 @@ export async function runTaskHook(
 ): Promise<HookResult> {
   const { task_id, execution_id, workspace } = context.record
   const refs = { task_id, execution_id }
-  const environment = { ...hookEnvironment(refs, { base: context.base, workspace }), ...options.variables }
+  const environment = {
+    ...hookEnvironment(refs, { base: context.base, workspace, installationId: context.installationId }),
+    ...options.variables,
+  }
   await writeVariables(context, environment)
   const { hookTimeoutMs: timeoutMs } = context
   return runAsTask(context, { program: ['/bin/sh', '-c', options.command], timeoutMs, signal: options.signal })
@@ -47,13 +54,14 @@ export async function runTaskHook(
 
 /** Runs a program beside the agent, or after it, with the variables that were written last. Rejects only with the signal's reason. */
 export async function runAsTask(
-  { record, paths, user, isolation }: DirectTaskContext,
+  { record, paths, user, isolation, installationId }: DirectTaskContext,
   { program, timeoutMs, signal }: { program: string[]; timeoutMs: number; signal?: AbortSignal },
 ): Promise<HookResult> {
   const { execution_id: executionId, workspace } = record
   const command = ['/bin/sh', '-c', starter, 'oz-hook', paths.agent.variables, ...program]
   const wrapped = isolation.wrap(command, { user, workspace, exposed: exposedOf(paths) })
-  return runHook({ command: wrapped.command, workspace, executionId, logFile: paths.log, timeoutMs, signal })
+  const marks = { executionId, installationId }
+  return runHook({ command: wrapped.command, workspace, ...marks, logFile: paths.log, timeoutMs, signal })
 }
 
 /** What of the control folder is the task's. */

@@ -40,6 +40,7 @@ async function runTask(folder: string, options: TestWorkerOptions) {
   await worker.listening()
   const assignment = cp.assign()
   const outcome = await cp.outcome(assignment.execution_id)
+  await until('the end', () => [...worker.leftovers().tasks, ...worker.leftovers().users].length === 0)
   return { outcome, assignment, cp, log: worker.log(), leftovers: worker.leftovers() }
 }
 
@@ -142,7 +143,7 @@ test('an agent that ended while no worker was there is saved, delivered and repo
     data: { failure_reason: 'agent_invocation', exit_code: 137 },
   })
   expect(cp.state.events).toMatchObject([{ token: execution_token, batch: { events: [{ data: { text: 'saved' } }] } }])
-  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+  await worker.leavesNothing()
 })
 
 test('of another worker id it is saved too, and left to that one’s lease to report', async () => {
@@ -156,5 +157,5 @@ test('of another worker id it is saved too, and left to that one’s lease to re
   await until('the sweep', () => worker.log().includes('Swept what an ended task had left'))
   expect(cp.state.events).toMatchObject([{ batch: { events: [{ data: { text: 'saved' } }] } }])
   expect(cp.messagesOf('task_failed').filter(({ data }) => data.execution_id === execution_id)).toEqual([])
-  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+  await worker.leavesNothing()
 })

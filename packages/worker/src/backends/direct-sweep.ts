@@ -1,128 +1,197 @@
-import { readFile, stat } from 'node:fs/promises'
-import { type Dialer, isSameProcess } from '@openoz/machine'
-import type { Logger } from 'pino'
-import { deliverSpool } from '../spool-delivery.ts'
-import { listTaskFolders, readRecord, removeTaskFolder, type TaskRecord, taskFolder } from '../task-folder.ts'
-import { returnUsersExceptOf } from '../task-users.ts'
-import { cleanUp, endEverything } from './direct-task.ts'
+import { readdir, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { endProcessTree, findMarked, isSameProcess } from '@openoz/machine'
+import { z } from 'zod'
+import { removeTree } from '../folder-removal.ts'
+import { marksOf, stateVariable } from '../installation.ts'
+import { readEnd } from '../task-end.ts'
+import {
+  clearGone,
+  listTaskFolders,
+  lockTask,
+  readRecord,
+  removeTaskFolder,
+  setAside,
+  type TaskRecord,
+  taskFolder,
+} from '../task-folder.ts'
+import { returnUsersOfNobody } from '../task-users.ts'
+import { disownWorkspace, listOwned, ownerOf } from '../workspace-owner.ts'
+import { followTask, hasWorkerWithoutInstance, shimOf } from './direct-adopt.ts'
+import { type DirectHost, formerContext, silentReporter } from './direct-host.ts'
+import { removeAgain, removeTask } from './direct-removal.ts'
+import { endEverything } from './direct-task.ts'
+import { removeWorkspace, removingMark } from './direct-workspace.ts'
 
 /**
- * Clears what no live process answers for: tasks of worker processes that are gone, and our own whose spool could not be delivered. Tasks of
- * other live workers are left alone, and so are agents that outlived their worker and still work: an agent holds its lease itself. The next
- * process of their worker takes them over (`listOutlivers`); where there is none, their folders are swept once they have ended.
+ * Clears what nobody on this machine answers for, at the start and every minute, with or without a control plane:
  *
- * In two phases: first processes and workspaces, which is quick and must not overlap with the start of a task of the same run; then the
- * spools, which may have to wait for the control plane.
+ * - tasks of dead workers of another id whose agents have ended: saved and delivered, never reported; that is their worker's, or its lease's. Agents that
+ *   still run are left alone: an agent holds its lease itself. (Those of our own id are adopted before, see `direct-adopt.ts`.)
+ * - folders whose record cannot be read: set aside, their processes ended.
+ * - processes with the mark of this installation whose task has no folder, users, workspaces and temporary files without an execution.
+ *
+ * What a live worker process has the lock of is left alone.
  */
-export interface SweepScope {
-  stateDir: string
-  serverUrl: string
-  isActive: (executionId: string) => boolean
-  /** Saves what the agent of an ended task has left; never rejects. */
-  saveLeft: (record: TaskRecord, signal: AbortSignal) => Promise<void>
-  log: Logger
-}
-
-/** As long as the control plane takes what an execution that is over still has to say. */
-const lateEvidenceMs = 15 * 60_000
-
-/** Returns the executions whose spools are left to deliver. */
-export async function clearEnded(scope: SweepScope, signal: AbortSignal): Promise<TaskRecord[]> {
-  const left: TaskRecord[] = []
-  for (const executionId of await listTaskFolders(scope.stateDir)) {
-    if (signal.aborted) break
-    try {
-      const record = await endedTask(executionId, scope)
-      if (!record) continue
-      await endEverything({ record, log: scope.log }, record.process ?? undefined)
-      await scope.saveLeft(record, signal)
-      left.push(await clearTask(record, scope))
-    } catch (error) {
-      scope.log.warn({ error, executionId }, 'What an ended task left could not be swept; tried again later')
-    }
+export async function sweepMachine(host: DirectHost): Promise<void> {
+  const attempt = async (what: string, work: () => Promise<unknown>) => {
+    if (host.leaving.aborted) return
+    await work().catch((error: unknown) => host.log.warn({ error }, `${what} could not be swept; tried again later`))
   }
-  return left
-}
-
-export async function deliverLeft(
-  records: TaskRecord[],
-  options: SweepScope & { dialer: Dialer; deliveryTimeoutMs: number; signal: AbortSignal },
-): Promise<void> {
-  const { stateDir, dialer, deliveryTimeoutMs, signal } = options
-  for (const record of records) {
-    if (signal.aborted) return
-    const paths = taskFolder(stateDir, record.execution_id)
-    const log = options.log.child({ executionId: record.execution_id })
-    const token = await readFile(paths.token, 'utf8').catch(() => undefined)
-    const delivery = await deliverSpool({
-      folder: paths.spool,
-      token,
-      dialer,
-      log,
-      timeoutMs: deliveryTimeoutMs,
-      signal,
-    })
-    if (delivery === 'kept') {
-      if (!isTooLate(record)) continue
-      log.warn({ runId: record.task_id }, 'The last events of an ended task could not be delivered in time; given up')
-    }
-    await cleanUp({ record, paths, stateDir, log })
-    log.info({ runId: record.task_id, delivery }, 'Swept what an ended task had left')
+  await attempt('Removed folders', () => clearGone(host.stateDir))
+  await attempt('What was left of tasks', () => removeAgain(host))
+  for (const executionId of await listTaskFolders(host.stateDir)) {
+    if (!host.held.has(executionId)) await attempt(`What task ${executionId} left`, () => sweepTask(host, executionId))
   }
-  if (!signal.aborted) await returnUsersExceptOf(stateDir, new Set(await listTaskFolders(stateDir)))
+  await attempt('Processes without a task', () => endStrays(host))
+  await attempt('Users of tasks', () => returnUsersOfNobody(host.stateDir, host.installationId))
+  await attempt('Workspaces', () => clearWorkspaces(host))
+  await attempt('Temporary files', () => clearTemporary(host))
+  await attempt('Instances of workers', () => clearInstances(host))
+  await attempt('Mirrors', async () => host.mirrors?.sweep())
 }
 
-/** Sweeps are made while there is a connection, so an outage of the control plane, which adds to its deadlines, does not count. */
-function isTooLate({ ended_at }: TaskRecord): boolean {
-  return ended_at !== undefined && Date.now() - Date.parse(ended_at) > lateEvidenceMs
-}
-
-/** Tasks of this worker id whose worker process is gone, before anybody has told their end: most of their agents still run. */
-export async function listOutlivers({ stateDir, serverUrl }: SweepScope, workerId: string): Promise<TaskRecord[]> {
-  const found: TaskRecord[] = []
-  for (const executionId of await listTaskFolders(stateDir)) {
-    const record = await readRecord(taskFolder(stateDir, executionId))
-    if (record?.worker_id !== workerId || record.server_url !== serverUrl) continue
-    const hasWorker = record.worker !== null && isSameProcess(record.worker)
-    if (!hasWorker && record.process && record.ended_at === undefined) found.push(record)
-  }
-  return found
-}
-
-/** A new execution of a run was given to us, so earlier ones are over, whatever their processes think. */
-export async function clearFormerExecutions(taskId: string, scope: SweepScope): Promise<void> {
-  for (const executionId of await listTaskFolders(scope.stateDir)) {
-    if (scope.isActive(executionId)) continue
-    const record = await readRecord(taskFolder(scope.stateDir, executionId))
-    if (record?.task_id === taskId && !isOfOtherWorker(record)) await clearTask(record, scope)
-  }
-}
-
-async function endedTask(executionId: string, { stateDir, serverUrl, isActive, log }: SweepScope) {
-  if (isActive(executionId)) return undefined
-  const paths = taskFolder(stateDir, executionId)
+async function sweepTask(host: DirectHost, executionId: string): Promise<void> {
+  const paths = taskFolder(host.stateDir, executionId)
   const record = await readRecord(paths)
-  if (!record) {
-    const { mtimeMs } = await stat(paths.folder)
-    // Another worker may be about to write it.
-    if (Date.now() - mtimeMs > 60_000) await removeTaskFolder(paths)
-    return undefined
+  if (!record) return sweepUnreadable(host, executionId)
+  const { worker } = host
+  // Of our id it waits for the instance that it belongs to; of another control plane nobody here could deliver it.
+  if (record.server_url !== worker.serverUrl || record.worker_id === worker.workerId) return
+  if (hasWorkerWithoutInstance(record)) return
+  const shim = await shimOf(host, record)
+  if (shim && isSameProcess(shim)) {
+    host.log.debug({ executionId, pid: shim.pid }, 'An agent of another worker id still runs; left alone')
+    return
   }
-  if (record.server_url !== serverUrl || isOfOtherWorker(record)) return undefined
-  if (record.process && isSameProcess(record.process)) {
-    log.info({ executionId, pid: record.process.pid }, 'An agent outlived its worker and still runs; left alone')
-    return undefined
-  }
-  return record
+  // So that its worker, should it come back in this moment, does not take the rest over and call this one lost.
+  const instance = host.instances.borrow(record.instance)
+  const lock = instance && lockTask(paths)
+  if (!instance || !lock) return instance?.release()
+  void clearForeign(host, record, lock).finally(() => instance.release())
 }
 
-async function clearTask(record: TaskRecord, { stateDir, log }: SweepScope): Promise<TaskRecord> {
-  const paths = taskFolder(stateDir, record.execution_id)
-  await endEverything({ record, log }, record.process ?? undefined)
-  await cleanUp({ record, paths, stateDir, log }, { keepsSpool: true })
-  return { ...record, removes_workspace: false, process: null }
+/** In its own time: it may have to wait for the control plane. Never rejects. */
+async function clearForeign(
+  host: DirectHost,
+  record: TaskRecord,
+  lock: NonNullable<ReturnType<typeof lockTask>>,
+): Promise<void> {
+  const { execution_id: executionId } = record
+  const never = new AbortController().signal
+  try {
+    const context = await formerContext(host, record, silentReporter)
+    host.held.set(executionId, { lock, context })
+    const end = await readEnd(context.paths)
+    const shim = await shimOf(host, record)
+    if (record.ended_at !== undefined || end?.is_reported) {
+      host.held.set(executionId, { lock, context, over: 'spool' })
+      return
+    }
+    if (shim || end?.exit) {
+      const task = followTask(host, context, { shim, end })
+      await task.close(undefined)
+      await task.finish({ abandoned: never, signal: host.leaving })
+    } else {
+      await endEverything(context, undefined)
+    }
+    await removeTask(host, executionId)
+    context.log.info('Swept what an ended task had left, of another worker id')
+  } catch (error) {
+    if (host.leaving.aborted) return
+    host.held.get(executionId)?.lock.release()
+    host.held.delete(executionId)
+    host.log.warn({ error, executionId }, 'What an ended task left could not be swept; tried again later')
+  }
 }
 
-function isOfOtherWorker({ worker }: TaskRecord): boolean {
-  return worker !== null && worker.pid !== process.pid && isSameProcess(worker)
+/** Torn, of a newer version, or of a process that was killed before it wrote one. */
+async function sweepUnreadable(host: DirectHost, executionId: string): Promise<void> {
+  const paths = taskFolder(host.stateDir, executionId)
+  const hadOwner = (await stat(paths.owner).catch(() => undefined)) !== undefined
+  const { mtimeMs } = await stat(paths.folder)
+  // In the very moment of its making.
+  if (!hadOwner && Date.now() - mtimeMs < 60_000) return
+  const lock = lockTask(paths)
+  if (!lock) return
+  const hasRecord = (await stat(paths.record).catch(() => undefined)) !== undefined
+  await endProcessTree({ marker: marksOf(host.installationId, executionId) }, 0)
+  if (!hasRecord) return removeTaskFolder(paths)
+  const place = await setAside(paths)
+  host.log.error(
+    { executionId, place },
+    'The record of a task cannot be read; its processes were ended, and its folder set aside',
+  )
+}
+
+/** By the mark of this installation, so that nothing of another one's, or of a person's own run, is touched. */
+async function endStrays({ stateDir, installationId, held, log }: DirectHost): Promise<void> {
+  const found = new Set<string>()
+  for (const { value } of await findMarked(stateVariable)) {
+    const [installation, executionId = ''] = value.split('/')
+    if (installation === installationId && !held.has(executionId)) found.add(executionId)
+  }
+  // Afterwards: a task's folder is there before its first process.
+  const known = new Set<string>(await listTaskFolders(stateDir))
+  for (const executionId of found) {
+    if (known.has(executionId)) continue
+    const { ended } = await endProcessTree({ marker: marksOf(installationId, executionId) }, 0)
+    if (ended > 0) log.warn({ executionId, ended }, 'Processes of a task that is no more were ended')
+  }
+}
+
+async function clearWorkspaces(host: DirectHost): Promise<void> {
+  const { stateDir, workspaceRoot, log } = host
+  const names = await readdir(workspaceRoot).catch((): string[] => [])
+  for (const name of names.filter((name) => name.startsWith(removingMark))) await removeTree(join(workspaceRoot, name))
+  for (const taskId of await listOwned(stateDir)) {
+    await host.alone(async () => {
+      const owner = await ownerOf(stateDir, taskId)
+      const isKnown = owner === undefined || (await stat(taskFolder(stateDir, owner).folder).catch(() => undefined))
+      if (isKnown) return
+      if (names.includes(taskId)) {
+        await removeWorkspace(join(workspaceRoot, taskId))
+        log.info({ runId: taskId }, 'Removed a workspace that no task has')
+      }
+      await disownWorkspace(stateDir, taskId)
+    })
+  }
+}
+
+const oldMs = 60 * 60_000
+
+/** What a process that was killed was in the middle of. Only names that are ours. */
+async function clearTemporary({ stateDir, workspaceRoot }: DirectHost): Promise<void> {
+  const places = [
+    [workspaceRoot, /^\.(probe-\w{6}|write-[0-9a-f-]{36})$/],
+    [join(stateDir, 'tasks'), /^\.write-[0-9a-f-]{36}$/],
+    [join(stateDir, 'owners'), /\.tmp$/],
+    [stateDir, /\.tmp$/],
+  ] as const
+  for (const [folder, pattern] of places) {
+    for (const name of await readdir(folder).catch(() => [])) {
+      const path = join(folder, name)
+      if (pattern.test(name) && (await isOld(path, oldMs))) await removeTree(path)
+    }
+  }
+}
+
+const longestInstanceMs = 7 * 24 * 60 * 60_000
+
+/** Of worker ids that do not come back. */
+async function clearInstances({ stateDir, instances }: DirectHost): Promise<void> {
+  const folder = join(stateDir, 'instances')
+  for (const name of await readdir(folder).catch(() => [])) {
+    const path = join(folder, name)
+    const isHalf = !z.uuid().safeParse(name).success
+    if (!(await isOld(path, isHalf ? oldMs : longestInstanceMs))) continue
+    const lock = isHalf ? { release() {} } : instances.borrow(name)
+    if (!lock || instances.all.some((instance) => instance === name)) continue
+    await rm(path, { recursive: true, force: true })
+  }
+}
+
+async function isOld(path: string, ms: number): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined)
+  return found !== undefined && Date.now() - found.mtimeMs > ms
 }

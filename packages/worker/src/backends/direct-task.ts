@@ -1,5 +1,6 @@
-import { lchown } from 'node:fs/promises'
+import { join } from 'node:path'
 import {
+  bootClockMs,
   countOomKills,
   createMasker,
   endProcessTree,
@@ -8,39 +9,98 @@ import {
   type ProcessSelection,
   sleep,
 } from '@openoz/machine'
-import { removeTree } from '../folder-removal.ts'
+import { type FailureReason, leaseLostExitCode } from '@openoz/protocol'
+import { marksOf } from '../installation.ts'
 import { askToEnd, waitForExit } from '../shim-process.ts'
 import { deliverSpool } from '../spool-delivery.ts'
-import { removeTaskFolder, type TaskRecord, writeRecord } from '../task-folder.ts'
-import { returnTaskUser } from '../task-users.ts'
-import type { Task, TaskExit, TaskRemains } from './backend.ts'
+import { readEnd, type TaskEndRecord, writeEnd } from '../task-end.ts'
+import { readTaskFile } from '../task-folder.ts'
+import { type StopCause, type Task, type TaskExit, TaskFailure, type TaskRemains, TaskStopped } from './backend.ts'
 import { type DirectTaskContext, runTaskHook } from './direct-context.ts'
-import { saveLeftWork } from './direct-save.ts'
+import { type LeftWork, saveLeftWork } from './direct-save.ts'
+import { ownsItsWorkspace } from './direct-workspace.ts'
 import { readLastWords } from './last-words.ts'
+
+/** What is known of a task's processes when a DirectTask is made. */
+export interface DirectTaskState {
+  /** undefined: it never began. */
+  shim: ProcessIdentity | undefined
+  depth: number
+  /** Of a task that had ended already. */
+  end?: TaskEndRecord
+}
+
+/** How far behind the deadline of a lease we are: the shim's own guard comes first, and does without us. */
+const leaseGraceMs = 1_000
+const longestLookMs = 5_000
 
 /** A started agent of the direct backend: `shim` and below. See `Task` for what may be called when. */
 export class DirectTask implements Task {
-  readonly pid: number
+  readonly pid: number | undefined
   readonly workspace: string
   readonly exited: Promise<TaskExit>
   readonly #context: DirectTaskContext
-  readonly #shim: ProcessIdentity
+  readonly #shim: ProcessIdentity | undefined
   readonly #depth: number
+  readonly #leaving: AbortSignal
   readonly #oomKillsBefore = countOomKills()
+  #end: TaskEndRecord | undefined
+  /** What the exit means, where we know better. */
+  #verdict: TaskExit | undefined
+  #isSpoolKept = false
 
-  constructor(context: DirectTaskContext, { shim, depth }: { shim: ProcessIdentity; depth: number }) {
+  constructor(context: DirectTaskContext, { shim, depth, end }: DirectTaskState, leaving: AbortSignal) {
     this.#context = context
     this.#shim = shim
     this.#depth = depth
-    this.pid = shim.pid
+    this.#end = end
+    this.#leaving = leaving
+    this.pid = end ? undefined : shim?.pid
     this.workspace = context.record.workspace
-    this.exited = waitForExit(context.paths, shim).catch((): TaskExit => ({ type: 'vanished' }))
+    this.exited = end || !shim ? Promise.resolve(end?.exit ?? { type: 'vanished' }) : this.#follow(shim)
+  }
+
+  /** Its last events could not be delivered. */
+  get isSpoolKept(): boolean {
+    return this.#isSpoolKept
+  }
+
+  async #follow(shim: ProcessIdentity): Promise<TaskExit> {
+    const over = new AbortController()
+    void this.#enforceLease(AbortSignal.any([over.signal, this.#leaving]))
+    try {
+      const exit = await waitForExit(this.#context.paths, shim, this.#leaving)
+      return this.#verdict ?? exit
+    } catch {
+      // Left to the next process: whoever waits for the exit here waits for ever.
+      if (this.#leaving.aborted) return await new Promise<never>(() => {})
+      return { type: 'vanished' }
+    } finally {
+      over.abort()
+    }
+  }
+
+  /** An agent that is frozen cannot stop itself in time, and its tools go on: see `lease-file.ts` of the agent. Never rejects. */
+  async #enforceLease(signal: AbortSignal): Promise<void> {
+    const { paths, log } = this.#context
+    const file = join(paths.spool, 'lease')
+    while (!signal.aborted) {
+      const text = (await readTaskFile(file, 64).catch(() => undefined))?.trim()
+      const deadlineMs = text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
+      const leftMs = deadlineMs === undefined ? longestLookMs : deadlineMs + leaseGraceMs - bootClockMs()
+      if (leftMs <= 0) {
+        this.#verdict = { type: 'exited', code: leaseLostExitCode }
+        log.warn('An agent has not stopped by the end of its lease; it is ended')
+        return void (await this.stop(0))
+      }
+      await sleep(Math.min(Math.max(leftMs, 50), longestLookMs), signal)
+    }
   }
 
   async stop(graceMs: number): Promise<void> {
     const { log } = this.#context
     try {
-      if (graceMs > 0) {
+      if (graceMs > 0 && this.#shim) {
         // Below the shim, which adds one to the depth of the isolation.
         await askToEnd(this.#shim, this.#depth)
         if (await endsWithin(this.exited, graceMs)) return
@@ -52,81 +112,147 @@ export class DirectTask implements Task {
     }
   }
 
-  async finish({ isAbandoned, signal }: { isAbandoned: boolean; signal: AbortSignal }): Promise<TaskRemains> {
-    const { paths, log, token, dialer, secrets, deliveryTimeoutMs } = this.#context
-    const ranOutOfMemory = hasOomKillSince(this.#oomKillsBefore)
-    try {
-      await endEverything(this.#context, this.#shim)
-      const lastWords = await readLastWords(paths.log, createMasker(secrets).mask)
-      // Of an execution that is over nothing would be taken.
-      const isLost = !isAbandoned && (await saveLeftWork(this.#context, signal)) === 'lost'
-      const timeoutMs = isAbandoned ? Math.min(deliveryTimeoutMs, 10_000) : deliveryTimeoutMs
-      const delivery = await deliverSpool({ folder: paths.spool, token, dialer, log, timeoutMs, signal })
-      if (delivery === 'kept') log.warn('The agent’s last events are not delivered yet; they are kept and tried again')
-      await tearDown(this.#context)
-      await cleanUp(this.#context, { keepsSpool: delivery === 'kept' })
-      return { lastWords, isLost, ranOutOfMemory }
-    } catch (error) {
-      log.error({ error }, 'A task could not be cleaned up')
-      return { lastWords: '', isLost: false, ranOutOfMemory }
+  async close(cause: StopCause | undefined): Promise<StopCause | undefined> {
+    const { paths, log, secrets } = this.#context
+    const exit = await this.exited
+    const ranOutOfMemory = this.#end?.ran_out_of_memory ?? hasOomKillSince(this.#oomKillsBefore)
+    await endEverything(this.#context, this.#shim).catch((error: unknown) => {
+      log.error({ error }, 'What a task left running could not be ended')
+    })
+    const decided = cause === 'abandon' ? cause : (this.#end?.cause ?? cause)
+    const lastWords =
+      this.#end?.last_words ?? (await readLastWords(paths.log, createMasker(secrets).mask).catch(() => ''))
+    await this.#note({
+      version: 1,
+      ended_at: new Date().toISOString(),
+      ...this.#end,
+      exit,
+      cause: decided,
+      last_words: lastWords,
+      ran_out_of_memory: ranOutOfMemory,
+    })
+    return decided
+  }
+
+  async finish({ abandoned, signal }: { abandoned: AbortSignal; signal: AbortSignal }): Promise<TaskRemains> {
+    const end = this.#end
+    if (!end) throw new Error('close() comes first')
+    const left = end.left ?? (await this.#save(abandoned, signal))
+    if (!abandoned.aborted) await this.#note({ ...end, left })
+    await this.#deliver(abandoned, signal)
+    // In the folder of a newer execution it has no business.
+    if (!this.#end?.is_torn_down && (await ownsItsWorkspace(this.#context))) {
+      await tearDown(this.#context, signal)
+      await this.#note({ ...(this.#end ?? end), is_torn_down: true })
     }
+    signal.throwIfAborted()
+    return { lastWords: end.last_words, isLost: left === 'lost', ranOutOfMemory: end.ran_out_of_memory }
+  }
+
+  /** Of an execution that is over nothing would be taken. What fails for want of a connection is tried until there is one. */
+  async #save(abandoned: AbortSignal, signal: AbortSignal): Promise<LeftWork> {
+    const { link, savingTimeoutMs } = this.#context
+    const stop = AbortSignal.any([abandoned, signal])
+    let connectedMs = 0
+    for (;;) {
+      if (abandoned.aborted) return 'none'
+      signal.throwIfAborted()
+      const { result, held, ms } = await link.during(() => saveLeftWork(this.#context, stop))
+      signal.throwIfAborted()
+      if (result === 'none' || result === 'saved') return result
+      if (held) {
+        connectedMs += ms
+        if (result === 'lost' || connectedMs > savingTimeoutMs) return 'lost'
+      }
+      await link.up(stop)
+      await sleep(500, stop)
+    }
+  }
+
+  /** Until it is delivered, or the control plane was there for long enough and did not take it: then the end is told without. */
+  async #deliver(abandoned: AbortSignal, signal: AbortSignal): Promise<void> {
+    const { paths, log, token, dialer, link, deliveryTimeoutMs } = this.#context
+    // The outcome of an execution that is over counts no more; what can be had at once is evidence, the rest is for a sweep.
+    const limitMs = () => (abandoned.aborted ? Math.min(deliveryTimeoutMs, 10_000) : deliveryTimeoutMs)
+    let connectedMs = 0
+    for (;;) {
+      const timeoutMs = Math.min(Math.max(limitMs() - connectedMs, 100), 30_000)
+      const { result, held, ms } = await link.during(() =>
+        deliverSpool({ folder: paths.spool, token, dialer, log, timeoutMs, signal }),
+      )
+      signal.throwIfAborted()
+      if (result !== 'kept') return
+      if (held || abandoned.aborted) connectedMs += ms
+      if (connectedMs >= limitMs()) {
+        this.#isSpoolKept = true
+        return void log.warn('The agent’s last events are not delivered yet; they are kept and tried again')
+      }
+      await sleep(200, signal)
+    }
+  }
+
+  async #note(end: TaskEndRecord): Promise<void> {
+    this.#end = end
+    await noteEnd(this.#context, end)
   }
 }
 
-/** Ends all processes of a task: below the shim, with its marker, of its user. */
+/** For a task whose agent never ran: its end, so that the next process of this worker can tell it too. Never rejects. */
+export async function noteFailure(context: DirectTaskContext, failure: unknown): Promise<void> {
+  const known = failure instanceof TaskFailure ? failure : undefined
+  await noteEnd(context, {
+    version: 1,
+    failure: known && { reason: known.reason, message: known.message, exit_code: known.exitCode },
+    cause: failure instanceof TaskStopped ? failure.stopCause : undefined,
+    last_words: '',
+    ran_out_of_memory: false,
+    left: 'none',
+    is_torn_down: true,
+    ended_at: new Date().toISOString(),
+  })
+}
+
+/** What `noteFailure` noted, as it was thrown. */
+export function failureOf({ failure, cause }: TaskEndRecord): TaskFailure | TaskStopped {
+  if (failure) {
+    return new TaskFailure(failure.reason as FailureReason, failure.message, { exitCode: failure.exit_code })
+  }
+  return new TaskStopped(cause ?? 'shutdown')
+}
+
+/** Never rejects: on a full disk only a worker that is killed now would have needed it. */
+async function noteEnd({ paths, log }: DirectTaskContext, end: TaskEndRecord): Promise<void> {
+  await writeEnd(paths, end).catch((error: unknown) => {
+    log.error({ error }, 'The end of a task could not be written down; a worker that is killed now does not report it')
+  })
+}
+
+/** The end was told, and the spool could not be delivered: what is left is for sweeps. */
+export async function noteReported(context: Pick<DirectTaskContext, 'paths' | 'log'>): Promise<void> {
+  const end = await readEnd(context.paths)
+  if (end) await writeEnd(context.paths, { ...end, is_reported: true })
+}
+
+/** Ends all processes of a task: below the shim, with its marks, of its user. Frozen ones too. */
 export async function endEverything(
-  { record, log }: Pick<DirectTaskContext, 'record' | 'log'>,
+  { record, log, installationId }: Pick<DirectTaskContext, 'record' | 'log' | 'installationId'>,
   shim: ProcessIdentity | undefined,
 ): Promise<void> {
-  const selection: ProcessSelection = { marker: `OZ_EXECUTION_ID=${record.execution_id}` }
+  const selection: ProcessSelection = { marker: marksOf(installationId, record.execution_id) }
   if (record.uid !== undefined) selection.uid = record.uid
   if (shim) selection.root = shim
   const { survivors } = await endProcessTree(selection, 0)
   if (survivors.length > 0) log.error({ pids: survivors.map(({ pid }) => pid) }, 'Processes of a task cannot be ended')
 }
 
-async function tearDown(context: DirectTaskContext): Promise<void> {
+async function tearDown(context: DirectTaskContext, signal: AbortSignal): Promise<void> {
   const { teardownCommand, reporter, log } = context
   if (teardownCommand === undefined) return
   reporter.started('teardown')
-  const { problem, output } = await runTaskHook(context, { command: teardownCommand })
+  const { problem, output } = await runTaskHook(context, { command: teardownCommand, signal })
   if (problem === undefined) return reporter.completed('teardown')
   log.warn({ problem }, 'The teardown command failed')
   reporter.failed('teardown', createMasker(context.secrets).mask(`The teardown command failed: ${problem}.\n${output}`))
-}
-
-/**
- * Removes what was made for a task, or what there is of it. With `keepsSpool` the record, the token and the spool stay for the sweep; the
- * record then says that the workspace is not its any more: by the time of the sweep another execution of the run may live there.
- */
-export async function cleanUp(
-  { record, paths, stateDir, log }: Pick<DirectTaskContext, 'record' | 'paths' | 'stateDir' | 'log'>,
-  { keepsSpool = false }: { keepsSpool?: boolean } = {},
-): Promise<void> {
-  let isClean = true
-  const attempt = async (work: () => Promise<void>) => {
-    try {
-      await work()
-    } catch (error) {
-      isClean = false
-      log.error({ error }, 'Something of a task could not be removed; the next sweep tries again')
-    }
-  }
-  const { uid, workspace, removes_workspace } = record
-  if (removes_workspace) await attempt(() => removeTree(workspace))
-  else log.info({ workspace }, 'The workspace is kept')
-  // Its user may be a later task's: nobody but us goes in from now on.
-  if (!removes_workspace && uid !== undefined) await lchown(workspace, 0, 0).catch(() => {})
-  await attempt(() => removeTree(paths.agent.folder))
-  await attempt(() => removeTree(paths.given))
-  if (keepsSpool) {
-    const ended_at = record.ended_at ?? new Date().toISOString()
-    const left: TaskRecord = { ...record, removes_workspace: false, process: null, ended_at }
-    if (isClean) await attempt(() => writeRecord(paths, left))
-    return
-  }
-  if (isClean) await attempt(() => removeTaskFolder(paths))
-  if (uid !== undefined && isClean) await attempt(() => returnTaskUser(stateDir, uid))
 }
 
 async function endsWithin(exited: Promise<TaskExit>, ms: number): Promise<boolean> {

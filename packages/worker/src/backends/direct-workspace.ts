@@ -1,25 +1,74 @@
 import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { access, chown, constants, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { access, chown, constants, lchown, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { AppError } from '@openoz/protocol'
 import { removeTree } from '../folder-removal.ts'
 import type { TaskUser } from '../isolation.ts'
-import type { TaskRecord } from '../task-folder.ts'
+import { claimWorkspace, disownWorkspace, ownerOf } from '../workspace-owner.ts'
 import { TaskFailure } from './backend.ts'
+import type { DirectTaskContext } from './direct-context.ts'
 
+/** Ours from here on; see `workspace-owner.ts`. */
 export async function makeWorkspace(
-  { workspace, removes_workspace }: TaskRecord,
+  { record, stateDir }: Pick<DirectTaskContext, 'record' | 'stateDir'>,
   user: TaskUser | undefined,
 ): Promise<void> {
+  const { workspace, removes_workspace, task_id, execution_id } = record
+  await claimWorkspace(stateDir, task_id, execution_id)
   if (await isFolder(workspace)) {
     // Left by an earlier execution of the run: kept for the operator, or not cleaned up.
-    if (removes_workspace) await removeTree(workspace)
+    if (removes_workspace) await removeWorkspace(workspace)
     else await rename(workspace, `${workspace}.${new Date().toISOString().replaceAll(':', '-')}`)
   }
   await mkdir(workspace, { mode: 0o700 })
   if (user) await chown(workspace, user.uid, user.gid)
+}
+
+/** False also where the task has a folder that all share. */
+export async function ownsItsWorkspace({
+  record,
+  stateDir,
+}: Pick<DirectTaskContext, 'record' | 'stateDir'>): Promise<boolean> {
+  const owner = await ownerOf(stateDir, record.task_id)
+  // A shared folder has no owner, nor have workspaces that a version without owners made.
+  return owner === undefined || owner === record.execution_id
+}
+
+/** What `removeWorkspace` has put out of the way. */
+export const removingMark = '.removing-'
+
+/** First out of the way, in one step: a worker that is frozen in the middle of it must not take from the next execution's when it goes on. */
+export async function removeWorkspace(workspace: string): Promise<void> {
+  const gone = join(dirname(workspace), `${removingMark}${randomUUID()}`)
+  try {
+    await rename(workspace, gone)
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return
+    throw error
+  }
+  await removeTree(gone)
+}
+
+/** Removes it, or leaves it to the operator, as its task was told; nothing when it has another owner by now. */
+export async function releaseWorkspace({
+  record,
+  stateDir,
+  log,
+}: Pick<DirectTaskContext, 'record' | 'stateDir' | 'log'>): Promise<void> {
+  const { workspace, removes_workspace, uid, task_id } = record
+  if (!(await ownsItsWorkspace({ record, stateDir }))) {
+    log.info({ workspace }, 'The workspace belongs to a newer execution of the run')
+    return
+  }
+  if (removes_workspace) await removeWorkspace(workspace)
+  else {
+    log.info({ workspace }, 'The workspace is kept')
+    // Its user may be a later task's: nobody but us goes in from now on.
+    if (uid !== undefined) await lchown(workspace, 0, 0).catch(() => {})
+  }
+  await disownWorkspace(stateDir, task_id)
 }
 
 /** Rejects with `workspace_root_not_writable`. */

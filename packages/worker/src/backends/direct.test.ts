@@ -18,6 +18,7 @@ async function runTask(options: TestWorkerOptions, assignment = createAssignment
   await worker.listening()
   cp.send({ type: 'task_assignment', data: assignment })
   const outcome = await cp.outcome(assignment.execution_id)
+  await until('the end', () => [...worker.leftovers().tasks, ...worker.leftovers().users].length === 0)
   const workspace = join(worker.workspaceRoot, assignment.task_id)
   const read = (name: string) => readFileSync(join(workspace, name), 'utf8')
   const kept = existsSync(workspace) ? Object.fromEntries(readdirSync(workspace).map((name) => [name, read(name)])) : {}
@@ -67,10 +68,10 @@ test('a cancelled agent that ignores SIGTERM is killed, with the tools that left
   cp.send({ type: 'task_cancellation', data: { task_id, execution_id } })
   expect(await cp.outcome(execution_id)).toMatchObject({ type: 'task_completed', data: { task_state: 'CANCELLED' } })
   expect(spawnSync('pgrep', ['-f', marker]).status).toBe(1)
-  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+  await worker.leavesNothing()
 })
 
-test('a cancelled agent may clean up after SIGTERM', async () => {
+test('the agent of a stopping worker may clean up after SIGTERM', async () => {
   using folder = createFolder()
   await using cp = await startControlPlane()
   await using worker = startWorker(cp, folder.path, {
@@ -81,7 +82,7 @@ test('a cancelled agent may clean up after SIGTERM', async () => {
   const { execution_id, task_id } = cp.assign()
   const workspace = join(worker.workspaceRoot, task_id)
   await until('the agent', () => existsSync(join(workspace, 'ready')))
-  cp.send({ type: 'task_cancellation', data: { task_id } })
+  worker.stop()
   await cp.outcome(execution_id)
   expect(readFileSync(join(workspace, 'bye'), 'utf8')).toBe('polite\n')
 })
@@ -143,7 +144,7 @@ test('the setup command sees none of the worker’s secrets, and its file become
   })
   const names = (text: string | undefined) => (text ?? '').split('\n').map((line) => line.split('=')[0])
   const allowed = ['HOME', 'TMPDIR', 'PATH', 'PWD', 'OLDPWD', '_', 'SHLVL', '']
-  const marks = ['OZ_EXECUTION_ID', 'OZ_RUN_ID', 'OZ_WORKER_BACKEND', 'OZ_WORKSPACE_ROOT']
+  const marks = ['OZ_EXECUTION_ID', 'OZ_WORKER_STATE', 'OZ_RUN_ID', 'OZ_WORKER_BACKEND', 'OZ_WORKSPACE_ROOT']
   for (const name of names(kept['setup-saw'])) expect([...allowed, ...marks, 'OZ_ENVIRONMENT_FILE']).toContain(name)
   for (const name of names(kept['teardown-saw'])) expect([...allowed, ...marks]).toContain(name)
   expect(kept['agent-saw']).toContain('CHOSEN=by setup\n')
@@ -227,7 +228,7 @@ test('what an ended agent had not sent is delivered with its token before the ou
   await cp.outcome(execution_id)
   const [sent] = cp.state.events
   expect(sent).toMatchObject({ token: execution_token, batch: { events: [{ n: 1, type: 'notice' }] } })
-  expect(worker.leftovers().tasks).toEqual([])
+  await worker.leavesNothing()
 })
 
 test('a spool that cannot be delivered is kept, and delivered after a reconnect', async () => {
@@ -247,7 +248,8 @@ test('a spool that cannot be delivered is kept, and delivered after a reconnect'
   await worker.listening()
   const { execution_id } = cp.assign()
   await cp.outcome(execution_id)
-  expect(worker.leftovers()).toMatchObject({ tasks: [execution_id], workspaces: [] })
+  await until('the rest to be removed', () => worker.leftovers().workspaces.length === 0)
+  expect(worker.leftovers().tasks).toEqual([execution_id])
   cp.state.takesEvents = true
   cp.socket().terminate()
   await until('the sweep', () => worker.leftovers().tasks.length === 0)
@@ -263,7 +265,7 @@ test.each([
   expect(leftovers).toEqual({ tasks: [], workspaces: [], users: [] })
 })
 
-test('a spool that could not be delivered while late evidence was taken is given up', async () => {
+test('a spool that could not be delivered for a week is given up', async () => {
   using folder = createFolder()
   await using cp = await startControlPlane()
   cp.state.takesEvents = false
@@ -280,18 +282,17 @@ test('a spool that could not be delivered while late evidence was taken is given
   await worker.listening()
   const { execution_id } = cp.assign()
   await cp.outcome(execution_id)
-  const file = join(worker.stateDir, 'tasks', execution_id, 'task.json')
-  const record = JSON.parse(readFileSync(file, 'utf8'))
-  expect(Date.now() - Date.parse(record.ended_at)).toBeLessThan(60_000)
+  const file = join(worker.stateDir, 'tasks', execution_id, 'end.json')
+  const end = await until('the end to be told', () => {
+    const read = JSON.parse(readFileSync(file, 'utf8'))
+    return read.is_reported ? read : undefined
+  })
+  expect(Date.now() - Date.parse(end.ended_at)).toBeLessThan(60_000)
   expect(worker.leftovers().tasks).toEqual([execution_id])
 
-  const tooLate = JSON.stringify({ ...record, ended_at: new Date(Date.now() - 16 * 60_000).toISOString() })
-  await until('the sweep', () => {
-    if (worker.leftovers().tasks.length === 0) return true
-    // Again and again, because a sweep under way may write over it.
-    if (existsSync(file)) writeFileSync(file, tooLate)
-    return false
-  })
+  const tooLate = new Date(Date.now() - 8 * 24 * 60 * 60_000).toISOString()
+  writeFileSync(file, JSON.stringify({ ...end, ended_at: tooLate }))
+  await until('the sweep', () => worker.leftovers().tasks.length === 0)
   expect(worker.log()).toContain('given up')
   await until('the user', () => worker.leftovers().users.length === 0)
 })
@@ -308,7 +309,7 @@ test('an agent whose shim was killed is reported as killed, so that the run is t
     type: 'task_failed',
     data: { failure_reason: 'agent_invocation', exit_code: 137, message: expect.stringContaining('disappeared') },
   })
-  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+  await worker.leavesNothing()
 })
 
 test.skipIf(!isRoot)('a link that a task puts into its spool is not followed', async () => {
@@ -345,7 +346,7 @@ test('what a worker that died left is swept: processes, folders, users', async (
   await using worker = startWorker(cp, folder.path)
   await hasEnded
   await until('the sweep', () => worker.leftovers().tasks.length === 0)
-  expect(worker.leftovers()).toEqual({ tasks: [], workspaces: [], users: [] })
+  await worker.leavesNothing()
 })
 
 test.skipIf(!isRoot)(
@@ -366,7 +367,7 @@ test.skipIf(!isRoot)(
         type: 'task_failed',
         data: { failure_reason: 'workspace_setup', message: expect.stringMatching(/ENOSPC|no space/) },
       })
-      expect(worker.leftovers()).toMatchObject({ tasks: [], workspaces: [] })
+      await until('the end', () => [...worker.leftovers().tasks, ...worker.leftovers().workspaces].length === 0)
     } finally {
       spawnSync('umount', ['-l', stateDir])
     }

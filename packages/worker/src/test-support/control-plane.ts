@@ -25,9 +25,10 @@ export async function startControlPlane({ answersPings = true } = {}) {
     events: [] as { token: string; batch: EventBatch }[],
     refusal: undefined as { code: ErrorCode; details: ErrorDetails } | undefined,
     takesEvents: true,
+    answersPings,
   }
   const server = createServer((request, response) => void answer(request, response, state))
-  const socketServer = new WebSocketServer({ noServer: true, autoPong: answersPings })
+  const socketServer = new WebSocketServer({ noServer: true, autoPong: false })
   server.on('upgrade', (request, socket, head) => {
     state.requests.push(request)
     if (state.refusal) {
@@ -41,6 +42,7 @@ export async function startControlPlane({ answersPings = true } = {}) {
     }
     socketServer.handleUpgrade(request, socket, head, (webSocket) => {
       state.sockets.push(webSocket)
+      webSocket.on('ping', (payload) => state.answersPings && webSocket.pong(payload))
       webSocket.on('message', (data) => state.messages.push(workerMessage.parse(JSON.parse(String(data)))))
     })
   })

@@ -2,8 +2,9 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync }
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
-import { runWorker, type WorkerTiming } from '../run-worker.ts'
+import { runWorker } from '../run-worker.ts'
 import type { WorkerEvent, WorkerOptions } from '../worker-options.ts'
+import type { WorkerTiming } from '../worker-timing.ts'
 import type { ControlPlane } from './control-plane.ts'
 import { until } from './until.ts'
 
@@ -52,6 +53,7 @@ export function startWorker(cp: Pick<ControlPlane, 'url'>, folder: string, optio
       cleanup: true,
       maxConcurrentTasks: 0,
       oneShot: false,
+      drain: 'stop',
       taskEnvironment: {},
       env: { PATH: process.env.PATH, HOME: process.env.HOME },
       log: pino({ level: 'debug' }, { write: (line: string) => lines.push(line) }),
@@ -85,6 +87,13 @@ export function startWorker(cp: Pick<ControlPlane, 'url'>, folder: string, optio
     listening: () => event('listening'),
     stop: () => stop.abort(),
     stopNow: () => stopNow.abort(),
+    /** Once nothing of tasks is left on disk. */
+    async leavesNothing() {
+      const nothing = JSON.stringify({ tasks: [], workspaces: [], users: [] })
+      await until('nothing to be left', () => JSON.stringify(this.leftovers()) === nothing).catch(() => {
+        throw new Error(`${JSON.stringify(this.leftovers())} is left`)
+      })
+    },
     /** What is left of tasks on disk. */
     leftovers: () => ({
       tasks: list(join(stateDir, 'tasks')),

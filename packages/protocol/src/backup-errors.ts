@@ -1,0 +1,77 @@
+import type { ErrorSpec } from './error-spec.ts'
+
+/** Of `oz backup` and `oz restore`. Part of the registry in `errors.ts`, among what operators meet. */
+export const backupErrors = {
+  database_missing: {
+    status: 404,
+    platform: 'resource_not_found',
+    retryable: false,
+    title: 'No database of openoz',
+    message: 'There is no database of openoz in {where}.',
+    remedy: 'Name the data folder with --data-dir, or the database with DATABASE_URL.',
+  },
+  backup_file_exists: {
+    status: 409,
+    platform: 'conflict',
+    retryable: false,
+    title: 'File exists',
+    message: '{file} exists already, and a backup replaces nothing.',
+    remedy: 'Choose another name, such as one with the date in it.',
+  },
+  backup_not_writable: {
+    status: 503,
+    platform: 'resource_unavailable',
+    retryable: false,
+    title: 'Backup cannot be written',
+    message: 'The backup {file} cannot be written: {problem}.',
+    remedy: 'Choose a folder that exists and that you may write to.',
+  },
+  backup_unreadable: {
+    status: 404,
+    platform: 'resource_not_found',
+    retryable: false,
+    title: 'Backup cannot be read',
+    message: 'The backup {file} cannot be read: {problem}.',
+    remedy: 'Check its name and its owner: the file is for the user who made it alone.',
+  },
+  backup_incomplete: {
+    status: 422,
+    platform: 'invalid_request',
+    retryable: false,
+    title: 'Backup not whole',
+    message: 'The backup {file} is not as it was written: {problem}.',
+    remedy: 'Nothing was restored. Fetch the file again, or take another backup.',
+  },
+  backup_wrong_key: {
+    status: 422,
+    platform: 'not_authorized',
+    retryable: false,
+    title: 'Backup of another master key',
+    message: 'The backup {file} was made with another master key than the one in {keyFile}.',
+    remedy: 'Nothing was restored. Name the master key of the installation that it was made of with --master-key-file.',
+  },
+  backup_too_new: {
+    status: 422,
+    platform: 'conflict',
+    retryable: false,
+    title: 'Backup newer than the program',
+    message: 'The backup {file} was written by openoz {version} with {what}; this program knows those up to {known}.',
+    remedy: 'Nothing was restored. Use at least the version that wrote it.',
+  },
+  restore_not_empty: {
+    status: 409,
+    platform: 'conflict',
+    retryable: false,
+    title: 'Target not empty',
+    message: 'The database to restore into is not empty: {problem}.',
+    remedy: 'Nothing was restored. Name a new data folder with --data-dir, or an empty database with --database-url.',
+  },
+  restore_failed: {
+    status: 500,
+    platform: 'internal_error',
+    retryable: false,
+    title: 'Restore failed',
+    message: 'The backup {file} could not be restored: {problem}.',
+    remedy: 'The database is as it was before. `--debug` says more.',
+  },
+} as const satisfies Record<string, ErrorSpec>

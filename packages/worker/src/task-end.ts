@@ -1,0 +1,51 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { writePrivateFile } from '@openoz/machine'
+import { z } from 'zod'
+import type { TaskFolder } from './task-folder.ts'
+
+/**
+ * How a task ended, on disk (`end.json`) before anything else is done about it: a worker that is killed while it saves, delivers or reports leaves a
+ * successor that goes on where it was. Written again as the steps are done; the folder goes when the control plane has handled the report.
+ */
+const taskExit = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('exited'), code: z.int() }),
+  z.object({ type: z.literal('killed'), signal: z.int() }),
+  z.object({ type: z.literal('vanished') }),
+])
+
+const taskEnd = z.object({
+  version: z.literal(1),
+  /** Absent when the agent never ran; then `failure` says why, or `cause`. */
+  exit: taskExit.optional(),
+  failure: z.object({ reason: z.string(), message: z.string(), exit_code: z.int().optional() }).optional(),
+  /** Why it was stopped, if it was. */
+  cause: z.enum(['cancel', 'abandon', 'shutdown']).optional(),
+  last_words: z.string(),
+  ran_out_of_memory: z.boolean(),
+  /** What became of what the agent had not saved; absent until that is decided. */
+  left: z.enum(['none', 'saved', 'lost']).optional(),
+  is_torn_down: z.boolean().optional(),
+  /** The control plane knows. What is left is a spool that could not be delivered. */
+  is_reported: z.boolean().optional(),
+  ended_at: z.string(),
+})
+export type TaskEndRecord = z.infer<typeof taskEnd>
+
+/** Rejects when the disk is full. */
+export async function writeEnd(paths: TaskFolder, end: TaskEndRecord): Promise<void> {
+  await writePrivateFile(endFile(paths), `${JSON.stringify(end, null, 2)}\n`)
+}
+
+/** undefined when there is none; one that cannot be read is none either, and what it would tell is found out again. */
+export async function readEnd(paths: TaskFolder): Promise<TaskEndRecord | undefined> {
+  try {
+    return taskEnd.parse(JSON.parse(await readFile(endFile(paths), 'utf8')))
+  } catch {
+    return undefined
+  }
+}
+
+function endFile({ folder }: TaskFolder): string {
+  return join(folder, 'end.json')
+}
