@@ -230,6 +230,7 @@ function startWorkerProcess(
     serverUrl: cp.url,
     workerId: 'w',
     backend: 'direct',
+    drain: 'stop',
     configFile: config,
     cleanup: false,
     env: [`DATA=${data}`, `LOGIN=${login}`, `STATE=${stateDir}`, `MACHINE_MOUNTS=${readlinkSync('/proc/self/ns/mnt')}`],

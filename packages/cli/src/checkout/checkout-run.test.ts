@@ -47,7 +47,7 @@ async function makeScene({ uncommitted }: { uncommitted: boolean }) {
     clone: join(folder, 'clone'),
     head,
     git: (...args: string[]) => git('clone', ...args),
-    checkout: (more: { branch?: string; force?: boolean; repo?: string; dir?: string } = {}) =>
+    checkout: (more: { branch?: string; force?: boolean; repo?: string; dir?: string; attempt?: number } = {}) =>
       checkoutRun({ connection, runId, repo: join(folder, 'clone'), ...more }),
     async [Symbol.asyncDispose]() {
       await connection[Symbol.asyncDispose]()
@@ -66,8 +66,10 @@ async function serveWorkspace({ bundle, repository }: { bundle: Buffer; reposito
     left_out: [],
   }
   const server = createServer((request, response) => {
-    if (request.url === `/api/v1/agent/runs/${runId}/workspace`) response.end(JSON.stringify(workspace))
-    else if (request.url === `/api/v1/agent/runs/${runId}/workspace/0/bundle`) response.end(bundle)
+    // One attempt's own work, and what the run goes on from.
+    const path = request.url?.replace(/\?attempt=1$/, '')
+    if (path === `/api/v1/agent/runs/${runId}/workspace`) response.end(JSON.stringify(workspace))
+    else if (path === `/api/v1/agent/runs/${runId}/workspace/0/bundle`) response.end(bundle)
     else response.writeHead(404).end()
   })
   server.listen(0, '127.0.0.1')
@@ -154,4 +156,10 @@ test('a folder that is no clone, or the clone of something else, is named', asyn
   other.git('gc', '--quiet', '--prune=now')
   await expect(scene.checkout({ repo: other.clone })).rejects.toMatchObject({ code: 'checkout_base_missing' })
   await expect(scene.checkout({ branch: 'no..name' })).rejects.toMatchObject({ code: 'flag_invalid' })
+})
+
+test('what one attempt had changed gets a branch of its own', async () => {
+  await using scene = await makeScene({ uncommitted: false })
+  expect(await scene.checkout({ attempt: 1 })).toMatchObject({ branch: `oz/${runId}-attempt-1`, commit: scene.head })
+  await expect(scene.checkout({ attempt: 2 })).rejects.toMatchObject({ name: 'AppError' })
 })

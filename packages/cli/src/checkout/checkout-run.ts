@@ -20,6 +20,8 @@ export interface CheckoutRequest {
   branch?: string
   /** Which repository of the workspace. */
   dir?: string
+  /** What this attempt had changed, from 1, though another one was at work by then. */
+  attempt?: number
   force?: boolean
 }
 
@@ -42,10 +44,11 @@ export interface CheckoutResult {
 type SavedRepository = SavedWorkspace['repositories'][number] & { index: number }
 
 export async function checkoutRun(request: CheckoutRequest): Promise<CheckoutResult> {
-  const { connection, runId } = request
+  const { connection, runId, attempt } = request
   const folder = await findClone(request.repo)
-  const branch = await checkBranchName(request.branch ?? `oz/${runId}`, folder)
-  const workspace = await connection.client.runs.workspace(runId)
+  const usualBranch = attempt === undefined ? `oz/${runId}` : `oz/${runId}-attempt-${attempt}`
+  const branch = await checkBranchName(request.branch ?? usualBranch, folder)
+  const workspace = await connection.client.runs.workspace(runId, attempt === undefined ? {} : { attempt })
   const saved = await chooseRepository({ workspace, folder, runId, dir: request.dir })
   const summary = {
     run_id: runId,
@@ -59,7 +62,7 @@ export async function checkoutRun(request: CheckoutRequest): Promise<CheckoutRes
     left_out: workspace.left_out,
   }
   const commit = saved.has_bundle
-    ? await fetchWork({ connection, runId, folder, saved })
+    ? await fetchWork({ connection, runId, attempt, folder, saved })
     : workWithoutBundle(saved, workspace)
   if (commit === null) return { ...summary, branch: null, commit: null }
   await moveBranch({ folder, branch, commit, runId, force: request.force ?? false })
@@ -128,16 +131,17 @@ function workWithoutBundle(saved: SavedRepository, workspace: SavedWorkspace): s
 async function fetchWork(work: {
   connection: Connection
   runId: string
+  attempt: number | undefined
   folder: string
   saved: SavedRepository
 }): Promise<string | null> {
-  const { connection, runId, folder, saved } = work
+  const { connection, runId, attempt, folder, saved } = work
   const temporary = await mkdtemp(join(tmpdir(), 'oz-checkout-'))
   // Only for this fetch: git keeps objects that nothing refers to for two weeks, and the branch is moved in a moment.
   const held = `refs/oz/checkout-${randomUUID()}`
   try {
     const bundle = join(temporary, 'work.bundle')
-    await writeFile(bundle, await downloadBundle(connection, { runId, index: saved.index }), { mode: 0o600 })
+    await writeFile(bundle, await downloadBundle(connection, { runId, index: saved.index, attempt }), { mode: 0o600 })
     const quiet = ['--quiet', '--no-tags', '--no-write-fetch-head', '--no-recurse-submodules', '--no-auto-maintenance']
     await git(['fetch', ...quiet, bundle, `refs/oz/*:${held}/*`], { folder })
     const head = await askGit(['rev-parse', '--verify', '--quiet', `${held}/head`], { folder })

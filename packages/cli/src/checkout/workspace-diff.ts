@@ -9,12 +9,13 @@ import { downloadDiff } from './workspace-download.ts'
 export async function printWorkspaceDiff(
   { connection, output }: CommandContext & { connection: Connection },
   runId: string,
+  attempt?: number,
 ): Promise<number> {
-  const workspace = await connection.client.runs.workspace(runId)
+  const workspace = await connection.client.runs.workspace(runId, attempt === undefined ? {} : { attempt })
   const repositories = await Promise.all(
     workspace.repositories.map(async (repository, index) => ({
       ...repository,
-      diff: repository.has_diff ? await downloadDiff(connection, { runId, index }) : '',
+      diff: repository.has_diff ? await downloadDiff(connection, { runId, index, attempt }) : '',
     })),
   )
   if (output.isJson) {

@@ -5,6 +5,8 @@ export interface SavedPart {
   runId: string
   /** Index in the workspace's `repositories`. */
   index: number
+  /** From 1; default: what the run goes on from. */
+  attempt?: number | undefined
 }
 
 export async function downloadBundle(connection: Connection, part: SavedPart): Promise<Uint8Array> {
@@ -19,10 +21,11 @@ export async function downloadDiff(connection: Connection, part: SavedPart): Pro
 
 async function download(
   connection: Connection,
-  { runId, index }: SavedPart,
+  { runId, index, attempt }: SavedPart,
   what: 'bundle' | 'diff',
 ): Promise<Response> {
-  const path = `/api/v1/agent/runs/${encodeURIComponent(runId)}/workspace/${index}/${what}`
+  const query = attempt === undefined ? '' : `?attempt=${attempt}`
+  const path = `/api/v1/agent/runs/${encodeURIComponent(runId)}/workspace/${index}/${what}${query}`
   const response = await connection.dialer.fetch(path, { headers: { authorization: `Bearer ${connection.apiKey}` } })
   if (response.ok) return response
   await readAnswer(response)

@@ -199,15 +199,18 @@ function registerWhy(group: Command): void {
   withExamples(why, ['oz run why 0198c2f0-…'])
 }
 
+const attemptText = 'what that attempt had changed (see oz run attempts), where another one was at work already'
+
 function registerDiff(group: Command): void {
   const diff = group
     .command('diff')
     .argument('<run-id>')
     .description('print what a run changed, as last saved')
+    .option('--attempt <n>', attemptText, wholeNumber({ from: 1 }))
     .action(
-      runConnected(async (context, { args }) => {
+      runConnected<{ attempt?: number }>(async (context, { args, options }) => {
         const { printWorkspaceDiff } = await import('../checkout/workspace-diff.ts')
-        return printWorkspaceDiff(context, args[0] ?? '')
+        return printWorkspaceDiff(context, args[0] ?? '', options.attempt)
       }),
     )
   withExamples(diff, ['oz run diff 0198c2f0-…', 'oz run diff 0198c2f0-… | git apply --check'])
@@ -221,12 +224,15 @@ function registerCheckout(group: Command): void {
     .option('--repo <path>', 'your clone', '.')
     .option('--branch <name>', 'instead of oz/<run-id>')
     .option('--dir <dir>', 'which repository of the run’s workspace, where it had several that fit')
+    .option('--attempt <n>', attemptText, wholeNumber({ from: 1 }))
     .option('--force', 'replace a branch that holds other work')
     .action(
-      run<{ repo: string; branch?: string; dir?: string; force?: boolean }>(async (context, { args, options }) => {
-        const { checkoutCommand } = await import('../checkout/checkout-command.ts')
-        return checkoutCommand(context, { runId: args[0] ?? '', ...options })
-      }),
+      run<{ repo: string; branch?: string; dir?: string; attempt?: number; force?: boolean }>(
+        async (context, { args, options }) => {
+          const { checkoutCommand } = await import('../checkout/checkout-command.ts')
+          return checkoutCommand(context, { runId: args[0] ?? '', ...options })
+        },
+      ),
     )
   withExamples(checkout, [
     'oz run checkout 0198c2f0-…',
