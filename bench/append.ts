@@ -1,5 +1,6 @@
 import { type BenchControlPlane, startBenchControlPlane } from './control-plane.ts'
-import { startLiveAgents } from './live-agents.ts'
+import { chunk, createEventWriter, startLiveAgents } from './live-agents.ts'
+import { forSeconds } from './load.ts'
 import { type Benchmark, compared, type Measurement, percentile } from './measurement.ts'
 
 const agents = 20
@@ -18,10 +19,12 @@ export const appendBenchmark: Benchmark = {
   async run(): Promise<Measurement[]> {
     const controlPlane = await startBenchControlPlane()
     try {
-      const tokens = await startLiveAgents(controlPlane, agents)
-      const ours = await atRate((agent, n) => postBatch(controlPlane, tokens[agent] ?? '', n))
+      const live = await startLiveAgents(controlPlane, agents)
+      const writers = live.map((agent) => createEventWriter(controlPlane, agent))
+      const say = async (agent: number, size: number) => void (await writers[agent]?.say(size))
+      const ours = await atRate(say)
       const control = await measureInsert(controlPlane)
-      const throughput = await atFullSpeed(controlPlane, tokens)
+      const throughput = 100 * (await forSeconds(5, agents, (agent) => say(agent, 100)))
       const name = 'plain insert of the same rows'
       return [
         compared(
@@ -47,23 +50,10 @@ export const appendBenchmark: Benchmark = {
         },
       ]
     } finally {
-      await controlPlane.pool.end()
       await controlPlane.stop()
     }
   },
 }
-
-const sent = new Map<string, number>()
-
-async function postBatch(controlPlane: BenchControlPlane, token: string, size: number): Promise<void> {
-  const from = (sent.get(token) ?? 0) + 1
-  sent.set(token, from + size - 1)
-  const at = new Date().toISOString()
-  const events = Array.from({ length: size }, (_, i) => ({ n: from + i, type: 'agent_message_chunk', at, data: chunk }))
-  await controlPlane.post('/api/v1/agent-channel/events', { events }, token)
-}
-
-const chunk = { messageId: 'bench', content: { type: 'text', text: 'x'.repeat(120) } }
 
 /** Each agent sends a batch every so often, the next one only after its acknowledgement. */
 async function atRate(send: (agent: number, size: number) => Promise<void>): Promise<number[]> {
@@ -96,19 +86,4 @@ async function measureInsert({ pool }: BenchControlPlane): Promise<number[]> {
     await client.query('commit')
     client.release()
   })
-}
-
-async function atFullSpeed(controlPlane: BenchControlPlane, tokens: string[]): Promise<number> {
-  const until = performance.now() + 5_000
-  const from = performance.now()
-  let count = 0
-  await Promise.all(
-    tokens.map(async (token) => {
-      while (performance.now() < until) {
-        await postBatch(controlPlane, token, 100)
-        count += 100
-      }
-    }),
-  )
-  return (count * 1000) / (performance.now() - from)
 }

@@ -1,6 +1,7 @@
 import type { TaskAssignment } from '@openoz/protocol'
 import { Logger as GraphileLogger, run as runGraphileWorker } from 'graphile-worker'
-import { connectBenchWorker, startBenchControlPlane } from './control-plane.ts'
+import { connectBenchWorker } from './bench-worker.ts'
+import { startBenchControlPlane } from './control-plane.ts'
 import { type Benchmark, compared, type Measurement, percentile } from './measurement.ts'
 
 const samples = 300
@@ -32,7 +33,6 @@ export const assignmentBenchmark: Benchmark = {
         }),
       ]
     } finally {
-      await controlPlane.pool.end()
       await controlPlane.stop()
     }
   },
@@ -41,9 +41,12 @@ export const assignmentBenchmark: Benchmark = {
 async function measureOurs(controlPlane: Awaited<ReturnType<typeof startBenchControlPlane>>): Promise<number[]> {
   const arrivals = new Map<string, number>()
   let arrived: (assignment: TaskAssignment) => void = () => {}
-  const worker = await connectBenchWorker(controlPlane, 'bench', (assignment) => {
-    arrivals.set(assignment.task_id, performance.now())
-    arrived(assignment)
+  const worker = await connectBenchWorker(controlPlane, {
+    workerId: 'bench',
+    onAssignment: (assignment) => {
+      arrivals.set(assignment.task_id, performance.now())
+      arrived(assignment)
+    },
   })
   const latencies: number[] = []
   for (let i = 0; i < samples + warmUp; i++) {

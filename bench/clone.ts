@@ -1,5 +1,4 @@
-import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { type ChildProcess, execFile, execFileSync } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,7 +8,7 @@ import { createApiClient } from '@openoz/protocol'
 import { startGitHttpServer } from '../test/support/git-http-server.ts'
 import { startScriptedModel } from '../test/support/scripted-model.ts'
 import { type Benchmark, compared, percentile } from './measurement.ts'
-import { dist, scratchHome, startProgram } from './programs.ts'
+import { scratchHome, startProgram, startWorkerProcess, stop } from './programs.ts'
 
 const files = 5_000
 const rounds = 9
@@ -35,7 +34,7 @@ export const cloneBenchmark: Benchmark = {
       const origin = makeLargeRepository(join(folder, 'large'))
       const apiKey = readFileSync(join(home.dataDir, 'admin-api-key'), 'utf8').trim()
       const client = createApiClient({ fetch: (path, init) => fetch(server.url + path, init), apiKey })
-      worker = startWorker(join(folder, 'state'), { ...home.env, OZ_API_KEY: apiKey, OZ_SERVER_URL: server.url })
+      worker = startWorkerProcess(join(folder, 'state'), { ...home.env, OZ_API_KEY: apiKey, OZ_SERVER_URL: server.url })
       const environment = { source_repos: [{ url: host.url('large') }] }
       const config = { worker_host: 'bench', environment, idle_timeout_minutes: 0 }
 
@@ -76,38 +75,13 @@ export const cloneBenchmark: Benchmark = {
         ),
       ]
     } finally {
-      await stopWorker(worker)
+      await stop(worker)
       await server.stop()
       await model.close()
       home.remove()
       rmSync(folder, { recursive: true, force: true })
     }
   },
-}
-
-/** What `oz up` would start, but with all that it keeps in this folder: as root that would be /var/lib/oz. */
-function startWorker(stateDir: string, env: Record<string, string>): ChildProcess {
-  const config = `${stateDir}.yaml`
-  writeFileSync(config, JSON.stringify({ backend: { direct: { state_dir: stateDir, oz_path: dist('oz') } } }))
-  const args = [
-    dist('oz-agent-worker'),
-    '--backend',
-    'direct',
-    '--worker-id',
-    'bench',
-    '--config-file',
-    config,
-    '--drain',
-    'stop',
-  ]
-  return spawn(process.execPath, args, { env, stdio: ['ignore', 'ignore', process.env.BENCH_DEBUG ? 2 : 'ignore'] })
-}
-
-async function stopWorker(worker: ChildProcess | undefined): Promise<void> {
-  if (!worker || worker.exitCode !== null) return
-  const exited = once(worker, 'exit')
-  worker.kill('SIGTERM')
-  await exited
 }
 
 async function workspacesAreGone(stateDir: string): Promise<void> {

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline'
 import { startBenchControlPlane } from './control-plane.ts'
 import { startLiveAgents } from './live-agents.ts'
 import { type Benchmark, compared, type Measurement, percentile } from './measurement.ts'
-import { scratchHome, startProgram } from './programs.ts'
+import { scratchHome, startProgram, stop } from './programs.ts'
 
 const concurrency = 64
 const agents = 20
@@ -26,13 +26,10 @@ export const gatewayBenchmark: Benchmark = {
   async run(): Promise<Measurement[]> {
     await using stack = new AsyncDisposableStack()
     const controlPlane = await startBenchControlPlane()
-    stack.defer(async () => {
-      await controlPlane.pool.end()
-      await controlPlane.stop()
-    })
-    const tokens = await startLiveAgents(controlPlane, agents)
+    stack.use(controlPlane)
+    const tokens = (await startLiveAgents(controlPlane, agents)).map(({ token }) => token)
     const provider = await startProvider()
-    stack.defer(() => stop(provider.child))
+    stack.defer(() => stop(provider.child, 'SIGKILL'))
     const home = scratchHome()
     stack.defer(home.remove)
     const ours = await startProgram(
@@ -42,7 +39,7 @@ export const gatewayBenchmark: Benchmark = {
     )
     stack.defer(ours.stop)
     const portkey = await startPortkey()
-    stack.defer(() => stop(portkey.child))
+    stack.defer(() => stop(portkey.child, 'SIGKILL'))
 
     const targets = {
       direct: (call: number) => target(`${provider.url}/v1/chat/completions`, bearer(tokens, call)),
@@ -90,13 +87,13 @@ interface Target {
   headers: Record<string, string>
 }
 
-const target = (url: string, headers: Record<string, string>): Target => ({ url: new URL(url), headers })
-const bearer = (tokens: string[], call: number) => ({ authorization: `Bearer ${tokens[call % tokens.length]}` })
+export const target = (url: string, headers: Record<string, string>): Target => ({ url: new URL(url), headers })
+export const bearer = (tokens: string[], call: number) => ({ authorization: `Bearer ${tokens[call % tokens.length]}` })
 
 const agent = new http.Agent({ keepAlive: true })
 
 /** Resolves when the last byte has come. */
-function call({ url, headers }: Target, isStream: boolean): Promise<void> {
+export function call({ url, headers }: Target, isStream: boolean): Promise<void> {
   const body = JSON.stringify({
     model: 'bench',
     messages: [{ role: 'user', content: 'How much is two and two?' }],
@@ -168,7 +165,7 @@ async function checkUsage(pool: { query(text: string): Promise<{ rows: unknown[]
     throw new Error(`the usage is not complete: ${JSON.stringify(counts)}`)
 }
 
-async function startProvider(): Promise<{ child: ChildProcess; url: string }> {
+export async function startProvider(): Promise<{ child: ChildProcess; url: string }> {
   const child = spawn(process.execPath, [resolve(import.meta.dirname, 'loopback-provider.ts')], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
@@ -203,11 +200,4 @@ async function freePort(): Promise<number> {
   server.close()
   await once(server, 'close')
   return port
-}
-
-async function stop(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const exited = once(child, 'exit')
-  child.kill('SIGKILL')
-  await exited
 }

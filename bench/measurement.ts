@@ -9,11 +9,22 @@ export interface Measurement {
   /** value / control, where the target is a ratio or the control gives the scale. */
   ratio: number | null
   ok: boolean
+  /** Smallest and largest value of all rounds, where there was more than one; the line itself is the round in the middle. */
+  spread?: { low: number; high: number; rounds: number }
+}
+
+export interface BenchOptions {
+  /** Once, and with less of everything: to see that it works. Its figures are no measurement. */
+  isQuick: boolean
+  /** Of steady load. */
+  minutes: number
 }
 
 export interface Benchmark {
   name: string
-  run(): Promise<Measurement[]>
+  /** Default 3. */
+  rounds?: number
+  run(options: BenchOptions): Promise<Measurement[]>
 }
 
 /** Latencies in ms, from any number of samples. */
@@ -23,7 +34,7 @@ export function percentile(samples: number[], p: number): number {
 }
 
 export function round(value: number): number {
-  return value >= 100 ? Math.round(value) : Math.round(value * 100) / 100
+  return Math.abs(value) >= 100 ? Math.round(value) : Math.round(value * 100) / 100
 }
 
 /** Compares with a control; `limit` is asked about the rounded figures' exact values. */
@@ -44,4 +55,25 @@ export function compared(
     ratio: round(ratio),
     ok: target.isMet(value, ratio),
   }
+}
+
+/** A figure that nothing else on the machine could be compared with. */
+export function alone(
+  name: string,
+  unit: string,
+  value: number,
+  target: { words: string; isMet: (value: number) => boolean },
+): Measurement {
+  return { name, value: round(value), unit, target: target.words, control: null, ratio: null, ok: target.isMet(value) }
+}
+
+/** Each line is that of the round whose value lies in the middle, whole, so that value, control and verdict belong together. */
+export function middleOf(rounds: Measurement[][]): Measurement[] {
+  return (rounds[0] ?? []).map((first, line) => {
+    const all = rounds.map((one) => one[line] ?? first).sort((a, b) => a.value - b.value)
+    const middle = all[Math.floor((all.length - 1) / 2)] ?? first
+    if (all.length === 1) return middle
+    const spread = { low: all[0]?.value ?? middle.value, high: all.at(-1)?.value ?? middle.value, rounds: all.length }
+    return { ...middle, spread }
+  })
 }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -68,13 +68,28 @@ export async function startProgram(args: string[], env: Record<string, string>, 
   } finally {
     clearTimeout(tooLate)
   }
-  return { child, url, readyMs: performance.now() - from, stop: () => stop(child) }
+  return { child, url, readyMs: performance.now() - from, stop: () => stop(child), kill: () => stop(child, 'SIGKILL') }
 }
 
-async function stop(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
+/** What `oz up` would start, but with all that it keeps in this folder: as root that would be /var/lib/oz. */
+export function startWorkerProcess(
+  stateDir: string,
+  env: Record<string, string>,
+  { ozPath = dist('oz'), workerId = 'bench' } = {},
+): ChildProcess {
+  const config = `${stateDir}.yaml`
+  writeFileSync(config, JSON.stringify({ backend: { direct: { state_dir: stateDir, oz_path: ozPath } } }))
+  const args = [dist('oz-agent-worker'), '--backend', 'direct', '--worker-id', workerId, '--config-file', config]
+  // Nobody adopts what a measured worker leaves.
+  args.push('--drain', 'stop')
+  return spawn(process.execPath, args, { env, stdio: ['ignore', 'ignore', process.env.BENCH_DEBUG ? 2 : 'ignore'] })
+}
+
+/** Resolves when it has ended, which it may have done already. */
+export async function stop(child: ChildProcess | undefined, signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+  if (!child || child.exitCode !== null || child.signalCode !== null) return
   const exited = once(child, 'exit')
-  child.kill('SIGTERM')
+  child.kill(signal)
   const kill = setTimeout(() => child.kill('SIGKILL'), patienceMs)
   await exited
   clearTimeout(kill)
@@ -82,6 +97,12 @@ async function stop(child: ChildProcess): Promise<void> {
 
 /** The process and everything below it, and the database, which stands on its own feet. */
 export function processesOf(rootPid: number, dataDir: string): number[] {
+  const postmaster = Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n', 1)[0])
+  return processesBelow([rootPid, postmaster])
+}
+
+/** These processes and everything below them. */
+export function processesBelow(roots: number[]): number[] {
   const parents = new Map<number, number>()
   const found: number[] = []
   for (const name of readdirSync('/proc').filter((entry) => /^\d+$/.test(entry))) {
@@ -92,10 +113,9 @@ export function processesOf(rootPid: number, dataDir: string): number[] {
       // It ended while we looked.
     }
   }
-  const postmaster = Number(readFileSync(join(dataDir, 'postgres', 'postmaster.pid'), 'utf8').split('\n', 1)[0])
   for (const pid of parents.keys())
     for (let at: number | undefined = pid; at; at = parents.get(at))
-      if (at === rootPid || at === postmaster) {
+      if (roots.includes(at)) {
         found.push(pid)
         break
       }
