@@ -324,6 +324,8 @@ test('a real agent works in a stored environment, and says how its preparation w
         env: { PATH: process.env.PATH, HOME: folder, OZ_EXECUTION_ID: assignment.execution_id },
       })
       await cp.waitFor(runId, state)
+      // The process is gone: its slot is free.
+      worker.complete(assignment)
       return runId
     }
     const failed = await perform('FAILED')
