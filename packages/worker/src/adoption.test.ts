@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { identifyProcess, openSpool } from '@openoz/machine'
@@ -118,4 +118,22 @@ test('an agent that outlived another worker id is left alone', async () => {
   await using worker = startWorker(cp, folder.path)
   await worker.listening()
   expect((await hello(cp, 3)).running).toMatchObject([{ execution_id }])
+})
+
+test('a task whose lock the disk refuses is taken over all the same, and reported once', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  const { task_id, execution_id } = await goneWorker(cp, folder.path)
+  const owner = join(folder.path, 'state', 'tasks', execution_id, 'owner')
+  rmSync(owner, { recursive: true })
+  writeFileSync(owner, '')
+  await using worker = startWorker(cp, folder.path, { oz: agent(folder.path), timing: { sweepEveryMs: 50 } })
+  expect((await hello(cp, 2)).running).toEqual([{ task_id, execution_id }])
+  expect(worker.log()).toContain('is followed without its lock')
+  rmSync(owner)
+  await until('the lock', () => existsSync(owner))
+  writeFileSync(join(folder.path, 'go'), '')
+  expect(await cp.outcome(execution_id)).toMatchObject({ data: { exit_code: 3 } })
+  await worker.leavesNothing()
+  expect(cp.messagesOf('task_failed')).toHaveLength(1)
 })

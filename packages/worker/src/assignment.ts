@@ -88,6 +88,8 @@ interface AssignmentState {
   phase: AssignmentPhase
   hasStarted: boolean
   isTold: boolean
+  /** Nothing of it runs any more. */
+  isGone: boolean
   /** `task_gone` was sent. */
   isGoneTold: boolean
   cause: StopCause | undefined
@@ -101,6 +103,7 @@ function follow(context: AssignmentContext, refs: TaskRefs, phase: AssignmentPha
     phase,
     hasStarted: false,
     isTold: false,
+    isGone: false,
     isGoneTold: false,
     cause: undefined,
     stopping: new AbortController(),
@@ -110,7 +113,7 @@ function follow(context: AssignmentContext, refs: TaskRefs, phase: AssignmentPha
   const told = live(context, refs, start, state).then((outcome) => {
     const message = outcomeMessage(refs, outcome)
     const handled = message ? context.deliver(message) : Promise.resolve()
-    if (outcome.result === 'abandoned') tellGone(context, refs, state)
+    if (outcome.result === 'abandoned' && state.isGone) tellGone(context, refs, state)
     state.isTold = true
     return { outcome, handled }
   })
@@ -138,8 +141,8 @@ function follow(context: AssignmentContext, refs: TaskRefs, phase: AssignmentPha
       // The agent had its time when it was to be cancelled, and none when it may not go on.
       if (atOnce || cause !== 'shutdown') state.killing.abort()
       if (cause === 'abandon') state.abandoned.abort()
-      // Told to no avail: the control plane waits for the word that nothing of it runs.
-      if (cause === 'abandon' && state.isTold) tellGone(context, refs, state)
+      // Whatever of its end is still to be done: the control plane waits for the word that nothing of it runs.
+      if (cause === 'abandon' && state.isGone) tellGone(context, refs, state)
       state.stopping.abort(new TaskStopped(cause))
     },
   }
@@ -152,31 +155,35 @@ async function live(
   state: AssignmentState,
 ): Promise<TaskOutcome> {
   let end: TaskEnd
-  let isGone = false
-  const onGone = () => {
-    if (isGone) return
-    isGone = true
+  let isFreed = false
+  const onGone = (mayRun: boolean) => {
+    if (isFreed) return
+    isFreed = true
+    state.isGone = !mayRun
     context.onGone()
   }
   try {
     const task = await start(state.stopping.signal)
     state.hasStarted = true
     const exit = await untilExit(context, task, state)
-    state.cause = await task.close(state.cause)
+    const decided = await task.close(state.cause)
+    // What came while it was closed counts too.
+    if (state.cause !== 'abandon') state.cause = decided ?? state.cause
     if (state.phase === 'running') {
       state.phase = 'finishing'
       if (state.cause !== 'abandon') context.send({ type: 'task_finishing', data: refs })
     }
-    onGone()
+    onGone(task.mayRun)
     if (state.cause === 'abandon') {
       state.abandoned.abort()
-      tellGone(context, refs, state)
+      if (state.isGone) tellGone(context, refs, state)
     }
     const remains = await task.finish({ abandoned: state.abandoned.signal, signal: context.leaving })
     end = { exit, ...remains }
   } catch (failure) {
     if (state.phase === 'running') state.phase = 'finishing'
-    onGone()
+    // Nothing runs of what could not be started.
+    onGone(false)
     if (context.leaving.aborted && failure === context.leaving.reason) {
       return { result: 'left', message: 'This worker process ends; the next one goes on.' }
     }

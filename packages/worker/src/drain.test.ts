@@ -1,4 +1,5 @@
-import { existsSync, writeFileSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { findProcesses } from '@openoz/machine'
 import { expect, test } from 'vitest'
@@ -151,4 +152,42 @@ test('one-shot: a task whose execution was over before its agent had ended well 
   cp.state.takesEvents = true
   expect(await cp.message('task_gone')).toEqual({ task_id, execution_id })
   expect(await worker.ended).toBe(0)
+})
+
+test.each([
+  ['with --drain wait', { drain: 'wait' }],
+  ['of one task', { oneShot: true, maxConcurrentTasks: 1 }],
+] as const)('a worker %s does not wait for ever for a control plane that went away', async (_, options) => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  await using worker = startWorker(cp, folder.path, {
+    ...options,
+    oz: waiting(folder.path),
+    timing: { finishMs: 2_000, settleMs: 100 },
+  })
+  await worker.listening()
+  const { execution_id } = cp.assign()
+  await worker.event('task_started')
+  await cp[Symbol.asyncDispose]()
+  await worker.event('disconnected')
+  if ('drain' in options) worker.stop()
+  writeFileSync(join(folder.path, 'go'), '')
+  await worker.ended
+  expect(worker.leftovers().tasks).toEqual([execution_id])
+})
+
+test('a worker whose end of a task was not heard leaves its instance for the next process to name', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  await using worker = startWorker(cp, folder.path, { timing: { finishMs: 200, settleMs: 200 } })
+  await worker.listening()
+  cp.state.answersPings = false
+  // Its folder cannot be made, and nothing on disk will say that it was claimed.
+  const executionId = randomUUID()
+  mkdirSync(join(worker.stateDir, 'tasks', executionId))
+  cp.assign({ execution_id: executionId })
+  await cp.outcome(executionId)
+  worker.stop()
+  await worker.ended
+  expect(readdirSync(join(worker.stateDir, 'instances'))).toEqual(cp.messagesOf('worker_hello')[0]?.data.instances)
 })

@@ -1,5 +1,5 @@
-import { randomUUID } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { createHash, randomUUID } from 'node:crypto'
+import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writePrivateFile } from '@openoz/machine'
 
@@ -9,19 +9,23 @@ import { writePrivateFile } from '@openoz/machine'
  */
 export const stateVariable = 'OZ_WORKER_STATE'
 
-/** Makes it when there is none. */
+/**
+ * A UUID, of what the folder keeps in `installation` (made when there is none) and of which folder it is: a copy of a state folder is another
+ * installation, and must not take the original's tasks for its own. What only ever changes with a restart of the machine, like the number of a file
+ * system, may change: no process of before is left then.
+ */
 export async function readInstallationId(stateDir: string): Promise<string> {
   const file = join(stateDir, 'installation')
-  const read = async () => (await readFile(file, 'utf8')).trim()
-  try {
-    const id = await read()
-    if (id !== '') return id
-  } catch {
-    // The first worker here.
-  }
-  // Two workers may start at the same moment: one makes it, both take it.
-  await writePrivateFile(file, `${randomUUID()}\n`, { exclusive: true }).catch(() => {})
-  return await read()
+  const read = () => readFile(file, 'utf8')
+  const kept = await read().catch(async () => {
+    // The first worker here. Two may start at the same moment: one makes it, both take it.
+    await writePrivateFile(file, `${randomUUID()}\n`, { exclusive: true }).catch(() => {})
+    return await read()
+  })
+  const { dev, ino } = await stat(stateDir, { bigint: true })
+  const hash = createHash('sha256').update(`${kept.trim()} ${dev}:${ino}`).digest('hex')
+  // Version 8 of RFC 9562: whatever its maker likes.
+  return `${hash.slice(0, 8)}-${hash.slice(8, 12)}-8${hash.slice(13, 16)}-8${hash.slice(17, 20)}-${hash.slice(20, 32)}`
 }
 
 /**

@@ -1,5 +1,15 @@
 import { randomUUID } from 'node:crypto'
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { type FolderLock, lockFolder } from '@openoz/machine'
 import { z } from 'zod'
@@ -18,7 +28,10 @@ export interface Instances {
   readonly all: readonly string[]
   /** Takes over what has become free. True when there was something. */
   takeOver(): boolean
-  /** Whether tasks of this instance are ours to adopt. */
+  /**
+   * Whether tasks of this instance whose records name our worker are ours to adopt. One that does not say itself whose it is goes by them, and is taken
+   * over here if it is free.
+   */
   holds(instance: string | undefined): boolean
   /** Keeps a dead instance of another worker from being taken over meanwhile. undefined when it is not free. */
   borrow(instance: string | undefined): FolderLock | undefined
@@ -47,7 +60,16 @@ export function openInstances(stateDir: string, whose: Whose): Instances {
   const lock = tryLock(ownFolder)
   if (lock) locks.set(own, lock)
   // Last: without it nobody takes the folder over.
-  writeFileSync(join(ownFolder, 'worker.json'), JSON.stringify(whose), { mode: 0o600 })
+  writeWhose(ownFolder, whose)
+  syncFolder(folder)
+
+  const take = (instance: string) => {
+    const taken = tryLock(join(folder, instance))
+    if (!taken) return false
+    locks.set(instance, taken)
+    all.push(instance)
+    return true
+  }
 
   return {
     own,
@@ -55,16 +77,15 @@ export function openInstances(stateDir: string, whose: Whose): Instances {
     takeOver() {
       const before = locks.size
       for (const instance of list()) {
-        if (locks.has(instance) || !isOurs(instance)) continue
-        const taken = tryLock(join(folder, instance))
-        if (!taken) continue
-        locks.set(instance, taken)
-        all.push(instance)
+        if (!locks.has(instance) && isOurs(instance)) take(instance)
       }
       return locks.size > before
     },
-    // What has no folder any more was given up by somebody who answers for it no longer.
-    holds: (instance) => instance === undefined || locks.has(instance) || !list().includes(instance),
+    holds(instance) {
+      // What has no folder any more was given up by somebody who answers for it no longer.
+      if (instance === undefined || locks.has(instance) || !list().includes(instance)) return true
+      return readWhose(join(folder, instance)) === undefined && take(instance)
+    },
     borrow(instance) {
       if (instance === undefined || locks.has(instance) || !list().includes(instance)) return { release() {} }
       return tryLock(join(folder, instance))
@@ -110,6 +131,29 @@ function readNames(folder: string): string[] {
     return readdirSync(folder)
   } catch {
     return []
+  }
+}
+
+/** Whole or not at all, also after a power cut: tasks are named after the instance from now on. */
+function writeWhose(folder: string, whose: Whose): void {
+  const file = join(folder, 'worker.json')
+  const handle = openSync(`${file}.tmp`, 'w', 0o600)
+  try {
+    writeFileSync(handle, JSON.stringify(whose))
+    fsyncSync(handle)
+  } finally {
+    closeSync(handle)
+  }
+  renameSync(`${file}.tmp`, file)
+  syncFolder(folder)
+}
+
+function syncFolder(folder: string): void {
+  const handle = openSync(folder, 'r')
+  try {
+    fsyncSync(handle)
+  } finally {
+    closeSync(handle)
   }
 }
 

@@ -1,8 +1,9 @@
 import { spawn, spawnSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { bootClockMs, findProcesses, identifyProcess } from '@openoz/machine'
+import { bootClockMs, endProcessTree, findProcesses, identifyProcess } from '@openoz/machine'
 import { expect, test } from 'vitest'
 import { shim } from './shell-text.ts'
 import { spawnWorker } from './test-support/child-worker.ts'
@@ -48,9 +49,12 @@ async function untilDead(executionId: string, out: string): Promise<number> {
   return late
 }
 
-const guardOf = async (executionId: string, shimPid: number) =>
-  (await findProcesses({ marker: `OZ_EXECUTION_ID=${executionId}` })).filter(
-    ({ ppid, command }) => ppid === shimPid && command === 'sh',
+/** The shim may not have come to it yet. */
+const guardOf = (executionId: string, shimPid: number) =>
+  until('the guard', async () =>
+    (await findProcesses({ marker: `OZ_EXECUTION_ID=${executionId}` })).find(
+      ({ ppid, command }) => ppid === shimPid && command === 'sh',
+    ),
   )
 
 async function assigned(cp: ControlPlane, stateDir: string) {
@@ -93,8 +97,8 @@ test('with the guard killed, the worker ends a frozen agent by its deadline', as
   await using cp = await startControlPlane()
   await using worker = startWorker(cp, folder.path, { oz: frozenAgent(out, { leaving: 'setsid' }) })
   const { execution_id, shimPid } = await assigned(cp, worker.stateDir)
-  const [guard] = await guardOf(execution_id, shimPid)
-  process.kill(guard?.pid ?? 0, 'SIGKILL')
+  const guard = await guardOf(execution_id, shimPid)
+  process.kill(guard.pid, 'SIGKILL')
   const late = await untilDead(execution_id, out)
   expect(late).toBeGreaterThan(900)
   expect(late).toBeLessThan(3_000)
@@ -111,39 +115,137 @@ test('an agent that moves its deadline in time lives on, and leaves no guard whe
     oz: `i=0; while [ $i -lt 30 ]; do ${renew}; sleep 0.1; i=$((i + 1)); done; rm "$OZ_SPOOL_DIR/lease"; touch ${out}/done`,
   })
   const { execution_id, shimPid } = await assigned(cp, worker.stateDir)
-  const [guard] = await guardOf(execution_id, shimPid)
-  expect(guard).toBeDefined()
+  const guard = await guardOf(execution_id, shimPid)
   expect((await cp.outcome(execution_id)).type).toBe('task_completed')
   expect(existsSync(join(out, 'done'))).toBe(true)
-  expect(identifyProcess(guard?.pid ?? 0)).toBeUndefined()
+  expect(identifyProcess(guard.pid)).toBeUndefined()
 })
 
-test.each(['', 'soon', '99999999999999999999', '-5'])('a lease file that says %j is no deadline', async (text) => {
-  using folder = createFolder()
-  await using cp = await startControlPlane()
-  await using worker = startWorker(cp, folder.path, {
-    oz: `echo '${text}' >"$OZ_SPOOL_DIR/lease"; sleep 2.5; exit 0`,
-  })
-  const { execution_id } = await assigned(cp, worker.stateDir)
-  expect((await cp.outcome(execution_id)).type).toBe('task_completed')
-})
-
-test('the shell of this machine that is not dash guards as well', async ({ skip }) => {
-  if (spawnSync('bash', ['-c', 'exit 0']).status !== 0) skip('there is no bash here')
-  using folder = createFolder()
-  const control = join(folder.path, 'control')
+/** The shim by itself: nobody but its guard can end what it starts. */
+function runShim(
+  control: string,
+  agent: string,
+  {
+    shell = ['sh'],
+    user = '',
+    state = randomUUID(),
+    path = process.env.PATH,
+  }: { shell?: string[]; user?: string; state?: string; path?: string } = {},
+) {
   mkdirSync(join(control, 'spool'), { recursive: true })
-  const id = `guard-test-${process.pid}`
-  const agent = `read -r up rest </proc/uptime; printf '%s\\n' "$((\${up%.*}\${up#*.}0 + 500))" >${control}/spool/lease; sleep 600`
-  const startedAt = performance.now()
-  const shell = spawn('bash', ['--posix', '-c', shim, 'oz-shim', control, '', 'sh', '-c', agent], {
-    env: { PATH: process.env.PATH, OZ_EXECUTION_ID: id },
+  const id = randomUUID()
+  const [program = 'sh', ...args] = shell
+  const child = spawn(program, [...args, '-c', shim, 'oz-shim', control, user, 'sh', '-c', agent], {
+    env: { PATH: path, OZ_EXECUTION_ID: id, OZ_WORKER_STATE: `${state}/${id}` },
     // A group of its own, as the worker gives it.
     detached: true,
     stdio: 'ignore',
   })
-  await once(shell, 'exit')
+  const ended = once(child, 'exit')
+  return {
+    id,
+    pid: child.pid ?? 0,
+    ended,
+    exit: () => readFileSync(join(control, 'exit'), 'utf8'),
+    async [Symbol.asyncDispose]() {
+      await endProcessTree({ marker: `OZ_EXECUTION_ID=${id}` }, 0)
+      await ended
+    },
+  }
+}
+
+/** What an agent says to be dead by then. */
+const deadlineIn = (ms: number) => `read -r up rest </proc/uptime; echo "$((\${up%.*}\${up#*.}0 + ${ms}))"`
+
+test.each([
+  ['nothing', ': >LEASE'],
+  ['a word', 'echo soon >LEASE'],
+  ['too many digits', 'echo 99999999999999999999 >LEASE'],
+  ['a negative number', 'echo -5 >LEASE'],
+  ['what a shell takes for octal', 'echo 0900000000 >LEASE'],
+  ['what a shell takes for octal, and passed', 'echo 0100 >LEASE'],
+  ['one long line', 'head -c 20000000 /dev/zero | tr "\\0" 1 >LEASE'],
+  ['a link to a deadline that has passed', 'echo 1 >OTHER; ln -s OTHER LEASE'],
+  ['a pipe', 'mkfifo LEASE'],
+])('a lease file that is %s is no deadline, and the next one that is one counts', async (_, write) => {
+  using folder = createFolder()
+  const lease = join(folder.path, 'spool', 'lease')
+  const words = write.replaceAll('LEASE', lease).replaceAll('OTHER', join(folder.path, 'other'))
+  await using run = runShim(
+    folder.path,
+    `${words}; sleep 1.5; touch ${folder.path}/alive; ${deadlineIn(300)} >${lease}.tmp; mv ${lease}.tmp ${lease}; sleep 600`,
+  )
+  await run.ended
+  expect(existsSync(join(folder.path, 'alive'))).toBe(true)
+  expect(run.exit()).toBe('75\n')
+})
+
+test('a guard that is asked to go while it ends everything finishes that', async () => {
+  using folder = createFolder()
+  const bin = join(folder.path, 'bin')
+  mkdirSync(bin)
+  const [within, go] = [join(folder.path, 'within'), join(folder.path, 'go')]
+  const waiting = `touch ${within}; until [ -e ${go} ]; do sleep 0.05; done`
+  writeFileSync(join(bin, 'grep'), `#!/bin/sh\n${waiting}\nexec /bin/grep "$@"\n`, { mode: 0o755 })
+  await using run = runShim(folder.path, `${deadlineIn(0)} >${folder.path}/spool/lease; sleep 600`, {
+    path: `${bin}:${process.env.PATH}`,
+  })
+  await until('the guard at work', () => existsSync(within))
+  process.kill((await guardOf(run.id, run.pid)).pid, 'SIGTERM')
+  writeFileSync(go, '')
+  await run.ended
+  expect(run.exit()).toBe('75\n')
+})
+
+test('what has neither environment, group nor session of the task is found below what has', async () => {
+  using folder = createFolder()
+  const file = join(folder.path, 'beats')
+  await using run = runShim(
+    folder.path,
+    `setsid env -i sh -c 'echo $$ >${folder.path}/pid; ${beat(file)}' & ${deadlineIn(1_500)} >${folder.path}/spool/lease; kill -STOP $$`,
+  )
+  const pid = Number(
+    await until(
+      'its pid',
+      () => existsSync(join(folder.path, 'pid')) && readFileSync(join(folder.path, 'pid'), 'utf8').trim(),
+    ),
+  )
+  await run.ended
+  await until('its end', () => identifyProcess(pid) === undefined)
+})
+
+test.skipIf(process.getuid?.() !== 0)(
+  'a task of another installation that has the same user is left alone',
+  async () => {
+    using folder = createFolder()
+    const uid = 65_503
+    const sleeper = (env: NodeJS.ProcessEnv) =>
+      spawn('sleep', ['613'], { uid, env: { PATH: process.env.PATH, ...env }, detached: true, stdio: 'ignore' })
+    const theirs = sleeper({ OZ_WORKER_STATE: `${randomUUID()}/${randomUUID()}` })
+    const ours = sleeper({})
+    const gone = once(ours, 'exit')
+    await using run = runShim(folder.path, `${deadlineIn(500)} >${folder.path}/spool/lease; sleep 600`, {
+      user: String(uid),
+    })
+    await Promise.all([run.ended, gone])
+    try {
+      expect([theirs.exitCode, theirs.signalCode]).toEqual([null, null])
+      expect(readFileSync(`/proc/${theirs.pid}/stat`, 'utf8')).not.toContain(') T ')
+    } finally {
+      theirs.kill('SIGKILL')
+    }
+  },
+)
+
+test('the shell of this machine that is not dash guards as well', async ({ skip }) => {
+  if (spawnSync('bash', ['-c', 'exit 0']).status !== 0) skip('there is no bash here')
+  using folder = createFolder()
+  const startedAt = performance.now()
+  await using run = runShim(folder.path, `${deadlineIn(500)} >${folder.path}/spool/lease; sleep 600`, {
+    shell: ['bash', '--posix'],
+  })
+  await run.ended
   expect(performance.now() - startedAt).toBeLessThan(10_000)
-  expect(readFileSync(join(control, 'exit'), 'utf8')).toBe('75\n')
-  await until('the end of all', async () => (await findProcesses({ marker: `OZ_EXECUTION_ID=${id}` })).length === 0)
+  expect(run.exit()).toBe('75\n')
+  await until('the end of all', async () => (await findProcesses({ marker: `OZ_EXECUTION_ID=${run.id}` })).length === 0)
 })

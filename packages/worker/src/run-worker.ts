@@ -33,8 +33,8 @@ export async function runWorker(options: RunWorkerOptions, timing: Partial<Worke
     await worker.adopt()
     return await worker.run()
   } finally {
-    await worker?.end()
-    await backend?.leave()
+    const { isAllTold } = (await worker?.end()) ?? { isAllTold: true }
+    await backend?.leave({ isAllTold })
     await metrics.shutdown()
     await dialer.close()
   }

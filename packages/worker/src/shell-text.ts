@@ -15,34 +15,74 @@ export function shellWord(text: string): string {
  * that the agent puts into `spool/lease` (milliseconds on the clock of /proc/uptime) and ends everything when that has passed, with
  * the exit code of a lost lease. Without the file there is no deadline yet. It never sleeps past the deadline, which can only move away meanwhile, and
  * never more than 5 s, because a sleep does not count the time in which the machine was suspended.
+ *
+ * The file is the task's, and may be anything: links are not followed, pipes not waited for, and what is longer than a number, or is one to another
+ * base, is no deadline. A date far away is one: the task could as well remove the file.
  */
 export const shim = `folder=$1
 user=$2
 shift 2
 { read -r boot </proc/sys/kernel/random/boot_id && read -r stat <"/proc/$$/stat"; } 2>/dev/null
+[ -n "$boot" ] || stat=$(LC_ALL=C TZ=UTC ps -o lstart= -p "$$")
 printf '%s\\n%s\\n%s\\n.\\n' "$$" "$boot" "$stat" >"$folder/shim"
 
-owned() {
-  grep -lF "OZ_EXECUTION_ID=$OZ_EXECUTION_ID" /proc/[0-9]*/environ
-  [ -z "$user" ] || grep -lE "^Uid:[[:space:]]+$user[[:space:]]" /proc/[0-9]*/status
+# Stops what belongs to the task and is not in $found yet: with its mark, of its user, or below what does. A user may have been given to a task of
+# another installation as well; that one's processes say so.
+freeze() {
+  marked=$(grep -lF "OZ_EXECUTION_ID=$OZ_EXECUTION_ID" /proc/[0-9]*/environ)
+  foreign=
+  if [ -n "$user" ]; then
+    foreign=$(grep -LF "OZ_WORKER_STATE=\${OZ_WORKER_STATE%%/*}/" $(grep -lF OZ_WORKER_STATE= /proc/[0-9]*/environ) /dev/null)
+  fi
+  new=
+  before=
+  for word in $(grep -hE '^(State|Pid|PPid|Uid):' /proc/[0-9]*/status); do
+    case $before in
+      State:) state=$word ;;
+      Pid:) pid=$word ;;
+      PPid:) parent=$word ;;
+      Uid:)
+        belongs=
+        case $found in *" $parent "*) belongs=1 ;; esac
+        case $marked in *"/proc/$pid/environ"*) belongs=1 ;; esac
+        if [ "$word" = "$user" ]; then
+          case $foreign in *"/proc/$pid/environ"*) ;; *) belongs=1 ;; esac
+        fi
+        case $found$self' ' in *" $pid "*) belongs= ;; esac
+        case $state in Z | X) belongs= ;; esac
+        if [ -n "$belongs" ] && kill -s STOP "$pid"; then
+          found="$found$pid "
+          new=1
+        fi
+        ;;
+    esac
+    before=$word
+  done
 }
 
 end() {
+  # The shim asks us to go when the agent ends meanwhile: too late, or it would be left stopped.
+  trap '' TERM
   # Or it would take what is killed for the agent's own end.
-  kill -s STOP "$$"
+  kill -s STOP "$$" || exit
   round=0
   while [ "$round" -lt 50 ]; do
-    round=$((round + 1))
-    killed=
-    for file in $(owned 2>/dev/null); do
-      pid=\${file#/proc/}
-      pid=\${pid%/*}
-      [ "$pid" = "$$" ] || [ "$pid" = "$self" ] || { kill -s KILL "$pid" 2>/dev/null && killed=1; }
+    found=" $$ "
+    # All are stopped before the first is killed: what is stopped starts nothing, and the parents are known while they live.
+    while [ "$round" -lt 50 ]; do
+      round=$((round + 1))
+      freeze
+      [ -n "$new" ] || break
     done
-    [ -n "$killed" ] || break
+    [ "$found" != " $$ " ] || break
+    for pid in $found; do
+      [ "$pid" = "$$" ] || kill -s KILL "$pid"
+    done
   done
-  printf '75\\n' >"$folder/exit.tmp"
-  mv "$folder/exit.tmp" "$folder/exit"
+  if [ ! -e "$folder/exit" ]; then
+    printf '75\\n' >"$folder/exit.tmp"
+    mv "$folder/exit.tmp" "$folder/exit"
+  fi
   kill -s KILL "$$"
   # What of the group has no such environment; us too.
   kill -s KILL -- "-$$"
@@ -53,11 +93,14 @@ guard() {
   nap=
   trap 'kill "$nap" 2>/dev/null; exit' TERM
   read -r self rest </proc/self/stat || return
+  lease=$folder/spool/lease
+  reader='dd iflag=nofollow,nonblock'
+  $reader if=/dev/null || reader='timeout 1 dd'
   while :; do
     pause=1
-    if [ -f "$folder/spool/lease" ] && read -r deadline <"$folder/spool/lease" && read -r up rest </proc/uptime; then
+    if [ -f "$lease" ] && [ ! -L "$lease" ] && deadline=$($reader if="$lease" bs=32 count=1) && read -r up rest </proc/uptime; then
       case $deadline in
-        '' | *[!0-9]* | ????????????????*) ;;
+        '' | *[!0-9]* | 0?* | ????????????????*) ;;
         *)
           left=$((deadline - \${up%.*}\${up#*.}0))
           if [ "$left" -le 0 ]; then end; fi

@@ -13,6 +13,8 @@ export interface TaskEnding {
   mode: () => DrainMode | undefined
   /** Somebody has no patience. */
   isHurried: () => boolean
+  /** Nobody is in a hurry: a control plane that is away has all of the time, and not just what a short break takes. */
+  isPatient: () => boolean
   /** The next time that something may be different. */
   changed: () => Promise<void>
   link: Link
@@ -38,7 +40,8 @@ export async function endTasks(ending: TaskEnding): Promise<void> {
     if (assignments().every((one) => one.phase !== 'running' || mayBeLeft(one))) endedAt ??= now
     const limitMs = ending.isHurried() ? hurriedMs : times.finishMs
     const isLate = endedAt !== undefined && now - endedAt > limitMs
-    const isAway = endedAt !== undefined && awayAt !== undefined && (!canTell || now - awayAt > times.settleMs)
+    const awayMs = ending.isPatient() ? times.finishMs : times.settleMs
+    const isAway = endedAt !== undefined && awayAt !== undefined && (!canTell || now - awayAt > awayMs)
     if (isLate || isAway) leaving.abort(leftBehind())
     else await Promise.race([changed(), sleep(100)])
   }

@@ -1,14 +1,7 @@
 import { constants, mkdirSync } from 'node:fs'
 import { chmod, lchown, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import {
-  type FolderLock,
-  identifyProcess,
-  lockFolder,
-  type ProcessIdentity,
-  processStartOf,
-  writePrivateFile,
-} from '@openoz/machine'
+import { type FolderLock, lockFolder, type ProcessIdentity, processStartOf, writePrivateFile } from '@openoz/machine'
 import { z } from 'zod'
 import { authorityFiles, type TaskNetwork } from './task-network.ts'
 
@@ -95,6 +88,8 @@ const taskRecord = z.object({
   /** The user that the task has to itself; absent where it shares one. */
   uid: z.int().optional(),
   workspace: z.string(),
+  /** Which folder that was when it was made, whatever has its name now; see `removeWorkspace`. Absent before, and where all tasks share one. */
+  workspace_id: z.string().optional(),
   /** Whether the workspace goes with the task. */
   removes_workspace: z.boolean(),
   /** The worker process that answers for the task. */
@@ -186,17 +181,28 @@ export async function readShim(paths: TaskFolder): Promise<ProcessIdentity | und
   const [pid, boot = '', stat = '', end] = text.split('\n')
   // Not whole: the disk was full.
   if (end !== '.') return undefined
-  // Without /proc there is only the pid to go by.
-  return processStartOf(boot, stat) ?? identifyProcess(Number(pid))
+  if (boot !== '') return processStartOf(boot, stat)
+  // Without /proc `ps` has told when it began, as it tells `identifyProcess`.
+  const startedAt = stat.trim()
+  return /^\d+$/.test(pid ?? '') && startedAt !== '' ? { pid: Number(pid), startedAt } : undefined
 }
 
-/** undefined when there is none that this version can read. */
+/**
+ * undefined when there is none that this version can read. Rejects with Node's error when it cannot be read now: too many open files, a sick disk. That
+ * says nothing about the task.
+ */
 export async function readRecord(paths: TaskFolder): Promise<TaskRecord | undefined> {
   try {
     return taskRecord.parse(JSON.parse(await readFile(paths.record, 'utf8')))
-  } catch {
-    return undefined
+  } catch (error) {
+    const isContent = error instanceof SyntaxError || error instanceof z.ZodError
+    if (isContent || isAbsent(error)) return undefined
+    throw error
   }
+}
+
+function isAbsent(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ENOENT'
 }
 
 /** What the shim wrote; undefined until then, `unknown` when the disk was too full for the number. */
@@ -206,9 +212,12 @@ export async function readExitCode(paths: TaskFolder): Promise<number | 'unknown
   return /^\d{1,3}\n$/.test(text) ? Number(text) : 'unknown'
 }
 
-/** Execution ids of all control folders. */
+/** Execution ids of all control folders. Rejects with Node's error when they cannot be read now: what has no folder here is ended as nobody's. */
 export async function listTaskFolders(stateDir: string): Promise<string[]> {
-  const names = await readdir(tasksFolder(stateDir)).catch(() => [])
+  const names = await readdir(tasksFolder(stateDir)).catch((error: unknown) => {
+    if (isAbsent(error)) return []
+    throw error
+  })
   return names.filter((name) => z.uuid().safeParse(name).success)
 }
 
@@ -241,12 +250,28 @@ export async function clearGone(stateDir: string): Promise<void> {
  * `<state>/unreadable/<execution id>`; returns where that is.
  */
 export async function setAside({ folder }: TaskFolder): Promise<string> {
-  const aside = join(dirname(dirname(folder)), 'unreadable')
+  const aside = asideFolder(dirname(dirname(folder)))
   await mkdir(aside, { recursive: true, mode: 0o700 })
   const place = join(aside, basename(folder))
   await rm(place, { recursive: true, force: true })
   await rename(folder, place)
   return place
+}
+
+function asideFolder(stateDir: string): string {
+  return join(stateDir, 'unreadable')
+}
+
+/** Whether the execution has a folder, also one that was set aside. Rejects when that cannot be seen now. */
+export async function isKnownHere(stateDir: string, executionId: string): Promise<boolean> {
+  for (const path of [taskFolder(stateDir, executionId).folder, join(asideFolder(stateDir), executionId)]) {
+    const found = await lstat(path).catch((error: unknown) => {
+      if (isAbsent(error)) return undefined
+      throw error
+    })
+    if (found) return true
+  }
+  return false
 }
 
 /** Reads what a task wrote: a plain file, no link, no pipe, at most `maxBytes`. undefined when it is not that. */

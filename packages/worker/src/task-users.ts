@@ -55,17 +55,27 @@ export async function returnUsersOfNobody(stateDir: string, installationId: stri
     const owner = await readFile(file, 'utf8').catch(() => undefined)
     if (owner === undefined || !(uid >= firstUser && uid <= lastUser)) continue
     if (owner === '' || (await stat(taskFolder(stateDir, owner).folder).catch(() => undefined)) !== undefined) continue
-    if (await isOurs(uid, installationId)) await endProcessTree({ uid }, 0)
+    if (await isUserOurs(uid, installationId)) {
+      const { survivors } = await endProcessTree({ uid }, 0)
+      if (survivors.length > 0) continue
+    }
     await rm(file, { force: true })
   }
 }
 
-/** Another installation may have given out the same user meanwhile: then its tasks say so. */
-async function isOurs(uid: number, installationId: string): Promise<boolean> {
+/**
+ * Another installation may have given out the same user meanwhile, since a user without processes looks free: then its tasks say so. Their word alone
+ * does not count, or a task could keep its own from being ended: a process of root's must stand behind it, the shim or the worker that runs a hook.
+ */
+export async function isUserOurs(uid: number, installationId: string): Promise<boolean> {
   if (process.getuid?.() !== 0 || uid === process.getuid()) return false
-  const pids = new Set((await findProcesses({ uid })).map(({ pid }) => pid))
-  const marked = await findMarked(stateVariable)
-  return marked.every(({ process, value }) => !pids.has(process.pid) || value.startsWith(`${installationId}/`))
+  const [own, marked] = await Promise.all([findProcesses({ uid }), findMarked(stateVariable)])
+  const pids = new Set(own.map(({ pid }) => pid))
+  const claims = marked.filter(({ process, value }) => pids.has(process.pid) && !value.startsWith(`${installationId}/`))
+  const isBacked = ({ process: { ppid }, value }: (typeof claims)[number]) =>
+    (ppid !== 1 && ppid !== process.pid && realUserOf(ppid) === 0) ||
+    marked.some((other) => other.value === value && realUserOf(other.process.pid) === 0)
+  return !claims.some(isBacked)
 }
 
 function usersFolder(stateDir: string): string {
@@ -77,10 +87,22 @@ function usersOfProcesses(): Set<number> {
   const users = new Set<number>()
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
     try {
-      users.add(Number(/^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]))
+      users.add(readRealUser(pid))
     } catch {
       // It ended while we looked.
     }
   }
   return users
+}
+
+function readRealUser(pid: number | string): number {
+  return Number(/^Uid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
+}
+
+function realUserOf(pid: number): number | undefined {
+  try {
+    return readRealUser(pid)
+  } catch {
+    return undefined
+  }
 }

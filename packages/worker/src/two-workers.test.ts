@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { findProcesses } from '@openoz/machine'
@@ -120,8 +121,35 @@ test('of a task that another live process of the id has, nothing is said', async
   const { execution_id, task_id } = cpA.assign()
   await one.event('task_started')
   cpB.send({ type: 'task_superseded', data: { task_id, execution_id } })
-  const next = cpB.assign()
-  await cpB.message('task_claimed', (data) => data.execution_id === next.execution_id)
-  expect(cpB.messagesOf('task_gone')).toEqual([])
+  // Of this one nothing is here: looked for later and longer, it is told when the word about the first would have been.
+  const nobodys = { task_id: randomUUID(), execution_id: randomUUID() }
+  cpB.send({ type: 'task_superseded', data: nobodys })
+  await cpB.message('task_gone', (data) => data.execution_id === nobodys.execution_id)
+  expect(cpB.messagesOf('task_gone').map(({ data }) => data)).toEqual([nobodys])
   expect((await findProcesses({ marker: `OZ_EXECUTION_ID=${execution_id}` })).length).toBeGreaterThan(0)
+})
+
+test('of a dead process whose own file was lost with the power, the records of its tasks say whose they are', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  const oz = `${waiting(folder.path)}; exit 4`
+  await using first = spawnWorker(cp, folder.path, { oz })
+  const { instances: [instance = ''] = [] } = await cp.message('worker_hello')
+  const { task_id, execution_id } = cp.assign()
+  await cp.message('task_step', ({ step, status }) => step === 'start' && status === 'completed')
+  const file = join(first.stateDir, 'instances', instance, 'worker.json')
+  // While it lives, its tasks are its own.
+  writeFileSync(file, '')
+  await using worker = startWorker(cp, folder.path, { oz, timing: { sweepEveryMs: 100 } })
+  await worker.listening()
+  const hello = (number: number) => until('a hello', () => cp.messagesOf('worker_hello')[number - 1]?.data)
+  expect(await hello(2)).toMatchObject({ running: [] })
+  await first.kill()
+  expect(await hello(3)).toMatchObject({
+    running: [{ task_id, execution_id }],
+    instances: [expect.any(String), instance],
+  })
+  writeFileSync(join(folder.path, 'go'), '')
+  expect(await cp.outcome(execution_id)).toMatchObject({ data: { exit_code: 4 } })
+  await worker.leavesNothing()
 })

@@ -1,14 +1,10 @@
-import { hostname } from 'node:os'
 import type { createDialer } from '@openoz/machine'
 import type { ExecutionRef, ServerMessage, TaskAssignment, WorkerMessage } from '@openoz/protocol'
-import { workerProtocolVersion } from '@openoz/protocol/schemas'
 import type { Logger } from 'pino'
-import manifest from '../package.json' with { type: 'json' }
 import { aborted } from './aborted.ts'
 import {
   type Assignment,
   type AssignmentContext,
-  type AssignmentPhase,
   createStepReporter,
   resumeAssignment,
   runAssignment,
@@ -22,6 +18,7 @@ import { createSweeper, type Sweeper } from './sweeper.ts'
 import { endTasks, leftBehind } from './task-ending.ts'
 import { isAssignmentFailure, type TaskOutcome } from './task-outcome.ts'
 import { createTeamNotice, type TeamNotice } from './team-notice.ts'
+import { type WorkerHello, workerHello } from './worker-hello.ts'
 import type { DrainMode, RunWorkerOptions } from './worker-options.ts'
 import type { WorkerTiming } from './worker-timing.ts'
 
@@ -61,6 +58,8 @@ export class Worker {
   readonly #team: TeamNotice
   #oneShotExecution: string | undefined
   #exitCode = 0
+  /** Whether the control plane has handled all that it must know from us. */
+  #isAllTold = true
 
   constructor(parts: WorkerParts) {
     const { options, dialer, backend, link, metrics, times } = parts
@@ -115,6 +114,7 @@ export class Worker {
 
   async run(): Promise<number> {
     const { options, times } = this.#parts
+    this.#isAllTold = false
     const onStop = () => this.#endAs(options.drain)
     const onStopNow = () => {
       this.#endAs('stop')
@@ -143,10 +143,11 @@ export class Worker {
         this.#log.error({ problem }, 'The control plane refused this worker')
         this.#endAs('stop')
         await this.#endTasks(false)
+        this.#isAllTold = await this.#connection.settle(0)
         return 1
       }
       await this.#endTasks(true)
-      await this.#connection.settle(options.stopNow?.aborted ? 500 : times.settleMs)
+      this.#isAllTold = await this.#connection.settle(options.stopNow?.aborted ? 500 : times.settleMs)
       return this.#exitCode
     } finally {
       clearInterval(sweeping)
@@ -159,16 +160,19 @@ export class Worker {
   }
 
   /** Whatever it still does is left to the next process. */
-  async end(): Promise<void> {
+  async end(): Promise<{ isAllTold: boolean }> {
     this.#leaving.abort(leftBehind())
-    await this.#sweeper.settled()
     await Promise.all(
       [...this.#assignments.values()].filter(({ phase }) => phase !== 'running').map(({ done }) => done),
     )
+    this.#parts.backend.stopSweeping()
+    await this.#sweeper.settled()
+    return { isAllTold: this.#isAllTold }
   }
 
   #mayEnd(): boolean {
-    if (this.#mode === 'wait') return this.#assignments.size === 0
+    // What has ended has limits of its own, for a control plane that does not come back.
+    if (this.#mode === 'wait') return [...this.#assignments.values()].every(({ phase }) => phase !== 'running')
     return this.#mode !== undefined
   }
 
@@ -178,6 +182,7 @@ export class Worker {
       assignments: () => [...this.#assignments.values()],
       mode: () => this.#mode,
       isHurried: () => options.stopNow?.aborted ?? false,
+      isPatient: () => this.#mode === 'wait' || (options.oneShot && this.#mode !== 'stop'),
       changed: () => aborted(this.#changed.signal),
       link,
       times,
@@ -191,27 +196,10 @@ export class Worker {
     this.#changed = new AbortController()
   }
 
-  #hello(): Extract<WorkerMessage, { type: 'worker_hello' }> {
+  #hello(): WorkerHello {
     const { options, backend } = this.#parts
-    const refsOf = (wanted: AssignmentPhase): ExecutionRef[] =>
-      [...this.#assignments.values()]
-        .filter(({ phase }) => phase === wanted)
-        .map(({ taskId, executionId }) => ({ task_id: taskId, execution_id: executionId }))
     this.#mustRenew = false
-    return {
-      type: 'worker_hello',
-      data: {
-        protocol: workerProtocolVersion,
-        version: manifest.version,
-        backend: backend.name,
-        platform: `${process.platform}/${process.arch}`,
-        host: hostname().slice(0, 255),
-        max_concurrent_tasks: options.maxConcurrentTasks,
-        running: refsOf('running'),
-        finishing: refsOf('finishing'),
-        instances: backend.instances.slice(0, 1_000),
-      },
-    }
+    return workerHello({ options, backend, assignments: [...this.#assignments.values()] })
   }
 
   #onOpen(): void {
@@ -302,6 +290,8 @@ export class Worker {
       },
       onGone: () => {
         if (this.#occupying.delete(executionId)) this.#slots.release()
+        // It is still saved, delivered and told; how long that may take is the same for every end.
+        if (executionId === this.#oneShotExecution) this.#endAs('leave')
         this.#wake()
       },
     }
@@ -321,7 +311,6 @@ export class Worker {
     )
     void assignment.done.then(() => {
       this.#assignments.delete(executionId)
-      if (executionId === this.#oneShotExecution) this.#endAs('leave')
       this.#wake()
     })
   }

@@ -1,4 +1,5 @@
-import { readdir, readFile, rm } from 'node:fs/promises'
+import { randomUUID } from 'node:crypto'
+import { link, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writePrivateFile } from '@openoz/machine'
 import { z } from 'zod'
@@ -22,9 +23,22 @@ export async function ownerOf(stateDir: string, taskId: string): Promise<string 
   return await readFile(join(ownersFolder(stateDir), taskId), 'utf8').catch(() => undefined)
 }
 
-/** Once the workspace is gone, or is the operator's. */
-export async function disownWorkspace(stateDir: string, taskId: string): Promise<void> {
-  await rm(join(ownersFolder(stateDir), taskId), { force: true })
+/**
+ * Once the workspace is gone, or is the operator's. Taken away before it is looked at: whoever hangs between look and removal would remove what a newer
+ * execution has put there meanwhile.
+ */
+export async function disownWorkspace(stateDir: string, taskId: string, executionId: string): Promise<void> {
+  const file = join(ownersFolder(stateDir), taskId)
+  const taken = `${file}.${randomUUID()}.tmp`
+  try {
+    await rename(file, taken)
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return
+    throw error
+  }
+  // Unless there is a still newer one.
+  if ((await readFile(taken, 'utf8')) !== executionId) await link(taken, file).catch(() => {})
+  await rm(taken, { force: true })
 }
 
 /** Run ids of all workspaces that belong to an execution. */

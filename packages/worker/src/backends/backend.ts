@@ -49,7 +49,9 @@ export interface Backend {
   /** Removes what is left of a task whose end was told, or need not be. Never rejects. */
   remove(executionId: string): Promise<void>
   /** Lets go of everything for the next process: tasks that run go on. Nothing else may be called afterwards. */
-  leave(): Promise<void>
+  leave(options: { isAllTold: boolean }): Promise<void>
+  /** This process ends: a sweep that is under way does not begin its next step, and none begins anew. */
+  stopSweeping(): void
 }
 
 export interface StartOptions {
@@ -65,11 +67,13 @@ export interface Task {
   readonly workspace: string
   /** Never rejects: a crash is an exit too. Pending for ever once the backend was left. */
   readonly exited: Promise<TaskExit>
+  /** After `close`: something of it could not be ended, so that it must not be called gone. */
+  readonly mayRun: boolean
   /** Asks the agent, waits up to `graceMs`, then kills everything that belongs to it. Never rejects; safe to call twice and after the end. */
   stop(graceMs: number): Promise<void>
   /**
    * After `exited`, and once: ends what the agent left running and puts the end on disk. Resolves with why it was stopped, which an earlier process may
-   * have decided. Nothing of the task runs then. Never rejects.
+   * have decided. Nothing of the task runs then, or `mayRun` says so. Never rejects, and is pending for ever once the backend was left.
    */
   close(cause: StopCause | undefined): Promise<StopCause | undefined>
   /**

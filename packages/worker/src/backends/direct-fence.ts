@@ -1,8 +1,11 @@
 import { listTaskFolders, lockTask, readRecord, type TaskRecord, taskFolder } from '../task-folder.ts'
 import { shimOf } from './direct-adopt.ts'
-import { type DirectHost, formerContext, silentReporter } from './direct-host.ts'
+import { endPersistently } from './direct-ending.ts'
+import { type DirectHost, formerContext, type HeldTask, silentReporter } from './direct-host.ts'
 import { removeTask } from './direct-removal.ts'
-import { endEverything } from './direct-task.ts'
+import { saveLeftWork } from './direct-save.ts'
+
+const savingMs = 30_000
 
 /**
  * A new execution of a run was given to us, and the control plane has taken our claim: so earlier ones are over, whatever their processes think, and
@@ -11,11 +14,22 @@ import { endEverything } from './direct-task.ts'
  */
 export async function fenceFormerExecutions(host: DirectHost, taskId: string, except: string): Promise<void> {
   for (const executionId of await listTaskFolders(host.stateDir)) {
-    // Ours are over, or they would not have let the offer in.
-    if (executionId === except || host.held.has(executionId)) continue
+    if (executionId === except) continue
+    const held = host.held.get(executionId)
+    if (held) {
+      // Ours are over, or they would not have let the offer in; what we clear for another worker id is not.
+      if (held.over === undefined && held.context?.record.task_id === taskId) await endClearing(host, held)
+      continue
+    }
     const record = await readRecord(taskFolder(host.stateDir, executionId))
     if (record?.task_id === taskId) await fence(host, record)
   }
+}
+
+/** Its saver must not look at the folder while that becomes another one: it would say that nothing was there. */
+async function endClearing(host: DirectHost, { context, clearing }: HeldTask): Promise<void> {
+  clearing?.abort()
+  if (context) await endPersistently(context, await shimOf(host, context.record), { signal: host.leaving })
 }
 
 async function fence(host: DirectHost, record: TaskRecord): Promise<void> {
@@ -28,10 +42,14 @@ async function fence(host: DirectHost, record: TaskRecord): Promise<void> {
       { runId: record.task_id, executionId },
       'Another worker of this machine still has an earlier execution of the run; it is ended',
     )
-    return endEverything({ ...host, record }, shim)
+    await endPersistently({ ...host, record }, shim, { signal: host.leaving })
+    return
   }
   const context = await formerContext(host, record, silentReporter)
-  host.held.set(executionId, { lock, context, over: 'spool' })
-  await endEverything(context, shim)
+  const held: HeldTask = { lock, context, over: 'spool' }
+  host.held.set(executionId, held)
+  held.mayRun = !(await endPersistently(context, shim, { signal: host.leaving }))
+  // Evidence, as long as the folder is its own; the next execution does not wait long for it.
+  if (!held.mayRun) await saveLeftWork(context, AbortSignal.any([host.leaving, AbortSignal.timeout(savingMs)]))
   await removeTask(host, executionId)
 }

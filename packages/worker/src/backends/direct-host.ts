@@ -36,7 +36,7 @@ export interface DirectHost {
   held: Map<string, HeldTask>
   /** Aborted when this process lets go of them. */
   leaving: AbortSignal
-  /** One at a time: what clears a workspace, and what makes the next one of the same run. */
+  /** One at a time: what a sweep clears of workspaces, and what makes new ones. Other processes do the same: see `removeWorkspace`. */
   alone: <T>(work: () => Promise<T>) => Promise<T>
 }
 
@@ -46,6 +46,12 @@ export interface HeldTask {
   context?: DirectTaskContext
   mirroring?: Mirroring
   task?: DirectTask
+  /** Something of it could not be ended: its files are left alone until it is. */
+  mayRun?: boolean
+  /** Taken over, and its lock or its record could not be written yet. */
+  isUnsettled?: boolean
+  /** It is saved and delivered for another worker id; aborted when a newer execution of its run comes. */
+  clearing?: AbortController
   /** Its end was told, or need not be. `spool`: all that is left is to deliver that. */
   over?: 'spool' | 'all'
 }
@@ -86,7 +92,10 @@ export async function formerContext(
   const { uid, execution_id: executionId } = record
   const user = uid === undefined ? host.isolation.sharedUser : { uid, gid: uid }
   const paths = taskFolder(host.stateDir, executionId)
-  const token = await readFile(paths.token, 'utf8').catch(() => undefined)
+  const token = await readFile(paths.token, 'utf8').catch((error: unknown) => {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
+  })
   const secrets = [host.worker.apiKey, ...(token === undefined ? [] : [token]), ...host.network.secrets]
   return contextOf(host, { record, paths, user, token, secrets, reporter })
 }

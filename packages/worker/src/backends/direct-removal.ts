@@ -3,6 +3,8 @@ import { deliverSpool } from '../spool-delivery.ts'
 import { readEnd } from '../task-end.ts'
 import { removeTaskFolder, writeRecord } from '../task-folder.ts'
 import { returnTaskUser } from '../task-users.ts'
+import { shimOf } from './direct-adopt.ts'
+import { endEverything } from './direct-ending.ts'
 import type { DirectHost, HeldTask } from './direct-host.ts'
 import { noteReported } from './direct-task.ts'
 import { releaseWorkspace } from './direct-workspace.ts'
@@ -22,6 +24,7 @@ export async function removeTask(host: DirectHost, executionId: string): Promise
   if (!context) return
   const { record, paths, log } = context
   try {
+    if (!(await isAtRest(host, held))) return
     await releaseWorkspace(context)
     await removeTree(paths.agent.folder)
     await removeTree(paths.given)
@@ -38,6 +41,15 @@ export async function removeTask(host: DirectHost, executionId: string): Promise
   } catch (error) {
     log.error({ error }, 'Something of a task could not be removed; the next sweep tries again')
   }
+}
+
+/** What could not be ended before is tried again: root must not remove folders that a task still changes. */
+async function isAtRest(host: DirectHost, held: HeldTask): Promise<boolean> {
+  const { context, task } = held
+  held.mayRun ??= task?.mayRun
+  if (context && held.mayRun)
+    held.mayRun = (await endEverything(context, await shimOf(host, context.record))).length > 0
+  return !held.mayRun
 }
 
 /** What `removeTask` could not do before. Never rejects. */
@@ -61,7 +73,7 @@ async function deliverOne(
   signal: AbortSignal,
 ): Promise<void> {
   const { context } = held
-  if (!context) return
+  if (!context || !(await isAtRest(host, held))) return
   const { paths, token, dialer, log, record } = context
   const timeoutMs = Math.min(host.deliveryTimeoutMs, 30_000)
   const delivery = await deliverSpool({ folder: paths.spool, token, dialer, log, timeoutMs, signal })

@@ -3,8 +3,9 @@ import { once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { openSpool } from '@openoz/machine'
+import { findProcesses, openSpool } from '@openoz/machine'
 import { expect, test } from 'vitest'
+import { spawnWorker } from '../test-support/child-worker.ts'
 import { type ControlPlane, startControlPlane } from '../test-support/control-plane.ts'
 import { until } from '../test-support/until.ts'
 import { createFolder, startWorker, type TestWorkerOptions, workerKey, writeOz } from '../test-support/worker.ts'
@@ -158,4 +159,42 @@ test('of another worker id it is saved too, and left to that one’s lease to re
   expect(cp.state.events).toMatchObject([{ batch: { events: [{ data: { text: 'saved' } }] } }])
   expect(cp.messagesOf('task_failed').filter(({ data }) => data.execution_id === execution_id)).toEqual([])
   await worker.leavesNothing()
+})
+
+test('what an earlier execution left is saved before a newer one, of another worker id, gets the workspace', async () => {
+  using folder = createFolder()
+  await prepareEvents(folder.path)
+  await using cp = await startControlPlane()
+  const oz = agent(look(folder.path), waiting(folder.path))
+  await using dead = spawnWorker(cp, folder.path, { oz, flags: { workerId: 'dead-worker' } })
+  await cp.message('worker_hello')
+  const { task_id, execution_token } = cp.assign()
+  await until('the agent', () => existsSync(join(dead.stateDir, 'workspaces', task_id, 'file')))
+  await dead.kill()
+  await using worker = startWorker(cp, folder.path, { oz, timing: { sweepEveryMs: 100 } })
+  await worker.listening()
+  const next = cp.assign({ task_id })
+  await cp.message('task_step', (step) => step.execution_id === next.execution_id && step.step === 'start')
+  expect(worker.log()).toContain('what it had done was saved')
+  const events = await until('the events', () => cp.state.events.length > 0 && cp.state.events)
+  expect(events).toMatchObject([{ token: execution_token, batch: { events: [{ data: { text: 'saved' } }] } }])
+})
+
+test('a saver that is at work when a newer execution comes is ended before the workspace becomes that one’s', async () => {
+  using folder = createFolder()
+  await prepareEvents(folder.path)
+  await using cp = await startControlPlane()
+  const oz = agent(
+    `[ -e ${folder.path}/open/saving ] && exit 0; touch ${folder.path}/open/saving; sleep 600`,
+    waiting(folder.path),
+  )
+  mkdirSync(join(folder.path, 'open'))
+  chmodSync(join(folder.path, 'open'), 0o777)
+  const { task_id, execution_id } = await endedUnseen(cp, folder.path, oz)
+  await using worker = startWorker(cp, folder.path, { oz, workerId: 'other-worker' })
+  await worker.listening()
+  await until('the saver', () => existsSync(join(folder.path, 'open', 'saving')))
+  const next = cp.assign({ task_id })
+  await cp.message('task_step', (step) => step.execution_id === next.execution_id && step.step === 'start')
+  expect(await findProcesses({ marker: `OZ_EXECUTION_ID=${execution_id}` })).toEqual([])
 })

@@ -3,10 +3,11 @@ import { join } from 'node:path'
 import { endProcessTree, findMarked, isSameProcess } from '@openoz/machine'
 import { z } from 'zod'
 import { removeTree } from '../folder-removal.ts'
-import { marksOf, stateVariable } from '../installation.ts'
+import { marksOf, stateMark, stateVariable } from '../installation.ts'
 import { readEnd } from '../task-end.ts'
 import {
   clearGone,
+  isKnownHere,
   listTaskFolders,
   lockTask,
   readRecord,
@@ -18,10 +19,10 @@ import {
 import { returnUsersOfNobody } from '../task-users.ts'
 import { disownWorkspace, listOwned, ownerOf } from '../workspace-owner.ts'
 import { followTask, hasWorkerWithoutInstance, shimOf } from './direct-adopt.ts'
-import { type DirectHost, formerContext, silentReporter } from './direct-host.ts'
+import { endPersistently } from './direct-ending.ts'
+import { type DirectHost, formerContext, type HeldTask, silentReporter } from './direct-host.ts'
 import { removeAgain, removeTask } from './direct-removal.ts'
-import { endEverything } from './direct-task.ts'
-import { removeWorkspace, removingMark } from './direct-workspace.ts'
+import { folderId, removeWorkspace, removingMark } from './direct-workspace.ts'
 
 /**
  * Clears what nobody on this machine answers for, at the start and every minute, with or without a control plane:
@@ -40,9 +41,12 @@ export async function sweepMachine(host: DirectHost): Promise<void> {
   }
   await attempt('Removed folders', () => clearGone(host.stateDir))
   await attempt('What was left of tasks', () => removeAgain(host))
-  for (const executionId of await listTaskFolders(host.stateDir)) {
-    if (!host.held.has(executionId)) await attempt(`What task ${executionId} left`, () => sweepTask(host, executionId))
-  }
+  await attempt('What tasks left', async () => {
+    for (const executionId of await listTaskFolders(host.stateDir)) {
+      if (host.held.has(executionId)) continue
+      await attempt(`What task ${executionId} left`, () => sweepTask(host, executionId))
+    }
+  })
   await attempt('Processes without a task', () => endStrays(host))
   await attempt('Users of tasks', () => returnUsersOfNobody(host.stateDir, host.installationId))
   await attempt('Workspaces', () => clearWorkspaces(host))
@@ -78,10 +82,11 @@ async function clearForeign(
   lock: NonNullable<ReturnType<typeof lockTask>>,
 ): Promise<void> {
   const { execution_id: executionId } = record
-  const never = new AbortController().signal
+  const clearing = new AbortController()
   try {
     const context = await formerContext(host, record, silentReporter)
-    host.held.set(executionId, { lock, context })
+    const held: HeldTask = { lock, context, clearing }
+    host.held.set(executionId, held)
     const end = await readEnd(context.paths)
     const shim = await shimOf(host, record)
     if (record.ended_at !== undefined || end?.is_reported) {
@@ -91,9 +96,9 @@ async function clearForeign(
     if (shim || end?.exit) {
       const task = followTask(host, context, { shim, end })
       await task.close(undefined)
-      await task.finish({ abandoned: never, signal: host.leaving })
+      await task.finish({ abandoned: clearing.signal, signal: host.leaving })
     } else {
-      await endEverything(context, undefined)
+      held.mayRun = !(await endPersistently(context, undefined, { signal: host.leaving }))
     }
     await removeTask(host, executionId)
     context.log.info('Swept what an ended task had left, of another worker id')
@@ -114,28 +119,39 @@ async function sweepUnreadable(host: DirectHost, executionId: string): Promise<v
   if (!hadOwner && Date.now() - mtimeMs < 60_000) return
   const lock = lockTask(paths)
   if (!lock) return
-  const hasRecord = (await stat(paths.record).catch(() => undefined)) !== undefined
-  await endProcessTree({ marker: marksOf(host.installationId, executionId) }, 0)
-  if (!hasRecord) return removeTaskFolder(paths)
-  const place = await setAside(paths)
-  host.log.error(
-    { executionId, place },
-    'The record of a task cannot be read; its processes were ended, and its folder set aside',
-  )
+  try {
+    // Whoever had the lock until now may have written it.
+    if (await readRecord(paths)) return
+    const hasRecord = (await stat(paths.record).catch(() => undefined)) !== undefined
+    const { survivors } = await endProcessTree({ marker: marksOf(host.installationId, executionId) }, 0)
+    if (survivors.length > 0) return
+    if (!hasRecord) return await removeTaskFolder(paths)
+    const place = await setAside(paths)
+    host.log.error(
+      { executionId, place },
+      'The record of a task cannot be read; its processes were ended, and its folder set aside',
+    )
+  } finally {
+    lock.release()
+  }
 }
 
 /** By the mark of this installation, so that nothing of another one's, or of a person's own run, is touched. */
 async function endStrays({ stateDir, installationId, held, log }: DirectHost): Promise<void> {
   const found = new Set<string>()
   for (const { value } of await findMarked(stateVariable)) {
-    const [installation, executionId = ''] = value.split('/')
-    if (installation === installationId && !held.has(executionId)) found.add(executionId)
+    const [installation, executionId] = value.split('/')
+    if (installation !== installationId || !z.uuid().safeParse(executionId).success || executionId === undefined)
+      continue
+    if (!held.has(executionId)) found.add(executionId)
   }
   // Afterwards: a task's folder is there before its first process.
   const known = new Set<string>(await listTaskFolders(stateDir))
   for (const executionId of found) {
     if (known.has(executionId)) continue
-    const { ended } = await endProcessTree({ marker: marksOf(installationId, executionId) }, 0)
+    // Not by its `OZ_EXECUTION_ID`: tasks write into their marks what they like, the name of somebody else's execution too.
+    const marker = `${stateVariable}=${stateMark(installationId, executionId)}`
+    const { ended } = await endProcessTree({ marker }, 0)
     if (ended > 0) log.warn({ executionId, ended }, 'Processes of a task that is no more were ended')
   }
 }
@@ -146,14 +162,16 @@ async function clearWorkspaces(host: DirectHost): Promise<void> {
   for (const name of names.filter((name) => name.startsWith(removingMark))) await removeTree(join(workspaceRoot, name))
   for (const taskId of await listOwned(stateDir)) {
     await host.alone(async () => {
+      const workspace = join(workspaceRoot, taskId)
+      // Before its owner: another process may give the run to a new one meanwhile.
+      const id = await folderId(workspace)
       const owner = await ownerOf(stateDir, taskId)
-      const isKnown = owner === undefined || (await stat(taskFolder(stateDir, owner).folder).catch(() => undefined))
-      if (isKnown) return
-      if (names.includes(taskId)) {
-        await removeWorkspace(join(workspaceRoot, taskId))
+      if (owner === undefined || (await isKnownHere(stateDir, owner))) return
+      if (id !== undefined) {
+        await removeWorkspace(workspace, id)
         log.info({ runId: taskId }, 'Removed a workspace that no task has')
       }
-      await disownWorkspace(stateDir, taskId)
+      await disownWorkspace(stateDir, taskId, owner)
     })
   }
 }

@@ -1,22 +1,13 @@
 import { join } from 'node:path'
-import {
-  bootClockMs,
-  countOomKills,
-  createMasker,
-  endProcessTree,
-  hasOomKillSince,
-  type ProcessIdentity,
-  type ProcessSelection,
-  sleep,
-} from '@openoz/machine'
+import { bootClockMs, countOomKills, createMasker, hasOomKillSince, type ProcessIdentity, sleep } from '@openoz/machine'
 import { type FailureReason, leaseLostExitCode } from '@openoz/protocol'
-import { marksOf } from '../installation.ts'
 import { askToEnd, waitForExit } from '../shim-process.ts'
 import { deliverSpool } from '../spool-delivery.ts'
 import { readEnd, type TaskEndRecord, writeEnd } from '../task-end.ts'
 import { readTaskFile } from '../task-folder.ts'
 import { type StopCause, type Task, type TaskExit, TaskFailure, type TaskRemains, TaskStopped } from './backend.ts'
 import { type DirectTaskContext, runTaskHook } from './direct-context.ts'
+import { endPersistently } from './direct-ending.ts'
 import { type LeftWork, saveLeftWork } from './direct-save.ts'
 import { ownsItsWorkspace } from './direct-workspace.ts'
 import { readLastWords } from './last-words.ts'
@@ -48,6 +39,7 @@ export class DirectTask implements Task {
   /** What the exit means, where we know better. */
   #verdict: TaskExit | undefined
   #isSpoolKept = false
+  #mayRun = false
 
   constructor(context: DirectTaskContext, { shim, depth, end }: DirectTaskState, leaving: AbortSignal) {
     this.#context = context
@@ -63,6 +55,10 @@ export class DirectTask implements Task {
   /** Its last events could not be delivered. */
   get isSpoolKept(): boolean {
     return this.#isSpoolKept
+  }
+
+  get mayRun(): boolean {
+    return this.#mayRun
   }
 
   async #follow(shim: ProcessIdentity): Promise<TaskExit> {
@@ -105,7 +101,7 @@ export class DirectTask implements Task {
         await askToEnd(this.#shim, this.#depth)
         if (await endsWithin(this.exited, graceMs)) return
       }
-      await endEverything(this.#context, this.#shim)
+      await endPersistently(this.#context, this.#shim, { signal: this.#leaving })
       await endsWithin(this.exited, 5_000)
     } catch (error) {
       log.error({ error }, 'A task could not be ended')
@@ -113,12 +109,12 @@ export class DirectTask implements Task {
   }
 
   async close(cause: StopCause | undefined): Promise<StopCause | undefined> {
-    const { paths, log, secrets } = this.#context
+    const { paths, secrets } = this.#context
     const exit = await this.exited
     const ranOutOfMemory = this.#end?.ran_out_of_memory ?? hasOomKillSince(this.#oomKillsBefore)
-    await endEverything(this.#context, this.#shim).catch((error: unknown) => {
-      log.error({ error }, 'What a task left running could not be ended')
-    })
+    this.#mayRun = !(await endPersistently(this.#context, this.#shim, { signal: this.#leaving }))
+    // The next process finds it as we did.
+    if (this.#mayRun && this.#leaving.aborted) return await new Promise<never>(() => {})
     const decided = cause === 'abandon' ? cause : (this.#end?.cause ?? cause)
     const lastWords =
       this.#end?.last_words ?? (await readLastWords(paths.log, createMasker(secrets).mask).catch(() => ''))
@@ -137,6 +133,11 @@ export class DirectTask implements Task {
   async finish({ abandoned, signal }: { abandoned: AbortSignal; signal: AbortSignal }): Promise<TaskRemains> {
     const end = this.#end
     if (!end) throw new Error('close() comes first')
+    if (this.#mayRun) {
+      // In folders that something still writes to we have no business: the rest is for the sweep.
+      this.#isSpoolKept = true
+      return { lastWords: end.last_words, isLost: false, ranOutOfMemory: end.ran_out_of_memory }
+    }
     const left = end.left ?? (await this.#save(abandoned, signal))
     if (!abandoned.aborted) await this.#note({ ...end, left })
     await this.#deliver(abandoned, signal)
@@ -231,18 +232,6 @@ async function noteEnd({ paths, log }: DirectTaskContext, end: TaskEndRecord): P
 export async function noteReported(context: Pick<DirectTaskContext, 'paths' | 'log'>): Promise<void> {
   const end = await readEnd(context.paths)
   if (end) await writeEnd(context.paths, { ...end, is_reported: true })
-}
-
-/** Ends all processes of a task: below the shim, with its marks, of its user. Frozen ones too. */
-export async function endEverything(
-  { record, log, installationId }: Pick<DirectTaskContext, 'record' | 'log' | 'installationId'>,
-  shim: ProcessIdentity | undefined,
-): Promise<void> {
-  const selection: ProcessSelection = { marker: marksOf(installationId, record.execution_id) }
-  if (record.uid !== undefined) selection.uid = record.uid
-  if (shim) selection.root = shim
-  const { survivors } = await endProcessTree(selection, 0)
-  if (survivors.length > 0) log.error({ pids: survivors.map(({ pid }) => pid) }, 'Processes of a task cannot be ended')
 }
 
 async function tearDown(context: DirectTaskContext, signal: AbortSignal): Promise<void> {

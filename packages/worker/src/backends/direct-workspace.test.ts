@@ -1,9 +1,11 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
+import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { layFoldersApart } from './direct-workspace.ts'
+import { claimWorkspace, disownWorkspace, listOwned, ownerOf } from '../workspace-owner.ts'
+import { folderId, layFoldersApart, removeWorkspace } from './direct-workspace.ts'
 
 let folder: string
 
@@ -36,4 +38,27 @@ test('a file system that can is told that the folders in a folder have nothing t
 
 test('a folder that cannot be flagged is left as it is', async () => {
   await layFoldersApart(join(folder, 'absent'))
+})
+
+test('a workspace that has become another one since is put back, not removed', async () => {
+  const workspace = join(folder, 'run')
+  mkdirSync(workspace)
+  const id = await folderId(workspace)
+  renameSync(workspace, join(folder, '.removing-by-the-newer'))
+  mkdirSync(workspace)
+  writeFileSync(join(workspace, 'new'), '')
+  await removeWorkspace(workspace, id)
+  expect(readdirSync(workspace)).toEqual(['new'])
+  await removeWorkspace(workspace, await folderId(workspace))
+  expect(readdirSync(folder)).toEqual(['.removing-by-the-newer'])
+})
+
+test('a workspace that a newer execution has claimed stays claimed when an older one disowns it', async () => {
+  const [run, older, newer] = [randomUUID(), randomUUID(), randomUUID()]
+  await claimWorkspace(folder, run, newer)
+  await disownWorkspace(folder, run, older)
+  expect(await ownerOf(folder, run)).toBe(newer)
+  await disownWorkspace(folder, run, newer)
+  expect(await ownerOf(folder, run)).toBeUndefined()
+  expect(await listOwned(folder)).toEqual([])
 })

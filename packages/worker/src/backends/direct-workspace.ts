@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { access, chown, constants, lchown, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { access, chown, constants, lchown, lstat, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { AppError } from '@openoz/protocol'
@@ -17,13 +17,23 @@ export async function makeWorkspace(
 ): Promise<void> {
   const { workspace, removes_workspace, task_id, execution_id } = record
   await claimWorkspace(stateDir, task_id, execution_id)
-  if (await isFolder(workspace)) {
-    // Left by an earlier execution of the run: kept for the operator, or not cleaned up.
-    if (removes_workspace) await removeWorkspace(workspace)
-    else await rename(workspace, `${workspace}.${new Date().toISOString().replaceAll(':', '-')}`)
+  let former: string | undefined
+  // Left by an earlier execution of the run: not cleaned up, or kept for the operator.
+  if (removes_workspace) former = await moveAway(workspace)
+  else if (await isFolder(workspace)) {
+    await rename(workspace, `${workspace}.${new Date().toISOString().replaceAll(':', '-')}`)
   }
   await mkdir(workspace, { mode: 0o700 })
   if (user) await chown(workspace, user.uid, user.gid)
+  record.workspace_id = await folderId(workspace)
+  // Afterwards, so that the new one has another number.
+  if (former !== undefined) await removeTree(former)
+}
+
+/** Which folder it is, whatever its name becomes. Numbers of removed ones are given out again, hence the time. */
+export async function folderId(path: string): Promise<string | undefined> {
+  const found = await lstat(path, { bigint: true }).catch(() => undefined)
+  return found && `${found.dev}:${found.ino}:${found.birthtimeNs}`
 }
 
 /** False also where the task has a folder that all share. */
@@ -39,16 +49,27 @@ export async function ownsItsWorkspace({
 /** What `removeWorkspace` has put out of the way. */
 export const removingMark = '.removing-'
 
-/** First out of the way, in one step: a worker that is frozen in the middle of it must not take from the next execution's when it goes on. */
-export async function removeWorkspace(workspace: string): Promise<void> {
+/**
+ * First out of the way, in one step, and only then looked at: a worker that is frozen in the middle of it must not take from the next execution's when
+ * it goes on. With `id` (see `folderId`), another folder of that name is put back.
+ */
+export async function removeWorkspace(workspace: string, id?: string): Promise<void> {
+  const gone = await moveAway(workspace)
+  if (gone === undefined) return
+  if (id === undefined || (await folderId(gone)) === id) return await removeTree(gone)
+  await rename(gone, workspace)
+}
+
+/** undefined when there was nothing. */
+async function moveAway(workspace: string): Promise<string | undefined> {
   const gone = join(dirname(workspace), `${removingMark}${randomUUID()}`)
   try {
     await rename(workspace, gone)
+    return gone
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
     throw error
   }
-  await removeTree(gone)
 }
 
 /** Removes it, or leaves it to the operator, as its task was told; nothing when it has another owner by now. */
@@ -57,18 +78,18 @@ export async function releaseWorkspace({
   stateDir,
   log,
 }: Pick<DirectTaskContext, 'record' | 'stateDir' | 'log'>): Promise<void> {
-  const { workspace, removes_workspace, uid, task_id } = record
+  const { workspace, workspace_id, removes_workspace, uid, task_id, execution_id } = record
   if (!(await ownsItsWorkspace({ record, stateDir }))) {
     log.info({ workspace }, 'The workspace belongs to a newer execution of the run')
     return
   }
-  if (removes_workspace) await removeWorkspace(workspace)
+  if (removes_workspace) await removeWorkspace(workspace, workspace_id)
   else {
     log.info({ workspace }, 'The workspace is kept')
     // Its user may be a later task's: nobody but us goes in from now on.
     if (uid !== undefined) await lchown(workspace, 0, 0).catch(() => {})
   }
-  await disownWorkspace(stateDir, task_id)
+  await disownWorkspace(stateDir, task_id, execution_id)
 }
 
 /** Rejects with `workspace_root_not_writable`. */

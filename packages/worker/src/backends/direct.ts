@@ -20,6 +20,7 @@ import {
 } from './backend.ts'
 import { adoptTasks, shimOf } from './direct-adopt.ts'
 import type { DirectTaskContext } from './direct-context.ts'
+import { endPersistently } from './direct-ending.ts'
 import { fenceFormerExecutions } from './direct-fence.ts'
 import type { DirectHost } from './direct-host.ts'
 import { directLayout } from './direct-layout.ts'
@@ -27,7 +28,7 @@ import { mirrorForTask, openMirrors } from './direct-mirrors.ts'
 import { deliverKept, removeTask } from './direct-removal.ts'
 import { describeSetup, launchTask, prepareTask, setUpTask } from './direct-start.ts'
 import { sweepMachine } from './direct-sweep.ts'
-import { endEverything, noteFailure } from './direct-task.ts'
+import { noteFailure } from './direct-task.ts'
 import { isFolder, layFoldersApart, makeWorkspace, makeWritable, workspaceFailure } from './direct-workspace.ts'
 
 /**
@@ -139,7 +140,7 @@ class DirectBackend implements Backend {
     } catch (error) {
       const isStopped = signal.aborted && !(error instanceof TaskFailure)
       const failure = isStopped ? signal.reason : error instanceof TaskFailure ? error : workspaceFailure(error)
-      if (context) await endUnstarted(context, failure)
+      if (context) await endUnstarted(context, failure, this.#leaving.signal)
       throw failure
     }
   }
@@ -179,9 +180,11 @@ class DirectBackend implements Backend {
         if (!lock) return false
         lock.release()
       }
-      if (record) await endEverything({ record, log, installationId }, await shimOf(this.#host, record))
-      else await endProcessTree({ marker: marksOf(installationId, executionId) }, 0)
-      return true
+      const signal = this.#leaving.signal
+      if (record)
+        return await endPersistently({ record, log, installationId }, await shimOf(this.#host, record), { signal })
+      const { survivors } = await endProcessTree({ marker: marksOf(installationId, executionId) }, 0)
+      return survivors.length === 0
     } catch (error) {
       log.error({ error, executionId }, 'A task could not be ended')
       return false
@@ -192,15 +195,19 @@ class DirectBackend implements Backend {
     return removeTask(this.#host, executionId)
   }
 
-  async leave(): Promise<void> {
+  stopSweeping(): void {
     this.#leaving.abort(new Error('this worker process leaves its tasks to the next one'))
+  }
+
+  async leave({ isAllTold }: { isAllTold: boolean }): Promise<void> {
+    this.stopSweeping()
     const host = this.#checked
     if (!host) return
     await this.#queue
     for (const { mirroring } of host.held.values()) await mirroring?.stop()
     for (const { lock } of host.held.values()) lock.release()
-    // What only waits for its spool was told.
-    host.instances.close({ isDone: [...host.held.values()].every(({ over }) => over !== undefined) })
+    // What only waits for its spool was told. A claim may have been all that was told of what has no folder.
+    host.instances.close({ isDone: isAllTold && [...host.held.values()].every(({ over }) => over !== undefined) })
     host.held.clear()
   }
 
@@ -228,9 +235,7 @@ async function untilClaimed(claimed: Promise<void>, signal: AbortSignal): Promis
 }
 
 /** Its folder stays until its end was told. */
-async function endUnstarted(context: DirectTaskContext, failure: unknown): Promise<void> {
-  await endEverything(context, undefined).catch((error: unknown) => {
-    context.log.error({ error }, 'A task could not be ended')
-  })
-  await noteFailure(context, failure)
+async function endUnstarted(context: DirectTaskContext, failure: unknown, signal: AbortSignal): Promise<void> {
+  // As long as it takes: nothing runs of what could not be started.
+  if (await endPersistently(context, undefined, { signal, limitMs: Infinity })) await noteFailure(context, failure)
 }
