@@ -32,7 +32,8 @@ export const claimsBenchmark: Benchmark = {
     for (let turn = 0; turn < turns; turn++) {
       rates.control.push(await rateOf(size, () => db.query(rawClaim)))
       const claim = async () => {
-        const offer = { ...connection, instance: null, executionId: randomUUID(), tokenHash: randomBytes(32) }
+        const ids = { instance: null, executionId: randomUUID(), tokenHash: randomBytes(32) }
+        const offer = { ...connection, ...ids, outageSeconds: 10, earlierForSeconds: null }
         if (!(await claimNextRun(db, offer))) throw new Error('the queue is empty')
       }
       rates.ours.push(await rateOf(size, claim))

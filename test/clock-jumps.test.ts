@@ -59,3 +59,14 @@ test('a clock that goes forward a day loses no execution', async () => {
   expect((await cp.client.runs.get(starting)).state).toBe('CLAIMED')
   expect(await executionsOf(cp, runId)).toHaveLength(1)
 })
+
+test('a clock that goes back a day lets no new run overtake those that wait', async () => {
+  await using cp = await startControlPlane()
+  const waiting = [await cp.createRun(), await cp.createRun()]
+  await jump(cp, -day)
+  waiting.push(await cp.createRun())
+  const worker = await cp.connectWorker({ maxConcurrentTasks: 3 })
+  const order = []
+  for (const _ of waiting) order.push((await worker.claimNext()).task_id)
+  expect(order).toEqual(waiting)
+})

@@ -143,7 +143,7 @@ test('a run is tried three times, then it ends with the reason', async () => {
   const run = await cp.waitFor(runId, 'ERROR')
   expect(run.status_message).toMatchObject({ error_code: 'resource_unavailable' })
   expect(run.status_message?.message).toMatch(
-    /^The execution was lost.* Worker w1 was last heard of .* It was tried 3 times\.$/,
+    /^The execution was lost.* Its agent on worker w1 was last heard of .* It was tried 3 times\.$/,
   )
   expect(await cp.client.runs.why(runId)).toMatchObject({ failure_reason: 'lost', state: 'ERROR' })
   expect((await executionsOf(cp, runId)).map(({ state }) => state)).toEqual(['lost', 'lost', 'lost'])
@@ -294,4 +294,29 @@ test('an outage gives no execution more time than a fresh lease has', async () =
   })
   const [row] = await cp.db.query<{ ahead: boolean }>('select lease_renewed_at > db_now() as ahead from executions')
   expect(row?.ahead).toBe(false)
+})
+
+test('an agent is lost no earlier than it was told, whatever the server that looks is configured to', async () => {
+  await using cp = await startControlPlane()
+  const { runId, worker, agent } = await cp.startAgent()
+  const resting = await cp.startAgent({ config: { worker_host: 'w2' } }, { workerId: 'w2' })
+  await resting.agent.end('SUCCEEDED')
+  await resting.agent.nextTurn()
+  const silent = await cp.connectWorker({ workerId: 'w3' })
+  const unbegun = await cp.createRun({ config: { worker_host: 'w3' } })
+  await silent.claimNext()
+  await cp.waitFor(unbegun, 'CLAIMED')
+  await silent.disconnect()
+  await cp.addServer({
+    env: { OZ_LEASE_UNREACHABLE: '3s', OZ_LEASE_STOP: '20s', OZ_LEASE_LOST: '25s', OZ_LEASE_SETTLED: '10s' },
+  })
+  await cp.advanceDatabaseClock({ seconds: 50 })
+  // Nobody was told anything about this one: the second server has looked.
+  await cp.waitFor(unbegun, 'QUEUED')
+  expect((await cp.client.runs.executions(resting.runId)).executions).toMatchObject([{ state: 'idle' }])
+  expect((await cp.client.runs.executions(runId)).executions).toMatchObject([{ state: 'running' }])
+  await agent.renew()
+  await worker.disconnect()
+  await cp.advanceDatabaseClock({ seconds: 13.1 * 60 })
+  await until(async () => (await cp.client.runs.executions(runId)).executions[0]?.state === 'lost')
 })

@@ -34,3 +34,31 @@ test.each([
     await other.end()
   }
 })
+
+test('hellos and what comes late wait for one another over the runs of a conversation', async () => {
+  await using cp = await startControlPlane()
+  const { agent, worker, assignment, runId } = await cp.startAgent()
+  worker.fail(assignment, { failure_reason: 'container_exit', exit_code: 1 })
+  await cp.waitFor(runId, 'ERROR')
+  const { conversation_id } = await cp.client.runs.get(runId)
+  await cp.createRun({ conversation_id: conversation_id ?? '' })
+  const next = cp.agentFor(await worker.claimNext())
+  const other = new pg.Client(cp.database.url)
+  await other.connect()
+  try {
+    await other.query('begin')
+    await other.query('select from conversations where id = $1 for no key update', [conversation_id])
+    const both = [next.hello(), agent.checkpoint(1, 'late')]
+    await until(async () => {
+      const waiting = await cp.db.query(
+        `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+            and query like 'select from conversations%'`,
+      )
+      return waiting.length === both.length
+    })
+    await other.query('commit')
+    await Promise.all(both)
+  } finally {
+    await other.end()
+  }
+})

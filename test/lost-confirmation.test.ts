@@ -126,3 +126,28 @@ test('an agent that does not begin in time is ended, and the run is tried once m
   await cp.advanceDatabaseClock(minutes(21))
   expect((await cp.waitFor(runId, 'ERROR')).status_message).toMatchObject({ failure_reason: 'start_timeout' })
 })
+
+test('a worker’s word that nothing of a live execution runs is told as what it is', async () => {
+  await using cp = await startControlPlane()
+  const { runId, worker, assignment } = await cp.startAgent()
+  worker.gone(assignment)
+  await until(async () => (await executionsOf(cp, runId)).length === 2)
+  expect(await executionsOf(cp, runId)).toMatchObject([
+    { state: 'lost', message: 'Nobody said how the execution ended.' },
+    {},
+  ])
+  const texts = (await cp.eventsOf(runId)).map(({ data }) => (data as { message?: string }).message)
+  expect(texts).toContain(
+    'Attempt 2 of 3: lost, at once. Nobody said how the execution ended. Worker w1 says that nothing of it runs any more.',
+  )
+})
+
+test('a retry that waits for its worker’s word does not say that it comes at once', async () => {
+  await using cp = await startControlPlane()
+  const { runId, worker } = await cp.startAgent({}, { answersGone: false })
+  await cp.advanceDatabaseClock(minutes(13.1))
+  await worker.superseded.next()
+  expect((await cp.waitFor(runId, 'QUEUED')).status_message?.message).toMatch(
+    /^Attempt 2 of 3: lost, once nothing of it runs any more\. .* Its agent on worker w1 was last heard of at /,
+  )
+})

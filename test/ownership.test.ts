@@ -172,7 +172,7 @@ test('once the next agent has begun, what comes late is evidence, and its worksp
   }
   for (const attempt of [1, 2]) await cp.client.runs.workspace(runId, { attempt })
   await expect(cp.client.runs.workspace(runId, { attempt: 3 })).rejects.toMatchObject({
-    problem: { code: 'workspace_not_saved' },
+    problem: { code: 'attempt_workspace_not_saved', detail: expect.stringContaining('attempt 3 of run') },
   })
   const late = (await cp.eventsOf(runId)).filter(({ data }) => 'late' in data)
   expect(late.map(({ type }) => type)).toEqual(['checkpoint', 'turn_outcome', 'workspace_saved'])

@@ -81,3 +81,16 @@ test('a lease that ends while the worker is gone counts, one that ends beside it
   await cp.advanceDatabaseClock({ seconds: 14 * 60 })
   expect((await cp.waitFor(runId, 'ERROR')).status_message).toMatchObject({ failure_reason: 'run_poison' })
 })
+
+test('a worker that dies before the agent has begun says nothing about the run', async () => {
+  await using cp = await startControlPlane({ env: { OZ_POISON_DEATHS: '1' } })
+  const runId = await cp.createRun()
+  const instance = randomUUID()
+  const worker = await cp.connectWorker({ instances: [instance] })
+  await worker.claimNext()
+  await cp.waitFor(runId, 'CLAIMED')
+  await worker.disconnect()
+  const heir = await cp.connectWorker({ instances: [randomUUID(), instance] })
+  await heir.superseded.next()
+  expect((await cp.waitFor(runId, 'QUEUED')).status_message).toMatchObject({ failure_reason: 'worker_died' })
+})

@@ -4,16 +4,17 @@ import { type ControlPlane, startControlPlane } from './support/control-plane.ts
 import { until } from './support/poll.ts'
 import { TestAgent } from './support/test-agent.ts'
 import { createTestDatabase } from './support/test-database.ts'
+import type { TestWorkerOptions } from './support/test-worker.ts'
 
 /** A run for a worker of its own, which is connected. */
-async function offer(cp: ControlPlane, workerId: string) {
-  const worker = await cp.connectWorker({ workerId })
+async function offer(cp: ControlPlane, workerId: string, options: TestWorkerOptions = {}) {
+  const worker = await cp.connectWorker({ workerId, ...options })
   const runId = await cp.createRun({ prompt: workerId, config: { worker_host: workerId, idle_timeout_minutes: 5 } })
   return { worker, runId, assignment: await worker.nextAssignment() }
 }
 
-async function begin(cp: ControlPlane, workerId: string) {
-  const { worker, runId, assignment } = await offer(cp, workerId)
+async function begin(cp: ControlPlane, workerId: string, options: TestWorkerOptions = {}) {
+  const { worker, runId, assignment } = await offer(cp, workerId, options)
   worker.claim(assignment)
   const agent = cp.agentFor(assignment)
   await agent.hello()
@@ -40,6 +41,11 @@ async function startAllKinds(cp: ControlPlane) {
   await cp.client.runs.followUp(woken.runId, { message: 'nobody has begun this' })
   const blocked = await begin(cp, 'blocked')
   await blocked.agent.end('BLOCKED', 'Left or right?')
+  const lost = await begin(cp, 'lost', { answersGone: false })
+  await cp.db.query(`update executions set lease_renewed_at = db_now() - interval '14 minutes' where run_id = $1`, [
+    lost.runId,
+  ])
+  await lost.worker.superseded.next()
   const over = await begin(cp, 'over')
   await over.agent.end('FAILED')
   await over.agent.nextTurn(true)
@@ -48,7 +54,7 @@ async function startAllKinds(cp: ControlPlane) {
     () => cp.client.runs.get(over.runId),
     (run) => !run.is_sandbox_running,
   )
-  return { queued, offered, claimed, working, asked, cancelled, resting, woken, blocked, over }
+  return { queued, offered, claimed, working, asked, cancelled, resting, woken, blocked, lost, over }
 }
 
 async function restoredServer(cp: ControlPlane, requeue: boolean) {
@@ -80,6 +86,8 @@ const expected = {
   resting: 'SUCCEEDED',
   woken: 'QUEUED',
   blocked: 'BLOCKED',
+  // Waited for a worker that the new machine has never heard of.
+  lost: 'QUEUED',
   over: 'FAILED',
 }
 
@@ -102,7 +110,7 @@ test.each([false, true])(
     )
     expect(states).toEqual(requeue ? { ...expected, claimed: 'QUEUED', working: 'QUEUED' } : expected)
     expect(after.runs).toEqual(
-      requeue ? { ended: 0, requeued: 5, cancelled: 1, queued: 6 } : { ended: 3, requeued: 2, cancelled: 1, queued: 4 },
+      requeue ? { ended: 0, requeued: 5, cancelled: 1, queued: 7 } : { ended: 3, requeued: 2, cancelled: 1, queued: 5 },
     )
     expect(
       await after.database.query(`

@@ -52,3 +52,11 @@ test('why says that a message waits for an agent at rest that is not heard of, a
   await agent.nextTurn()
   expect((await cp.client.runs.get(runId)).status_message?.message).toBe('The agent goes on with the next message.')
 })
+
+test('a silent run that has no attempt left is not said to be tried again', async () => {
+  await using cp = await startControlPlane()
+  const { runId, worker } = await cp.startAgent({ retry: { max_attempts: 1 } })
+  await worker.disconnect()
+  await cp.advanceDatabaseClock({ seconds: 60 })
+  expect((await cp.client.runs.why(runId)).next_step).toMatch(/, the run ends as ERROR: it has no attempt left\.$/)
+})

@@ -1,4 +1,7 @@
+import { randomBytes, randomUUID } from 'node:crypto'
 import { expect, test } from 'vitest'
+import { openDatabase } from '../packages/server/src/store/database.ts'
+import { claimNextRun } from '../packages/server/src/store/queue.ts'
 import { startControlPlane } from './support/control-plane.ts'
 import { addMember, addTeam } from './support/people.ts'
 import { until } from './support/poll.ts'
@@ -13,7 +16,7 @@ test('a drained worker is told so, keeps what it runs and is offered nothing, un
   const answer = await cp.client.workers.drain('w1')
   expect(answer).toMatchObject({ worker_id: 'w1', connections: 1, drain: { requested_by: expect.any(String) } })
   const waiting = await cp.createRun()
-  expect(await worker.drains.next()).toBe(true)
+  expect([await worker.drains.next(), await worker.drains.next()]).toEqual([false, true])
   expect(await cp.client.workers.list()).toMatchObject({
     workers: [{ worker_id: 'w1', draining: true, drain: answer.drain }],
     drains: [{ worker_id: 'w1', ...answer.drain }],
@@ -61,6 +64,61 @@ test('a drained id stays drained over its connections, on whichever server', asy
   await until(() => back.assignments.items.length + reference.assignments.items.length === 1)
 })
 
+test('a worker that was away when its drain ended is told so when it is back', async () => {
+  await using cp = await startControlPlane()
+  await cp.client.workers.drain('w1')
+  const worker = await cp.connectWorker()
+  expect(await worker.drains.next()).toBe(true)
+  await worker.disconnect()
+  await cp.client.workers.endDrain('w1')
+  const back = await cp.connectWorker()
+  // As it says itself, as long as it believes what it was told.
+  back.send({ type: 'worker_status', data: { active: 0, draining: true } })
+  expect(await back.drains.next()).toBe(false)
+})
+
+test('the claim itself gives a drained worker nothing, whatever its server knows', async () => {
+  await using cp = await startControlPlane()
+  const runId = await cp.createRun()
+  const db = openDatabase({ connectionString: cp.database.url, max: 1 }, () => {})
+  try {
+    const [team] = await cp.db.query<{ id: string }>('select team_id as id from runs')
+    const connection = { teamId: team?.id ?? '', connectionId: randomUUID(), instance: null }
+    const claim = (workerId: string) =>
+      claimNextRun(db, {
+        ...connection,
+        ...{
+          workerId,
+          executionId: randomUUID(),
+          tokenHash: randomBytes(32),
+          outageSeconds: 10,
+          earlierForSeconds: null,
+        },
+      })
+    await cp.client.workers.drain('w1')
+    expect(await claim('w1')).toBeUndefined()
+    expect(await claim('w2')).toMatchObject({ runId })
+  } finally {
+    await db.close()
+  }
+})
+
+test('a run that waits for a drained worker says so', async () => {
+  await using cp = await startControlPlane()
+  await cp.connectWorker()
+  await until(
+    () => cp.client.workers.list(),
+    ({ workers }) => workers.length === 1,
+  )
+  await cp.client.workers.drain('w1')
+  const named = await cp.createRun({ config: { worker_host: 'w1' } })
+  const draining = 'Waiting for worker w1, which is draining: nothing new is offered to it.'
+  expect((await cp.client.runs.get(named)).status_message?.message).toBe(draining)
+  expect((await cp.client.runs.why(named)).summary).toBe(draining)
+  const free = await cp.createRun()
+  expect((await cp.client.runs.why(free)).summary).toBe('Waiting for a worker: all that are connected are draining.')
+})
+
 test('members may not drain, and another team’s worker of the same name is another one', async () => {
   await using cp = await startControlPlane()
   const member = await addMember(cp, 'member')
@@ -70,7 +128,7 @@ test('members may not drain, and another team’s worker of the same name is ano
   const worker = await cp.connectWorker()
   const runId = await cp.createRun()
   expect((await worker.nextAssignment()).task_id).toBe(runId)
-  expect(worker.drains.items).toEqual([])
+  expect(worker.drains.items).toEqual([false])
   expect(await cp.client.workers.list()).toMatchObject({ workers: [{ drain: null, draining: false }], drains: [] })
 })
 

@@ -326,3 +326,11 @@ test('a worker’s upgrade is refused in words', async () => {
   const { agent } = await cp.startAgent()
   expect(await refusal({ key: agent.token })).toBe('403 not_authorized')
 })
+
+test('the slot of an agent that has ended is free before its end is told', async () => {
+  await using cp = await startControlPlane()
+  const { worker, assignment } = await cp.startAgent()
+  const runId = await cp.createRun()
+  worker.finish(assignment)
+  expect((await worker.nextAssignment()).task_id).toBe(runId)
+})

@@ -9,7 +9,7 @@ const hashes: Record<string, string> = {
   '0001_initial.sql': '7628c6976a73afbb2db90c289dce65785161dc708a268cc751d39dcb791c04e0',
   '0002_turns_and_usage.sql': 'f50fe1a0fed3fd6f82b0ad5df80afcd2351d372517048edc6b86825ccb720954',
   '0003_front_doors.sql': '0038ed9cc28102c47946e78f7f4da09a065b844951425f44ca68bf03380f4649',
-  '0004_ownership.sql': '3ca0f6b8fb767e572a659c9b4bf4b06163daa8bba596039ebaa4adab9fc29ba8',
+  '0004_ownership.sql': 'eaf806ef2f053f09957ffcce5e0cfbf2c135db4c6cd7fbe8aab18f07bac10e6e',
 }
 
 test('migrations are numbered from 1 without gaps', async () => {

@@ -55,7 +55,8 @@ async function untilEmpty(
   { first, signal }: { first: DrainWorkerResponse; signal: AbortSignal },
 ): Promise<boolean> {
   let { active } = first
-  while (active > 0) {
+  // An offer that was under way when the drain was asked for comes a moment after the first answer.
+  for (let looks = 0; looks === 0 || active > 0; looks++) {
     progress.waitFor(`${runsText(active)} on ${oneLine(first.worker_id)}`)
     await sleep(lookEveryMs, signal)
     signal.throwIfAborted()

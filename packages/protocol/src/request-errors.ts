@@ -134,6 +134,16 @@ export const requestErrors = {
     message: 'Run {runId} has no saved workspace.',
     remedy: 'A workspace is saved at the end of a turn when the run had a repository and changed it.',
   },
+  attempt_workspace_not_saved: {
+    status: 404,
+    platform: 'resource_not_found',
+    retryable: false,
+    title: 'No saved workspace of this attempt',
+    message: 'Nothing is kept beside of what attempt {attempt} of run {runId} changed.',
+    remedy:
+      'Look at the run’s workspace, without an attempt: each attempt goes on from what the one before it had saved in time. ' +
+      'Only what came after another attempt had begun is kept beside.',
+  },
 
   // How it was asked
   invalid_request: {

@@ -31,6 +31,12 @@ test.each([
   expect(() => readServerOptions({}, leases(unreachable, stop, lost))).toThrow(problem)
 })
 
+test('an outage that every heartbeat would be taken for is refused', () => {
+  expect(() => readServerOptions({}, { OZ_LEASE_OUTAGE: '5s' })).toThrow(/OZ_LEASE_OUTAGE.*at least 6000 ms/)
+  const often = { ...leases('3s', '12m', '13m'), OZ_LEASE_OUTAGE: '2s' }
+  expect(readServerOptions({}, often).lease.outageMs).toBe(2_000)
+})
+
 test('on Windows data lie with what stays on the machine', () => {
   expect(defaultDataDir({ LOCALAPPDATA: 'D:\\Local' }, 'win32')).toBe('D:\\Local\\openoz\\data')
 })

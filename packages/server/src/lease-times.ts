@@ -146,7 +146,7 @@ export function readLeaseTimes({ duration, count }: Reader): LeaseTimes {
     workerSilentMs: duration('workerSilent'),
     poisonDeaths: count('poisonDeaths'),
   }
-  const { unreachableMs, stopMs, lostMs, settledMs } = times
+  const { unreachableMs, stopMs, lostMs, settledMs, outageMs } = times
   if (!(unreachableMs < stopMs)) throw invalid('OZ_LEASE_STOP', 'it must be longer than OZ_LEASE_UNREACHABLE')
   // An agent must have stopped itself and its tools before another one is started: else both work at the same time.
   const stoppingMs = stoppingTimeMs(stopMs)
@@ -156,6 +156,13 @@ export function readLeaseTimes({ duration, count }: Reader): LeaseTimes {
       `it must be at least ${stoppingMs} ms longer than OZ_LEASE_STOP, for the agent to end in`,
     )
   if (settledMs < 2 * unreachableMs) throw invalid('OZ_LEASE_SETTLED', 'it must be at least twice OZ_LEASE_UNREACHABLE')
+  // Else every beat is taken for the end of an outage, gives its time back, and nothing is ever over.
+  const beatsMs = 3 * lookEveryMs(times)
+  if (outageMs < beatsMs)
+    throw invalid(
+      'OZ_LEASE_OUTAGE',
+      `it must be at least ${beatsMs} ms: the heartbeat comes every ${lookEveryMs(times)} ms`,
+    )
   return times
 }
 

@@ -10,7 +10,7 @@ import { createApp } from './http/app.ts'
 import { closeHttp, FrontDoor, listen, listenMetrics } from './http/front-door.ts'
 import { createServerMetrics, type ServerMetrics } from './http/metrics.ts'
 import { openServerKeys } from './keys.ts'
-import { startDispatcher } from './loops/dispatcher.ts'
+import { type Dispatcher, startDispatcher } from './loops/dispatcher.ts'
 import { startHousekeeping } from './loops/housekeeping.ts'
 import { createModelGateway } from './model-gateway.ts'
 import { createDataDir } from './postgres/data-dir.ts'
@@ -100,8 +100,8 @@ async function start(
 
   const stopping = new AbortController()
   // The two need each other: sockets give slots, and a slot that becomes free wakes the dispatcher.
-  const wake = { dispatcher: () => {} }
-  const sockets = createWorkerSockets(ctx, () => wake.dispatcher(), stopping.signal)
+  const wake: { dispatcher: Dispatcher['wake'] } = { dispatcher: () => {} }
+  const sockets = createWorkerSockets(ctx, (worker) => wake.dispatcher(worker), stopping.signal)
   const dispatcher = startDispatcher(ctx, () => sockets.slots(), stopping.signal)
   wake.dispatcher = dispatcher.wake
   const loops = [dispatcher, ...sockets.loops, ...startHousekeeping(ctx, stopping.signal)]

@@ -30,16 +30,17 @@ export function deriveBackupKeys(masterKey: Buffer, salt: Buffer): { encryption:
   return { encryption: derive('openoz backup', 32), check: derive('openoz backup key check', 16) }
 }
 
-/** Refuses a target that has a key of its own: its server would not start with the restored data. */
-export async function refuseOtherKey(options: ServerOptions, key: InstallationKey): Promise<void> {
+/** Refuses a target that has a key of its own: its server would not start with the restored data. Answers whether it has this one already. */
+export async function refuseOtherKey(options: ServerOptions, key: InstallationKey): Promise<boolean> {
   const file = masterKeyIn(options.dataDir)
   const isThere = await stat(file).then(
     () => true,
     () => false,
   )
-  if (!isThere) return
+  if (!isThere) return false
   const found = await readInstallationKey({ ...options, masterKeyFile: file })
   if (!found.check.equals(key.check)) throw new AppError('master_key_mismatch', { file })
+  return true
 }
 
 /** Puts the key where the next start looks for it, whole or not at all. One that is there already has been compared. */

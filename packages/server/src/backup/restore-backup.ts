@@ -6,6 +6,7 @@
  *
  * So a restore that fails or is killed leaves a target as empty as it was.
  */
+import { rm } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { AppError } from '@openoz/protocol'
@@ -20,7 +21,13 @@ import { incomplete, type OpenedBackup, openBackup } from './backup-file.ts'
 import { listSequences, listTables, quoted, type Table } from './catalogue.ts'
 import { openTargetDatabase } from './database-connection.ts'
 import { endRestoredRuns, type RestoredRuns } from './end-restored-runs.ts'
-import { type InstallationKey, placeMasterKey, readInstallationKey, refuseOtherKey } from './installation-key.ts'
+import {
+  type InstallationKey,
+  masterKeyIn,
+  placeMasterKey,
+  readInstallationKey,
+  refuseOtherKey,
+} from './installation-key.ts'
 import { type BackupRecord, type Manifest, readRecords, type SequencePosition } from './records.ts'
 import type { BackupDeps } from './write-backup.ts'
 
@@ -57,7 +64,7 @@ export async function restoreBackup(
   await using backup = await openBackup(file, key)
   const migrations = await readMigrations()
   const manifest = await verify(file, backup, migrations, deps)
-  if (wishes.keepKey) await refuseOtherKey(options, key)
+  const hadKey = wishes.keepKey && (await refuseOtherKey(options, key))
 
   await using target = await openTargetDatabase(options, deps.log)
   await using connection = await target.connect()
@@ -68,7 +75,12 @@ export async function restoreBackup(
     deps.signal?.throwIfAborted()
     await client.query('begin; set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0')
     const restored = await restoreInto(client, { options, file, backup, key, manifest, migrations, wishes, deps })
-    await client.query('commit')
+    await client.query('commit').catch(async (error: pg.DatabaseError) => {
+      // Only where the database itself says that it failed: of a commit whose answer was lost nobody knows, and its data would need the key.
+      if (error.severity === 'ERROR' && wishes.keepKey && !hadKey)
+        await rm(masterKeyIn(options.dataDir), { force: true })
+      throw error
+    })
     // Else the first minutes are planned as if everything were empty.
     await client.query('analyze')
     return { file, target: target.name, ...restored }

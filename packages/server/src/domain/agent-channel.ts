@@ -23,7 +23,7 @@ import {
   updateExecutionIdle,
 } from '../store/executions.ts'
 import { listOpenMessages } from '../store/messages.ts'
-import { findRun, updateStatusMessage } from '../store/runs.ts'
+import { findRun, lockConversation, updateStatusMessage } from '../store/runs.ts'
 import { findOpenTurn, type TurnRecord, updateTurnStarted } from '../store/turns.ts'
 import type { ExecutionActor } from './actors.ts'
 import { type Ctx, change } from './context.ts'
@@ -48,6 +48,8 @@ export async function hello(ctx: Ctx, actor: ExecutionActor, request: HelloReque
 
   return change(ctx, async (tx, hint) => {
     const { run, execution } = await lockExecution(tx, actor)
+    // What comes late of another run's agent counts only as long as none has begun after it.
+    await lockConversation(tx, run.conversationId)
     const isOther = execution.processNonce !== null && execution.processNonce !== request.process_nonce
     const turn = await findOpenTurn(tx, run.id)
     if (run.state === 'CANCELLED' && !execution.helloAt)
@@ -59,7 +61,7 @@ export async function hello(ctx: Ctx, actor: ExecutionActor, request: HelloReque
         state: isOther ? 'another process said hello first' : execution.state,
       })
 
-    await updateExecutionHello(tx, execution.id, request.process_nonce)
+    await updateExecutionHello(tx, execution.id, request.process_nonce, ctx.config.lease)
     await updateTurnStarted(tx, turn.id, execution.id)
     if (run.state === 'PENDING')
       await moveRun(tx, hint, run, {

@@ -61,6 +61,8 @@ export async function offerNextRun(ctx: Ctx, connection: WorkerConnection): Prom
     instance: connection.instance,
     executionId,
     tokenHash: hashSecret(token),
+    outageSeconds: ctx.config.lease.outageMs / 1000,
+    earlierForSeconds: connection.speaksOurs ? null : ctx.config.lease.lateMs / 1000,
   })
   if (!run) return undefined
   ctx.hints.publish(`run ${run.runId}`)
@@ -169,10 +171,12 @@ export async function rejectAssignment(
   ref: Ref,
   reason: string,
 ): Promise<Verdict> {
-  return withLiveExecution(ctx, connection, ref, async (locked) => {
+  const withdraw = async (locked: Locked) => {
     if (locked.execution.state !== 'offered') return
     await withdrawOffer(locked, `Worker ${locked.execution.workerId} did not take it: ${reason.replace(/\.$/, '')}.`)
-  })
+    await noteGone(locked)
+  }
+  return withLiveExecution(ctx, connection, ref, withdraw, noteGone)
 }
 
 /** An offer that nobody took ends its execution; the run waits again. */
@@ -242,7 +246,7 @@ export async function reportEnd(ctx: Ctx, connection: WorkerConnection, end: End
         reason,
         detail: data.message,
         exitCode: failure.exit_code ?? null,
-        diedWithWorker: reason === 'worker_died',
+        diedWithWorker: reason === 'worker_died' && execution.helloAt !== null,
       }
       await endWithoutOutcome(ctx, tx, hint, { run, execution, failure: died })
     }
@@ -259,7 +263,8 @@ export async function reportFinishing(ctx: Ctx, connection: WorkerConnection, re
 export async function confirmGone(ctx: Ctx, connection: WorkerConnection, ref: ExecutionRef): Promise<Verdict> {
   const lose = async (locked: Locked) => {
     const detail = `Worker ${connection.workerId} says that nothing of it runs any more.`
-    await endLost(ctx, locked, { reason: 'lost', detail, diedWithWorker: false, isWorkerConnected: false })
+    const loss = { reason: 'lost', meaning: 'Nobody said how the execution ended.', detail } as const
+    await endLost(ctx, locked, { ...loss, diedWithWorker: false, isWorkerConnected: false })
     await noteGone(locked)
   }
   return withLiveExecution(ctx, connection, ref, lose, noteGone)
@@ -296,11 +301,12 @@ export async function endMissing(
     const ref = { task_id: runId, execution_id: executionId }
     let wasTaken = false
     await withLiveExecution(ctx, connection, ref, async (locked) => {
-      const { workerId, state } = locked.execution
+      const { workerId, state, helloAt } = locked.execution
       wasTaken = state !== 'offered'
       if (!wasTaken) return withdrawOffer(locked, `Worker ${workerId} did not take it: it never got the offer.`)
       const detail = `Worker ${workerId} is back and does not have it.`
-      await endLost(ctx, locked, { reason: 'worker_died', detail, diedWithWorker: true, isWorkerConnected: true })
+      const diedWithWorker = helloAt !== null
+      await endLost(ctx, locked, { reason: 'worker_died', detail, diedWithWorker, isWorkerConnected: true })
     })
     if (wasTaken) dead.push(ref)
   }

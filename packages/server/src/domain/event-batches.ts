@@ -26,7 +26,7 @@ import {
   updateExecutionEnded,
 } from '../store/executions.ts'
 import { updateMessagesTaken } from '../store/messages.ts'
-import { type RunRecord, updateStatusMessage } from '../store/runs.ts'
+import { lockConversation, type RunRecord, updateStatusMessage } from '../store/runs.ts'
 import { appendEvents, appendFreshEvents, type NewEvent, updateAcknowledged } from '../store/session-log.ts'
 import { findOpenTurn } from '../store/turns.ts'
 import type { ExecutionActor } from './actors.ts'
@@ -135,6 +135,8 @@ function effectOf(event: NumberedEvent): Effect | undefined {
 type Heir = 'begun' | 'none' | ExecutionRecord
 
 async function findHeir(tx: Tx, run: RunRecord, execution: ExecutionRecord): Promise<Heir> {
+  // Against a hello of another of its runs.
+  await lockConversation(tx, run.conversationId)
   if (await hasNewerAgent(tx, execution, run.conversationId)) return 'begun'
   const newest = await findCurrentExecutionForUpdate(tx, run.id)
   return newest && newest.id !== execution.id && isLive(newest.state) ? newest : 'none'

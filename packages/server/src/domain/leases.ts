@@ -108,7 +108,8 @@ export async function withdraw(
 
 function lastWord(run: RunRecord, execution: ExecutionRecord): string {
   const at = execution.leaseRenewedAt.toISOString()
-  if (run.executionLocation === 'REMOTE') return `Worker ${execution.workerId} was last heard of at ${at}.`
+  if (run.executionLocation === 'REMOTE')
+    return `${execution.leaseHolder === 'agent' ? 'Its agent on worker' : 'Worker'} ${execution.workerId} was last heard of at ${at}.`
   return execution.helloAt === null
     ? `The agent on ${run.host} was never heard of: it did not begin.`
     : `The agent on ${run.host} was not heard of since ${at}.`
@@ -121,7 +122,9 @@ async function loseExecution(ctx: Ctx, runId: string, executionId: string): Prom
     if (!run || !execution) return
     const { isStartOver, isWorkerConnected, workerId } = execution
     const isLocal = run.executionLocation === 'LOCAL'
-    const diedWithWorker = !isLocal && !(await hasWorkerConnection(tx, { teamId: run.teamId, workerId }))
+    // One that no agent began for says nothing about the run.
+    const diedWithWorker =
+      !isLocal && execution.helloAt !== null && !(await hasWorkerConnection(tx, { teamId: run.teamId, workerId }))
     await endLost(
       ctx,
       { tx, hint, run, execution },

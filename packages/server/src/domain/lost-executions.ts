@@ -30,6 +30,8 @@ export interface Loss {
   diedWithWorker: boolean
   /** Its worker is there, and will answer that nothing of it runs any more. */
   isWorkerConnected: boolean
+  /** What happened, where it was not what the reason says. */
+  meaning?: string
 }
 
 const words: Record<Loss['reason'], string> = {
@@ -50,13 +52,24 @@ export async function endLost(ctx: Ctx, { tx, hint, run, execution }: Locked, lo
     },
     'execution lost',
   )
-  await updateExecutionEnded(tx, execution.id, { state: 'lost', failureReason: reason, message: words[reason] })
+  await updateExecutionEnded(tx, execution.id, {
+    state: 'lost',
+    failureReason: reason,
+    message: loss.meaning ?? words[reason],
+  })
   if (loss.isWorkerConnected) await updateRunAwaitsGone(tx, run.id, execution.id, ctx.config.lease.confirmMs / 1000)
   hint(`commands ${execution.id}`)
   hint(`run ${run.id}`)
   // The server that has the worker's connection tells it now, not with its next look.
   hint('cancellations')
-  const failure = { reason, detail, exitCode: null, diedWithWorker }
+  const failure = {
+    reason,
+    detail,
+    exitCode: null,
+    diedWithWorker,
+    isAwaited: loss.isWorkerConnected,
+    meaning: loss.meaning,
+  }
   await endWithoutOutcome(ctx, tx, hint, { run, execution, failure })
 }
 

@@ -19,6 +19,10 @@ export interface Failure {
   exitCode: number | null
   /** The agent died together with its worker. */
   diedWithWorker: boolean
+  /** What happened, where it was not what the reason means. */
+  meaning?: string | undefined
+  /** Its worker is still to say that nothing of it runs any more: the next attempt waits for that too. */
+  isAwaited?: boolean
 }
 
 export interface TurnSoFar {
@@ -55,7 +59,7 @@ export function retryDecision(turn: TurnSoFar, failure: Failure): RetryDecision 
   const spec = failureSpec(reason)
   const attempts = 1 + Object.values(turn.retries).reduce((sum, count) => sum + count, 0)
   // Leases mean nothing to whoever started an agent by hand.
-  const sentence = turn.isLocal ? detail : [spec.meaning, detail].filter(Boolean).join(' ')
+  const sentence = turn.isLocal ? detail : [failure.meaning ?? spec.meaning, detail].filter(Boolean).join(' ')
 
   if (failure.diedWithWorker && !turn.isLocal && turn.deadWorkers.length >= turn.poisonDeaths) {
     const poison = failureSpec('run_poison')

@@ -41,7 +41,7 @@ import { toRunItem } from './run-item.ts'
 import { appendServerEvents, storableJson, storableText } from './session-log.ts'
 import { readShares } from './shares.ts'
 import { endCancelled } from './turns.ts'
-import { waitingSentence } from './why.ts'
+import { waitingSentence, workerIds } from './why.ts'
 
 /** Minutes that a managed run's agent waits for a follow-up when nobody said otherwise. */
 const defaultIdleMinutes = 10
@@ -82,6 +82,7 @@ export async function planRun(
   const modelId = await resolveModelId(ctx, wanted.model_id)
   const workers = await listWorkerConnections(ctx.db, actor.teamId)
   const candidates = workers.filter((worker) => workerHost === null || worker.workerId === workerHost)
+  const { connected, draining } = workerIds(workers)
   const hasFreeSlot = candidates.some(
     (worker) => !worker.draining && (worker.maxConcurrentTasks === 0 || worker.active < worker.maxConcurrentTasks),
   )
@@ -91,7 +92,7 @@ export async function planRun(
     attachments: planAttachments(request),
     workerHost,
     atCapacity: !hasFreeSlot,
-    statusMessage: waitingSentence(workerHost, [...new Set(workers.map((worker) => worker.workerId))]),
+    statusMessage: waitingSentence(workerHost, connected, draining),
     config: {
       ...wanted,
       ...(modelId === undefined ? {} : { model_id: modelId }),

@@ -263,9 +263,10 @@ async function countDeath(tx: Tx, run: RunRecord, execution: ExecutionRecord): P
   return (await updateDiedWithWorker(tx, execution.id)).slice(-count)
 }
 
-function retrySentence(retry: RetryDecision & { kind: 'retry' }, { reason }: Failure): string {
+function retrySentence(retry: RetryDecision & { kind: 'retry' }, { reason, isAwaited }: Failure): string {
   const { attempt, of, delaySeconds } = retry
-  const when = delaySeconds === 0 ? 'at once' : `in ${delaySeconds} seconds`
+  const atOnce = isAwaited ? 'once nothing of it runs any more' : 'at once'
+  const when = delaySeconds === 0 ? atOnce : `in ${delaySeconds} seconds`
   return `Attempt ${attempt} of ${of}: ${reason}, ${when}. ${retry.sentence}`
 }
 

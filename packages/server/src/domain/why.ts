@@ -4,17 +4,29 @@ import { type ExecutionRecord, listExecutions } from '../store/executions.ts'
 import { countRunsBefore, type RunRecord } from '../store/runs.ts'
 import { listWorkerConnections, type WorkerConnectionRecord } from '../store/workers.ts'
 import type { Ctx } from './context.ts'
+import { retryDecision } from './retry-policy.ts'
 import { spanText } from './span-text.ts'
 
 /** What a queued run waits for, in one sentence, with the ids that are connected: a misspelt id shows itself. */
-export function waitingSentence(workerHost: string | null, connectedIds: string[]): string {
+export function waitingSentence(workerHost: string | null, connectedIds: string[], drainingIds: string[] = []): string {
   const connected = connectedIds.length === 0 ? 'No worker is connected.' : `Connected: ${connectedIds.join(', ')}.`
   if (workerHost !== null && !connectedIds.includes(workerHost))
     return `Waiting for worker ${workerHost}, which is not connected. ${connected}`
   if (connectedIds.length === 0) return 'Waiting for a worker: none is connected.'
+  if (workerHost !== null && drainingIds.includes(workerHost))
+    return `Waiting for worker ${workerHost}, which is draining: nothing new is offered to it.`
+  if (workerHost === null && connectedIds.every((id) => drainingIds.includes(id)))
+    return 'Waiting for a worker: all that are connected are draining.'
   return workerHost === null
     ? 'Waiting for a worker with a free slot.'
     : `Waiting for a free slot of worker ${workerHost}.`
+}
+
+/** The ids that are connected; `draining`: those of them under which nobody takes anything new. */
+export function workerIds(workers: WorkerConnectionRecord[]): { connected: string[]; draining: string[] } {
+  const connected = [...new Set(workers.map(({ workerId }) => workerId))]
+  const taking = new Set(workers.filter(({ draining }) => !draining).map(({ workerId }) => workerId))
+  return { connected, draining: connected.filter((id) => !taking.has(id)) }
 }
 
 /** A live execution of which nobody has heard for longer than a renewal may take. */
@@ -58,12 +70,11 @@ export async function explainRun(ctx: Ctx, run: RunRecord): Promise<Why> {
   const workers = await listWorkerConnections(ctx.db, run.teamId)
   const isWaiting = run.state === 'QUEUED'
   const { hasAgent, silence, awaited, now } = await findAgent(ctx, run)
+  const { connected, draining } = workerIds(workers)
   return {
     run_id: run.id,
     state: run.state,
-    summary: isWaiting
-      ? waitingSentence(run.workerHost, [...new Set(workers.map((worker) => worker.workerId))])
-      : summary(run, silence),
+    summary: isWaiting ? waitingSentence(run.workerHost, connected, draining) : summary(run, silence),
     next_step: nextStep(ctx, { run, hasAgent, workers, silence, awaited }),
     waiting_code: isWaiting ? waitingCode(run, workers) : null,
     place_in_queue: isWaiting ? (await countRunsBefore(ctx.db, run)) + 1 : null,
@@ -156,7 +167,7 @@ function nextStep(ctx: Ctx, { run, workers, silence, hasAgent, awaited }: Situat
   if (run.cancelRequestedAt)
     return `The agent is stopping; after ${spanText(ctx.config.lease.cancelGraceMs)} its worker ends it.`
   if (run.state === 'BLOCKED') return `Answer with \`oz run follow-up ${run.id} "answer"\`.`
-  if (silence && run.state !== 'QUEUED') return unlessItComesBack(ctx, silence)
+  if (silence && run.state !== 'QUEUED') return unlessItComesBack(ctx, run, silence)
   if (run.state !== 'QUEUED') return 'Nothing: the run is at work.'
   if (awaited)
     return (
@@ -193,12 +204,18 @@ function nextLocalStep(ctx: Ctx, { run, silence, hasAgent }: Omit<Situation, 'wo
 }
 
 /** What the sweeper of leases will do, and when. */
-function unlessItComesBack(ctx: Ctx, { execution, forMs }: Silence): string {
+function unlessItComesBack(ctx: Ctx, run: RunRecord, { execution, forMs }: Silence): string {
   // At rest it had begun nothing: its message only waits for another agent.
   if (execution.state === 'idle')
     return `Nothing: unless it is heard of within ${spanText(ctx.config.lease.settledMs - forMs)}, another agent takes the message.`
+  const soFar = { ...run, isLocal: false, deadWorkers: [], poisonDeaths: 1 }
+  const lost = { reason: 'lost', detail: '', exitCode: null, diedWithWorker: false } as const
+  const then =
+    retryDecision(soFar, lost).kind === 'retry'
+      ? 'this attempt is given up and the run is tried again from its last checkpoint.'
+      : 'the run ends as ERROR: it has no attempt left.'
   return (
     `See whether worker ${execution.workerId} is running and reaches this server. Unless it is heard of within ` +
-    `${spanText(ctx.config.lease.lostMs - forMs)}, this attempt is given up and the run is tried again from its last checkpoint.`
+    `${spanText(ctx.config.lease.lostMs - forMs)}, ${then}`
   )
 }

@@ -8,7 +8,7 @@ import { storableText } from './session-log.ts'
 
 /**
  * Worker ids that an operator takes out of service. The wish is the id's, not a connection's: it holds for whoever connects under it, until an operator
- * ends it. What runs goes on; the claim itself asks for it, so nothing is offered from the answer on.
+ * ends it. What runs goes on; the claim itself asks for it, so nothing is offered any more but by claims that were under way at the answer.
  */
 
 export async function drainWorker(ctx: Ctx, workerId: string, actor: Actor): Promise<DrainWorkerResponse> {

@@ -244,8 +244,9 @@ export function runRoutes(ctx: Ctx) {
     }),
     async (c) => {
       const run = await requireRun(ctx, c.req.valid('param').runId, c.get('actor'))
-      const saved = await findWorkspace(run.id, c.req.valid('query').attempt)
-      if (!saved) throw new AppError('workspace_not_saved', { runId: run.id })
+      const { attempt } = c.req.valid('query')
+      const saved = await findWorkspace(run.id, attempt)
+      if (!saved) throw notSaved(run.id, attempt)
       return c.json(
         {
           run_id: run.id,
@@ -266,14 +267,20 @@ export function runRoutes(ctx: Ctx) {
   const findWorkspace = (runId: string, attempt: number | undefined) =>
     attempt === undefined ? findLastWorkspace(ctx.db, runId) : findWorkspaceOfAttempt(ctx.db, runId, attempt)
 
+  const notSaved = (id: string, attempt: number | undefined) =>
+    attempt === undefined
+      ? new AppError('workspace_not_saved', { runId: id })
+      : new AppError('attempt_workspace_not_saved', { runId: id, attempt })
+
   // Raw bytes: no schema to check, so plain routes; the document has them from `http/openapi.ts`.
   router.get('/agent/runs/:runId/workspace/:number/:part{bundle|diff}', allow(ctx, 'run.read'), async (c) => {
     const run = await requireRun(ctx, c.req.param('runId'), c.get('actor'))
-    const saved = await findWorkspace(run.id, workspaceQuery.parse(c.req.query()).attempt)
+    const { attempt } = workspaceQuery.parse(c.req.query())
+    const saved = await findWorkspace(run.id, attempt)
     const repository = saved?.repositories[Number(c.req.param('number'))]
     const isDiff = c.req.param('part') === 'diff'
     const blobId = isDiff ? repository?.diff_blob_id : repository?.bundle_blob_id
-    if (!blobId) throw new AppError('workspace_not_saved', { runId: run.id })
+    if (!blobId) throw notSaved(run.id, attempt)
     const size = (await findBlob(ctx.db, blobId))?.sizeBytes
     return new Response(ReadableStream.from(readBlob(ctx.db, blobId)), {
       headers: {

@@ -56,12 +56,12 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
     async work() {
       await deleteStaleWorkerConnections(ctx.db, staleLimits)
       await deleteStaleWorkerChannels(ctx.db, staleLimits)
-      for (const { teamId, workerHost, connected } of await listWaitingHosts(ctx.db))
+      for (const { teamId, workerHost, connected, draining } of await listWaitingHosts(ctx.db))
         await updateQueuedStatusMessages(
           ctx.db,
           workerHost,
           teamId,
-          waitingSentence(workerHost === '' ? null : workerHost, connected),
+          waitingSentence(workerHost === '' ? null : workerHost, connected, draining),
         )
       if (round++ % 120 !== 0) return
       await deleteOldIdempotencyKeys(ctx.db, idempotencyKeySeconds)

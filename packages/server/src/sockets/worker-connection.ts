@@ -1,5 +1,5 @@
 import { AppError, type ExecutionRef, type ServerMessage, type WorkerMessage } from '@openoz/protocol'
-import { workerCloseCodes, workerMessage } from '@openoz/protocol/schemas'
+import { workerCloseCodes } from '@openoz/protocol/schemas'
 import { v7 as uuidv7 } from 'uuid'
 import {
   claimAssignment,
@@ -25,6 +25,7 @@ import {
   updateWorkerStatus,
   type WorkerTransport,
 } from '../store/workers.ts'
+import { parseMessage } from './worker-frame.ts'
 
 /**
  * One socket of a worker: (ours: `worker_hello`) → present, offered to, heard → closed. Its messages are handled one after the other, in order,
@@ -85,6 +86,8 @@ export class Connection implements Slot {
   readonly #wakeDispatcher: () => void
   /** Executions offered on this socket or running there. */
   readonly #executions = new Map<string, { runId: string; isClaimed: boolean }>()
+  /** Those of them whose processes have ended: their worker only saves and reports, and their slots are free. */
+  readonly #finishing = new Set<string>()
   #maxConcurrentTasks = 0
   /** By its own word, or because its key or its server goes. */
   #isDraining = false
@@ -99,7 +102,7 @@ export class Connection implements Slot {
   #about = { backend: 'unknown', platform: 'unknown', version: 'unknown', host: 'unknown' }
   readonly #helloTimer: NodeJS.Timeout | undefined
 
-  constructor(ctx: Ctx, socket: WorkerSocket, who: ConnectedWorker, wakeDispatcher: () => void) {
+  constructor(ctx: Ctx, socket: WorkerSocket, who: ConnectedWorker, wakeDispatcher: (who: ConnectedWorker) => void) {
     this.teamId = who.teamId
     this.keyId = who.keyId
     this.workerId = who.workerId
@@ -107,7 +110,7 @@ export class Connection implements Slot {
     this.#channel = who.channel
     this.#ctx = ctx
     this.#socket = socket
-    this.#wakeDispatcher = wakeDispatcher
+    this.#wakeDispatcher = () => wakeDispatcher(who)
     socket.on('error', (error) => ctx.log.debug({ error: error.message, workerId: who.workerId }, 'worker socket'))
     socket.on('pong', () => this.#heard())
     socket.on('ping', (payload) => {
@@ -125,7 +128,7 @@ export class Connection implements Slot {
   }
 
   get active(): number {
-    return this.#executions.size
+    return this.#executions.size - this.#finishing.size
   }
 
   hasFreeSlot(): boolean {
@@ -146,8 +149,12 @@ export class Connection implements Slot {
   setDrained(isDrained: boolean): void {
     if (this.#isDrained === isDrained) return
     this.#isDrained = isDrained
-    if (this.speaksOurs) this.#sendMessage({ type: 'worker_drain', data: { draining: isDrained } })
+    this.#tellDrained()
     this.#wakeDispatcher()
+  }
+
+  #tellDrained(): void {
+    if (this.speaksOurs) this.#sendMessage({ type: 'worker_drain', data: { draining: this.#isDrained } })
   }
 
   send(offer: Offer): boolean {
@@ -168,7 +175,7 @@ export class Connection implements Slot {
    * still needs a moment for it rejects the next offer.
    */
   supersede(runId: string, executionId: string): void {
-    this.#executions.delete(executionId)
+    this.#drop(executionId)
     if (this.speaksOurs)
       this.#sendMessage({ type: 'task_superseded', data: { task_id: runId, execution_id: executionId } })
     else this.#sendMessage({ type: 'task_cancellation', data: { task_id: runId } })
@@ -304,8 +311,15 @@ export class Connection implements Slot {
         return this.#forget(await rejectAssignment(ctx, this, message.data, message.data.reason), false)
       case 'task_step':
         return this.#act(await reportStep(ctx, this, message.data), message.data.task_id)
-      case 'task_finishing':
-        return this.#act(await reportFinishing(ctx, this, message.data), message.data.task_id)
+      case 'task_finishing': {
+        const verdict = await reportFinishing(ctx, this, message.data)
+        this.#act(verdict, message.data.task_id)
+        if (verdict.executionId !== undefined && this.#executions.has(verdict.executionId)) {
+          this.#finishing.add(verdict.executionId)
+          this.#wakeDispatcher()
+        }
+        return
+      }
       case 'task_gone':
         return this.#forget(await confirmGone(ctx, this, message.data), true)
       case 'task_completed':
@@ -330,6 +344,7 @@ export class Connection implements Slot {
     const named = [...running, ...finishing]
     for (const { task_id, execution_id } of named)
       this.#executions.set(execution_id, { runId: task_id, isClaimed: true })
+    for (const { execution_id } of finishing) this.#finishing.add(execution_id)
     const over = await resumeExecutions(this.#ctx, this, { running, finishing })
     for (const { task_id, execution_id } of [...over, ...(await endMissing(this.#ctx, this, { instances, named }))])
       this.supersede(task_id, execution_id)
@@ -337,7 +352,9 @@ export class Connection implements Slot {
       for (const { runId, executionId } of await takeOverExecutions(this.#ctx.db, [this.id]))
         this.adopt(runId, executionId)
     const drains = await listWorkerDrains(this.#ctx.db, [this.teamId])
-    this.setDrained(drains.some(({ workerId }) => workerId === this.workerId))
+    this.#isDrained = drains.some(({ workerId }) => workerId === this.workerId)
+    // Also that it is not: it may still believe what it was told on a connection before this one.
+    this.#tellDrained()
     this.#isReady = true
     this.#ctx.log.info(
       {
@@ -353,13 +370,18 @@ export class Connection implements Slot {
     this.#wakeDispatcher()
   }
 
+  #drop(executionId: string): void {
+    this.#executions.delete(executionId)
+    this.#finishing.delete(executionId)
+  }
+
   #act(verdict: Verdict, runId: string): void {
     if (verdict.verdict === 'superseded' && verdict.executionId !== undefined)
       this.supersede(runId, verdict.executionId)
   }
 
   #forget(verdict: Verdict, isEnd: boolean): void {
-    if (verdict.executionId !== undefined) this.#executions.delete(verdict.executionId)
+    if (verdict.executionId !== undefined) this.#drop(verdict.executionId)
     if (isEnd) this.#pausedUntil = 0
     this.#wakeDispatcher()
     if (!isEnd) setTimeout(this.#wakeDispatcher, rejectedPauseMs).unref()
@@ -376,17 +398,4 @@ export class Connection implements Slot {
     this.#socket.send(JSON.stringify(message))
     return true
   }
-}
-
-function parseMessage(text: string): WorkerMessage | { problem: string } {
-  let json: unknown
-  try {
-    json = JSON.parse(text)
-  } catch {
-    return { problem: 'the frame is not JSON' }
-  }
-  const parsed = workerMessage.safeParse(json)
-  if (parsed.success) return parsed.data
-  const issue = parsed.error.issues[0]
-  return { problem: `${issue?.path.join('.') || 'message'}: ${issue?.message ?? 'does not fit'}` }
 }

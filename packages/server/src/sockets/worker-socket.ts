@@ -53,7 +53,11 @@ export interface WorkerSockets {
   close(): Promise<void>
 }
 
-export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal: AbortSignal): WorkerSockets {
+export function createWorkerSockets(
+  ctx: Ctx,
+  wakeDispatcher: (worker: ConnectedWorker) => void,
+  signal: AbortSignal,
+): WorkerSockets {
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: maxFrameBytes,
@@ -179,7 +183,11 @@ export function createWorkerSockets(ctx: Ctx, wakeDispatcher: () => void, signal
     async work() {
       const ids = [...connections.keys()]
       if (ids.length === 0) return
-      const times = { graceSeconds: lease.cancelGraceMs / 1000, againSeconds: cancelAgainSeconds }
+      const times = {
+        graceSeconds: lease.cancelGraceMs / 1000,
+        againSeconds: cancelAgainSeconds,
+        outageSeconds: lease.outageMs / 1000,
+      }
       const { toSend, nextInMs } = await takeCancellationsToSend(ctx.db, ids, times)
       for (const found of toSend) connections.get(found.connectionId)?.sendCancellation(found.runId, found.executionId)
       // Exactly when it is due: somebody waits for it.

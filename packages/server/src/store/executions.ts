@@ -130,7 +130,7 @@ export async function listExecutions(db: Queryable, runId: string): Promise<Exec
   return rows.map(toExecution)
 }
 
-/** Whether an agent began after this execution, with its run or with another one of the conversation. */
+/** Whether an agent began after this execution, with its run or with another one of the conversation. The caller has locked that. */
 export async function hasNewerAgent(
   tx: Tx,
   execution: Pick<ExecutionRecord, 'id' | 'runId' | 'number'>,
@@ -222,14 +222,20 @@ export async function updateExecutionStarted(tx: Tx, executionId: string): Promi
   ])
 }
 
-/** The agent's hello: from now on the agent alone renews. */
-export async function updateExecutionHello(tx: Tx, executionId: string, processNonce: string): Promise<void> {
+/** The agent's hello: from now on the agent alone renews, and stops itself by the times that it is told. */
+export async function updateExecutionHello(
+  tx: Tx,
+  executionId: string,
+  processNonce: string,
+  { lostMs, settledMs }: { lostMs: number; settledMs: number },
+): Promise<void> {
   await tx.query(
     `update executions set state = 'running', lease_holder = 'agent', lease_renewed_at = db_now(), process_nonce = $2,
             claimed_at = coalesce(claimed_at, db_now()), started_at = coalesce(started_at, db_now()),
-            hello_at = coalesce(hello_at, db_now())
+            hello_at = coalesce(hello_at, db_now()),
+            lost_after = greatest(lost_after, make_interval(secs => $3)), settled_after = greatest(settled_after, make_interval(secs => $4))
       where id = $1`,
-    [executionId, processNonce],
+    [executionId, processNonce, lostMs / 1000, settledMs / 1000],
   )
 }
 

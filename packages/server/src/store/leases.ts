@@ -119,13 +119,16 @@ const moment = 'moment as materialized (select db_now() as now)'
 const startIsOver = `(state = 'claimed' and hello_at is null and finishing_at is null and worker_id <> '${localWorkerId}'
       and coalesce(start_until, claimed_at + make_interval(secs => $7)) < now)`
 
+/** Never earlier than the agent stops itself by what it was told: another server, or this one before its restart, may have told it more. */
+const atLeast = (told: string, configured: string) => `greatest(${told}, make_interval(secs => ${configured}))`
+
 const leaseIsOver = `(
      exists (select from control_plane_heartbeat where beat_at > now - make_interval(secs => $4))
   and (
      (state = 'offered' and created_at < now - make_interval(secs => $1))
-  or (${isLive} and lease_renewed_at < now - make_interval(secs => $2))
+  or (${isLive} and lease_renewed_at < now - ${atLeast('lost_after', '$2')})
   or ${startIsOver}
-  or (${isLive} and lease_renewed_at < now - make_interval(secs => $3)
+  or (${isLive} and lease_renewed_at < now - ${atLeast('settled_after', '$3')}
       and (not exists (select from turns where turns.run_id = executions.run_id and outcome is null)
            or state = 'idle' and not exists (
                 select from turns where turns.execution_id = executions.id and outcome is null)))
@@ -215,12 +218,12 @@ export interface Cancellation {
 
 /**
  * Executions of these connections that a cancel must now be sent to the worker for: at once before hello, after the grace else; and again while it is
- * not heeded. Answers also when the next one is due.
+ * not heeded. Without a fresh heartbeat none is due: the time is given back first. Answers also when the next one is due.
  */
 export async function takeCancellationsToSend(
   db: Queryable,
   connectionIds: string[],
-  { graceSeconds, againSeconds }: { graceSeconds: number; againSeconds: number },
+  { graceSeconds, againSeconds, outageSeconds }: { graceSeconds: number; againSeconds: number; outageSeconds: number },
 ): Promise<{ toSend: Cancellation[]; nextInMs: number | null }> {
   const { rows } = await db.query<{ id: string | null; run_id: string; connection_id: string; wait: number | null }>(
     `with wanted as (
@@ -232,7 +235,8 @@ export async function takeCancellationsToSend(
           and finishing_at is null and cancel_requested_at is not null
      ), due as (
        select executions.id from executions join wanted using (id)
-        where due <= db_now() order by id for no key update of executions
+        where due <= db_now() and exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $4))
+        order by id for no key update of executions
      ), sent as (
        update executions set cancel_sent_at = db_now() from due where executions.id = due.id
        returning executions.id, run_id, worker_connection_id
@@ -240,7 +244,7 @@ export async function takeCancellationsToSend(
      select id, run_id, worker_connection_id as connection_id, null::float8 as wait from sent
      union all
      select null, null, null, extract(epoch from min(due) - db_now())::float8 from wanted where due > db_now()`,
-    [connectionIds, graceSeconds, againSeconds],
+    [connectionIds, graceSeconds, againSeconds, outageSeconds],
   )
   const wait = rows.find(({ id }) => id === null)?.wait ?? null
   const toSend = rows.flatMap(({ id, run_id, connection_id }) =>
@@ -306,11 +310,11 @@ export async function extendDeadlines(tx: Tx, gapSeconds: number, spans: Deadlin
 /** The clock was set back: what it wrote before lies in the future, and would be waited for as long. No deadline is further away than when it is new. */
 export async function pullDeadlines(tx: Tx, spans: DeadlineSpans): Promise<void> {
   await tx.query(
-    `with ahead as (
+    `with ${moment}, ahead as (
        select id from runs where state not in ('SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED')
-          and greatest(cancel_requested_at, not_before, awaits_gone_until) > db_now() order by id for no key update
+          and greatest(cancel_requested_at, not_before, awaits_gone_until, queued_at) > db_now() order by id for no key update
      )
-     update runs set cancel_requested_at = ${noLater('cancel_requested_at', 'db_now()')},
+     update runs set queued_at = ${noLater('queued_at', '(select now from moment)')}, cancel_requested_at = ${noLater('cancel_requested_at', 'db_now()')},
             not_before = ${noLater('not_before', 'db_now() + make_interval(secs => $1)')},
             awaits_gone_until = ${noLater('awaits_gone_until', 'db_now() + make_interval(secs => $2)')}
        from ahead where runs.id = ahead.id`,

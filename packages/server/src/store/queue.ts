@@ -29,6 +29,12 @@ interface ClaimOffer {
   instance: string | null
   executionId: string
   tokenHash: Buffer
+  outageSeconds: number
+  /**
+   * For a worker whose messages name the run only: it gets no run of which it may still have an earlier execution, whose late end would count as this
+   * one's. Not for ever: what it has said nothing of for this long is not waited for.
+   */
+  earlierForSeconds: number | null
 }
 
 /**
@@ -38,11 +44,12 @@ interface ClaimOffer {
  * behind it. Only then, because to ask it of every claim makes each 15 % dearer.
  */
 export async function claimNextRun(db: Database, offer: ClaimOffer): Promise<ClaimedRun | undefined> {
+  const alsoAsked = offer.earlierForSeconds === null ? '' : hasNoEarlierHere
   try {
-    return await claimOldest(db, offer)
+    return await claimOldest(db, offer, alsoAsked)
   } catch (error) {
     if ((error as pg.DatabaseError).constraint !== 'executions_one_live') throw error
-    return claimOldest(db, offer, hasNoLiveExecution)
+    return claimOldest(db, offer, `${alsoAsked} ${hasNoLiveExecution}`)
   }
 }
 
@@ -50,7 +57,11 @@ export async function claimNextRun(db: Database, offer: ClaimOffer): Promise<Cla
 const mayBegin = `(not_before is null or not_before <= (select db_now()))
           and (awaits_gone is null or awaits_gone_until <= (select db_now()))`
 
-/** Asked with the claim itself: an operator who was told that the worker is drained sees nothing offered to it after that. */
+/** Asked with the claim: without a heartbeat for so long no wait is over, because the time is given back to it first. */
+const mayBeginNow = `${mayBegin} and (not_before is null and awaits_gone is null
+            or (select beat_at > db_now() - make_interval(secs => $7) from control_plane_heartbeat))`
+
+/** Asked with the claim itself: no claim that begins once the drain is stored finds anything. */
 const isNotDrained =
   'not exists (select from worker_drains where worker_drains.team_id = $1 and worker_drains.worker_id = $2)'
 
@@ -58,13 +69,18 @@ const hasNoLiveExecution = `and not exists (
             select from executions
              where run_id = runs.id and executions.state in ${live})`
 
+const hasNoEarlierHere = `and not exists (
+            select from executions
+             where run_id = runs.id and worker_connection_id = $3 and gone_at is null
+               and coalesce(executions.ended_at > db_now() - make_interval(secs => $8), true))`
+
 /**
  * Takes the run, and writes its execution and its PENDING event, all in one statement: one round trip is most of what a claim costs.
  *
  * Two index probes, one for runs that name this worker and one for runs that name nobody: `worker_host in (…)` with `order by` would sort the
  * whole queue. Locking both heads is harmless, the later one is free again at commit.
  */
-async function claimOldest(db: Database, offer: ClaimOffer, alsoAsked = ''): Promise<ClaimedRun | undefined> {
+async function claimOldest(db: Database, offer: ClaimOffer, alsoAsked: string): Promise<ClaimedRun | undefined> {
   const { rows } = await db.query<{
     id: string
     fence: number
@@ -82,12 +98,12 @@ async function claimOldest(db: Database, offer: ClaimOffer, alsoAsked = ''): Pro
     `with named as (
        select id, queued_at from runs
         where state = 'QUEUED' and execution_location = 'REMOTE' and team_id = $1 and worker_host = $2 and ${isNotDrained}
-          and ${mayBegin} ${alsoAsked}
+          and ${mayBeginNow} ${alsoAsked}
         order by queued_at, id limit 1 for no key update skip locked
      ), unnamed as (
        select id, queued_at from runs
         where state = 'QUEUED' and execution_location = 'REMOTE' and team_id = $1 and worker_host = '' and ${isNotDrained}
-          and ${mayBegin} ${alsoAsked}
+          and ${mayBeginNow} ${alsoAsked}
         order by queued_at, id limit 1 for no key update skip locked
      ), next as (
        select id from (select * from named union all select * from unnamed) heads order by queued_at, id limit 1
@@ -116,7 +132,10 @@ async function claimOldest(db: Database, offer: ClaimOffer, alsoAsked = ''): Pro
             run.conversation_id, run.scope, run.created_at, run.updated_at,
             teams.wire_id as team_wire_id, users.wire_id as user_wire_id, log.last_seq
        from run join log on true join teams on teams.id = run.team_id left join users on users.id = run.created_by_user`,
-    [offer.teamId, offer.workerId, offer.connectionId, offer.executionId, offer.tokenHash, offer.instance],
+    [
+      ...[offer.teamId, offer.workerId, offer.connectionId, offer.executionId, offer.tokenHash, offer.instance],
+      ...[offer.outageSeconds, ...(offer.earlierForSeconds === null ? [] : [offer.earlierForSeconds])],
+    ],
   )
   const row = rows[0]
   return (
@@ -138,18 +157,55 @@ async function claimOldest(db: Database, offer: ClaimOffer, alsoAsked = ''): Pro
   )
 }
 
+/**
+ * Of these workers, those that a run names which may begin; the empty worker id stands for runs that name none. Takes no locks. One index probe
+ * each: as a join over all of the queue it would grow with that.
+ */
+export async function listWorkersWithRuns(
+  db: Queryable,
+  workers: { teamId: string; workerId: string }[],
+): Promise<{ teamId: string; workerId: string }[]> {
+  const { rows } = await db.query<{ team_id: string; worker_id: string }>(
+    `select worker.team_id, worker.worker_id
+       from unnest($1::uuid[], $2::text[]) as worker (team_id, worker_id)
+      cross join lateral (
+        select from runs
+         where state = 'QUEUED' and execution_location = 'REMOTE'
+           and runs.team_id = worker.team_id and worker_host = worker.worker_id and ${mayBegin}
+         limit 1) waiting`,
+    [workers.map(({ teamId }) => teamId), workers.map(({ workerId }) => workerId)],
+  )
+  return rows.map((row) => ({ teamId: row.team_id, workerId: row.worker_id }))
+}
+
 /** Worker hosts that queued runs name, with nobody connected under that id. */
 export async function listWaitingHosts(
   db: Queryable,
-): Promise<{ teamId: string; workerHost: string; connected: string[] }[]> {
-  const { rows } = await db.query<{ team_id: string; worker_host: string; connected: string[] | null }>(
+): Promise<{ teamId: string; workerHost: string; connected: string[]; draining: string[] }[]> {
+  const { rows } = await db.query<{
+    team_id: string
+    worker_host: string
+    connected: string[] | null
+    draining: string[] | null
+  }>(
     `select waiting.team_id, waiting.worker_host,
             (select array_agg(distinct worker_id order by worker_id) from worker_connections
-              where worker_connections.team_id = waiting.team_id) as connected
+              where worker_connections.team_id = waiting.team_id) as connected,
+            (select array_agg(worker_id) from (
+               select worker_id from worker_connections where worker_connections.team_id = waiting.team_id
+                group by worker_id
+               having bool_and(draining or exists (
+                 select from worker_drains drained
+                  where drained.team_id = waiting.team_id and drained.worker_id = worker_connections.worker_id))) ids) as draining
        from (select distinct team_id, worker_host from runs
               where state = 'QUEUED' and execution_location = 'REMOTE') waiting`,
   )
-  return rows.map((row) => ({ teamId: row.team_id, workerHost: row.worker_host, connected: row.connected ?? [] }))
+  return rows.map((row) => ({
+    teamId: row.team_id,
+    workerHost: row.worker_host,
+    connected: row.connected ?? [],
+    draining: row.draining ?? [],
+  }))
 }
 
 /**

@@ -311,6 +311,11 @@ export async function findConversationForUpdate(
   return rows[0]
 }
 
+/** Which of its runs' agents came last is decided under it. The caller has locked its own run and execution, and not the log. */
+export async function lockConversation(tx: Tx, conversationId: string): Promise<void> {
+  await tx.query('select from conversations where id = $1 for no key update', [conversationId])
+}
+
 /** The runs of a conversation, oldest first. */
 export async function listRunsOfConversation(db: Queryable, conversationId: string): Promise<RunRecord[]> {
   const { rows } = await db.query<RunRow>('select * from runs where conversation_id = $1 order by created_at, id', [

@@ -5,6 +5,9 @@ alter table executions
   add column worker_instance uuid,
   -- Its process has ended, and its worker saves and delivers what it left: the worker renews the lease again.
   add column finishing_at timestamptz,
+  -- What its agent was told at its hello: it works that long without a renewal, whatever the servers that sweep are configured to since.
+  add column lost_after interval,
+  add column settled_after interval,
   -- Deadlines that an outage of the control plane has moved; null: as long after `claimed_at` and `ended_at` as configured.
   add column start_until timestamptz,
   add column evidence_until timestamptz,
