@@ -59,24 +59,31 @@ test('a worker that may have nothing keeps no run from the others that may', asy
   expect(watched.claims().length).toBeLessThanOrEqual(watched.mostLooks(3))
 })
 
-test('what one hint stands for is all offered, also when others come meanwhile', async () => {
+test('what one hint stands for is all offered, in order, also when hints for others come meanwhile', async () => {
   await using cp = await startControlPlane()
   const runs: string[] = []
   for (let i = 0; i < 10; i++) runs.push(await cp.createRun({ config: { worker_host: 'w1' } }))
   await using watched = await watchDispatcher(cp, ['w1', 'w2'], {
-    slotsEach: 100,
+    slotsEach: 10,
+    areFullAtFirst: true,
     onSend: () => watched.hint('elsewhere'),
   })
+  watched.end('w1')
+  watched.hint('w1')
   await until(() => watched.sent.length === 10)
   expect(watched.sent.map(({ runId }) => runId)).toEqual(runs)
-  expect(watched.looks()).toBeLessThanOrEqual(watched.mostLooks(1))
+  expect(watched.statements.slice(0, 10)).toEqual(Array(10).fill('claim for w1'))
 })
 
 /** A dispatcher of its own on the database of a control plane that no worker is connected to, and the statements that it makes. */
 async function watchDispatcher(
   cp: ControlPlane,
   workerIds: string[],
-  { slotsEach = 1, onSend = () => {} }: { slotsEach?: number; onSend?: () => void } = {},
+  {
+    slotsEach = 1,
+    areFullAtFirst = false,
+    onSend = () => {},
+  }: { slotsEach?: number; areFullAtFirst?: boolean; onSend?: () => void } = {},
 ) {
   const [team] = await cp.db.query<{ id: string }>('select id from teams')
   const teamId = team?.id ?? ''
@@ -86,7 +93,14 @@ async function watchDispatcher(
   const began = performance.now()
   const slots = workerIds.map((workerId): Slot => {
     const slot: Slot = {
-      ...{ id: crypto.randomUUID(), teamId, workerId, speaksOurs: true, instance: null, active: 0 },
+      ...{
+        id: crypto.randomUUID(),
+        teamId,
+        workerId,
+        speaksOurs: true,
+        instance: null,
+        active: areFullAtFirst ? slotsEach : 0,
+      },
       hasFreeSlot: () => slot.active < slotsEach,
       isFull: () => false,
       send({ runId }) {
@@ -98,6 +112,9 @@ async function watchDispatcher(
     }
     return slot
   })
+  function end(workerId: string): void {
+    for (const slot of slots) if (slot.workerId === workerId) slot.active = 0
+  }
   const log = pino({ level: 'silent' })
   const hints = createHints({ serverId: 'test', log, useNotify: false })
   const ctx = {
@@ -122,9 +139,10 @@ async function watchDispatcher(
     /** So many, and one for each poll that a slow machine has had the time for. */
     mostLooks: (looks: number) => looks + Math.floor((performance.now() - began) / 2_000),
     hint: (workerHost: string) => hints.publish(`queue ${teamId} ${workerHost}`),
-    /** Nothing runs there any more. */
+    end,
+    /** What runs there ends, and its connection says so. */
     free(workerId: string) {
-      for (const slot of slots) if (slot.workerId === workerId) slot.active = 0
+      end(workerId)
       dispatcher.wake({ teamId, workerId })
     },
     async [Symbol.asyncDispose]() {
