@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { runAgent } from '@openoz/agent'
 import { pino } from 'pino'
 import { expect, test } from 'vitest'
+import { startLink } from '../packages/cli/src/chaos/link.ts'
 import { type ControlPlane, startControlPlane } from './support/control-plane.ts'
-import { startNetworkCut } from './support/network-cut.ts'
 import { until } from './support/poll.ts'
 import { type ScriptedModel, startScriptedModel } from './support/scripted-model.ts'
 
@@ -76,10 +76,11 @@ test('an agent that is cut off for ten of its twelve minutes works on, waits for
   const { model, cp } = await startPlane()
   await using _model = model
   await using _cp = cp
-  await using network = await startNetworkCut(cp.url)
-  using agent = await startAtWork(cp, network.url)
+  const { hostname, port } = new URL(cp.url)
+  await using link = await startLink(() => [{ host: hostname, port: Number(port) }])
+  using agent = await startAtWork(cp, `http://127.0.0.1:${link.port}`)
   const cutAt = performance.now()
-  network.cut()
+  const heal = link.begin('cut')
   const before = agent.beats()
   await until(async () => (await cp.client.runs.executions(agent.runId)).executions[0]?.unreachable)
   await until(agent.beats, (count) => count > before + 100)
@@ -87,7 +88,7 @@ test('an agent that is cut off for ten of its twelve minutes works on, waits for
   agent.endCommand()
   await until(() => performance.now() - cutAt > 10_000, Boolean, { timeoutMs: 15_000, everyMs: 100 })
   expect(model.requests).toHaveLength(1)
-  network.heal()
+  heal()
   expect(await agent.ended).toEqual({ exitCode: 0 })
   await cp.waitFor(agent.runId, 'SUCCEEDED')
   await checkWhole(cp, model, agent.runId)

@@ -5,11 +5,10 @@ import { waitingSentence } from '../domain/why.ts'
 import { lookEveryMs } from '../lease-times.ts'
 import { deleteUnfinishedBlobs, deleteUnreferencedBlobs } from '../store/blobs.ts'
 import { deleteOldIdempotencyKeys } from '../store/idempotency-keys.ts'
+import { deleteStale } from '../store/presence.ts'
 import { listWaitingHosts } from '../store/queue.ts'
 import { deleteOldRunEvents } from '../store/run-events.ts'
 import { updateQueuedStatusMessages } from '../store/runs.ts'
-import { deleteStaleWorkerChannels } from '../store/worker-channels.ts'
-import { deleteStaleWorkerConnections } from '../store/workers.ts'
 import { type Loop, startLoop } from './loop.ts'
 
 const idempotencyKeySeconds = 24 * 3600
@@ -54,8 +53,7 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
     log: ctx.log,
     signal,
     async work() {
-      await deleteStaleWorkerConnections(ctx.db, staleLimits)
-      await deleteStaleWorkerChannels(ctx.db, staleLimits)
+      await deleteStale(ctx.db, staleLimits)
       for (const { teamId, workerHost, connected, draining } of await listWaitingHosts(ctx.db))
         await updateQueuedStatusMessages(
           ctx.db,

@@ -12,10 +12,7 @@ import { once } from 'node:events'
 import {
   chmodSync,
   chownSync,
-  closeSync,
   existsSync,
-  fsyncSync,
-  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -25,6 +22,7 @@ import {
 import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError } from '@openoz/protocol'
+import { syncFolder } from '../sync-folder.ts'
 import type { PostgresBinaries } from './binaries.ts'
 import { isRoot, refuseOtherOwner, type SystemUser } from './data-dir.ts'
 import { explainStartFailure } from './start-failure.ts'
@@ -94,7 +92,7 @@ async function initCluster(
     if (isRoot()) for (const path of [passwordFile, draft]) chownSync(path, user.uid, user.gid)
     await runInitdb({ dataDir, program: binaries.initdb, user, signal, target: join(draft, 'data'), passwordFile })
     renameSync(join(draft, 'data'), dir)
-    syncFolder(dataDir)
+    await syncFolder(dataDir)
   } finally {
     await rm(draft, { recursive: true, force: true })
   }
@@ -176,14 +174,4 @@ function refuseOtherVersion(dir: string, expected: string): void {
   }
   const found = readFileSync(file, 'utf8').trim()
   if (found !== expected) throw new AppError('postgres_version_mismatch', { dataDir: dir, found, expected })
-}
-
-/** A rename survives a power cut only once its folder is on disk. */
-function syncFolder(folder: string): void {
-  const descriptor = openSync(folder, 'r')
-  try {
-    fsyncSync(descriptor)
-  } finally {
-    closeSync(descriptor)
-  }
 }

@@ -1,11 +1,11 @@
 import type { Ctx } from '../domain/context.ts'
 import { type Loop, startLoop } from '../loops/loop.ts'
+import { touchPresent } from '../store/presence.ts'
 import {
   deleteWorkerChannel,
   deleteWorkerFrames,
   insertWorkerChannel,
   listNewWorkerFrames,
-  touchWorkerChannels,
 } from '../store/worker-channels.ts'
 import type { HttpWorkerSocket } from './http-worker-socket.ts'
 
@@ -39,7 +39,7 @@ export function createHttpChannels(ctx: Ctx, signal: AbortSignal): HttpChannels 
   async function touch(): Promise<void> {
     touchedAt = performance.now()
     const ids = [...channels.keys()]
-    const known = await touchWorkerChannels(ctx.db, ids)
+    const known = await touchPresent(ctx.db, 'worker_channels', ids)
     // Removed as stale while this server or the database was away, with what the worker had said meanwhile: it says it again.
     for (const id of ids)
       if (!known.includes(id)) channels.get(id)?.close(1012, 'the control plane lost this channel; open another')

@@ -15,8 +15,8 @@ import { type Loop, startLoop } from '../loops/loop.ts'
 import { listUnusableKeys } from '../store/api-keys.ts'
 import { listOverExecutions } from '../store/executions.ts'
 import { renewWorkerLeases, takeCancellationsToSend, takeOverExecutions } from '../store/leases.ts'
+import { touchPresent } from '../store/presence.ts'
 import { listWorkerDrains } from '../store/worker-drains.ts'
-import { touchWorkerConnections } from '../store/workers.ts'
 import { createHttpChannels } from './http-channels.ts'
 import { HttpWorkerSocket } from './http-worker-socket.ts'
 import { type ConnectedWorker, Connection, type WorkerSocket } from './worker-connection.ts'
@@ -161,7 +161,7 @@ export function createWorkerSockets(
       const present = [...connections.values()].filter((connection) => connection.isPresent())
       if (present.length === 0) return
       const ids = present.map((connection) => connection.id)
-      const known = await touchWorkerConnections(ctx.db, ids)
+      const known = await touchPresent(ctx.db, 'worker_connections', ids)
       await renewWorkerLeases(ctx.db, ids)
       // Removed as stale while this server or the database was away: written again.
       for (const connection of present) if (!known.includes(connection.id)) await connection.register()

@@ -22,6 +22,11 @@ export async function beat(tx: Tx): Promise<number> {
   return rows[0]?.gap ?? 0
 }
 
+/** Of SQL: some server has beaten within so many seconds. Without it no deadline is over, because the time is given back to all of them first. */
+export function heartbeatIsFresh(outageSeconds: string, now = 'db_now()'): string {
+  return `exists (select from control_plane_heartbeat where beat_at > ${now} - make_interval(secs => ${outageSeconds}))`
+}
+
 /** Locks for the first start: two servers on one new database must not both create its owner. */
 export async function lockBootstrap(tx: Tx): Promise<void> {
   await tx.query('lock table installation in exclusive mode')

@@ -1,4 +1,5 @@
 import type { ExecutionState } from '@openoz/protocol'
+import { heartbeatIsFresh } from './control-plane.ts'
 import type { Queryable, Tx } from './database.ts'
 import { live, over } from './execution-states.ts'
 
@@ -169,7 +170,7 @@ export async function findExecutionByToken(
     `select executions.*, runs.team_id,
             extract(epoch from db_now() - executions.ended_at)::float8 as over_for,
             coalesce(coalesce(evidence_until, executions.ended_at + make_interval(secs => $2)) < db_now(), false)
-              and exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $3)) as is_too_late
+              and ${heartbeatIsFresh('$3')} as is_too_late
        from executions join runs on runs.id = executions.run_id
       where token_hash = $1`,
     [tokenHash, lateSeconds, outageSeconds],

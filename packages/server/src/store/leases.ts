@@ -1,7 +1,9 @@
 import type { ExecutionState } from '@openoz/protocol'
+import { heartbeatIsFresh } from './control-plane.ts'
 import type { Queryable, Tx } from './database.ts'
 import { live, over } from './execution-states.ts'
 import { type ExecutionRecord, type ExecutionRow, localWorkerId, toExecution } from './executions.ts'
+import { presenceTables } from './presence.ts'
 
 /**
  * Deadlines of executions, and who holds them. A statement that changes several executions locks them in the order of their ids, so that two such
@@ -123,7 +125,7 @@ const startIsOver = `(state = 'claimed' and hello_at is null and finishing_at is
 const atLeast = (told: string, configured: string) => `greatest(${told}, make_interval(secs => ${configured}))`
 
 const leaseIsOver = `(
-     exists (select from control_plane_heartbeat where beat_at > now - make_interval(secs => $4))
+     ${heartbeatIsFresh('$4', 'now')}
   and (
      (state = 'offered' and created_at < now - make_interval(secs => $1))
   or (${isLive} and lease_renewed_at < now - ${atLeast('lost_after', '$2')})
@@ -204,7 +206,7 @@ export async function listOrphanedOffers(
   const { rows } = await db.query<{ id: string; run_id: string; worker_connection_id: string | null }>(
     `select id, run_id, worker_connection_id from executions
       where state = 'offered' and not ${isWorkerConnected}
-        and exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $1))`,
+        and ${heartbeatIsFresh('$1')}`,
     [outageSeconds],
   )
   return rows.map((row) => ({ executionId: row.id, runId: row.run_id, connectionId: row.worker_connection_id }))
@@ -235,7 +237,7 @@ export async function takeCancellationsToSend(
           and finishing_at is null and cancel_requested_at is not null
      ), due as (
        select executions.id from executions join wanted using (id)
-        where due <= db_now() and exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $4))
+        where due <= db_now() and ${heartbeatIsFresh('$4')}
         order by id for no key update of executions
      ), sent as (
        update executions set cancel_sent_at = db_now() from due where executions.id = due.id
@@ -299,7 +301,7 @@ export async function extendDeadlines(tx: Tx, gapSeconds: number, spans: Deadlin
      update executions set evidence_until = ${evidenceUntil} + ${gap} from late where executions.id = late.id`,
     [gapSeconds, spans.lateSeconds],
   )
-  for (const table of ['worker_connections', 'worker_channels'])
+  for (const table of presenceTables)
     await tx.query(
       `with seen as (select id from ${table} order by id for no key update)
        update ${table} set last_seen_at = least(db_now(), last_seen_at + ${gap}) from seen where ${table}.id = seen.id`,
@@ -339,7 +341,7 @@ export async function pullDeadlines(tx: Tx, spans: DeadlineSpans): Promise<void>
      update executions set evidence_until = db_now() + make_interval(secs => $1) from late where executions.id = late.id`,
     [spans.lateSeconds],
   )
-  for (const table of ['worker_connections', 'worker_channels'])
+  for (const table of presenceTables)
     await tx.query(
       `with seen as (select id from ${table} where last_seen_at > db_now() order by id for no key update)
        update ${table} set last_seen_at = db_now() from seen where ${table}.id = seen.id`,

@@ -1,5 +1,6 @@
 import type { AmbientAgentConfig } from '@openoz/protocol'
 import type pg from 'pg'
+import { heartbeatIsFresh } from './control-plane.ts'
 import type { Database, Queryable } from './database.ts'
 import { live } from './execution-states.ts'
 
@@ -59,7 +60,7 @@ const mayBegin = `(not_before is null or not_before <= (select db_now()))
 
 /** Asked with the claim: without a heartbeat for so long no wait is over, because the time is given back to it first. */
 const mayBeginNow = `${mayBegin} and (not_before is null and awaits_gone is null
-            or (select beat_at > db_now() - make_interval(secs => $7) from control_plane_heartbeat))`
+            or ${heartbeatIsFresh('$7')})`
 
 /** Asked with the claim itself: no claim that begins once the drain is stored finds anything. */
 const isNotDrained =

@@ -1,5 +1,4 @@
 import type { Queryable, Tx } from './database.ts'
-import type { StaleLimits } from './workers.ts'
 
 /** Where a channel's owner has come to. */
 export interface FrameCursor {
@@ -61,29 +60,6 @@ export async function deleteWorkerFrames(db: Queryable, handled: FrameCursor[]):
   )
 }
 
-/** This server's sign of life for its channels; those that are missing here were removed as stale, with what was in them. */
-export async function touchWorkerChannels(db: Queryable, channelIds: string[]): Promise<string[]> {
-  const { rows } = await db.query<{ id: string }>(
-    `with touched as (select id from worker_channels where id = any($1) order by id for no key update)
-     update worker_channels set last_seen_at = db_now() from touched where worker_channels.id = touched.id
-     returning worker_channels.id`,
-    [channelIds],
-  )
-  return rows.map((row) => row.id)
-}
-
 export async function deleteWorkerChannel(db: Queryable, channelId: string): Promise<void> {
   await db.query('delete from worker_channels where id = $1', [channelId])
-}
-
-/** Channels of servers that are gone. Not before the time of an outage was given back to those that only could not be touched. */
-export async function deleteStaleWorkerChannels(
-  db: Queryable,
-  { staleSeconds, outageSeconds }: StaleLimits,
-): Promise<void> {
-  await db.query(
-    `delete from worker_channels where last_seen_at < db_now() - make_interval(secs => $1)
-        and exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $2))`,
-    [staleSeconds, outageSeconds],
-  )
 }

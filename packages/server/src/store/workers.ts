@@ -87,35 +87,6 @@ export async function deleteWorkerConnection(db: Queryable, connectionId: string
   await db.query('delete from worker_connections where id = $1', [connectionId])
 }
 
-/** This server's sign of life for its connections; those that are missing here were removed as stale and must be written again. */
-export async function touchWorkerConnections(db: Queryable, connectionIds: string[]): Promise<string[]> {
-  const { rows } = await db.query<{ id: string }>(
-    `with touched as (select id from worker_connections where id = any($1) order by id for no key update)
-     update worker_connections set last_seen_at = db_now() from touched where worker_connections.id = touched.id
-     returning worker_connections.id`,
-    [connectionIds],
-  )
-  return rows.map((row) => row.id)
-}
-
-/** Connections of servers that are gone. Not before the time of an outage was given back to those that only could not be touched. */
-export async function deleteStaleWorkerConnections(
-  db: Queryable,
-  { staleSeconds, outageSeconds }: StaleLimits,
-): Promise<number> {
-  const { rowCount } = await db.query(
-    `delete from worker_connections where last_seen_at < db_now() - make_interval(secs => $1)
-        and exists (select from control_plane_heartbeat where beat_at > db_now() - make_interval(secs => $2))`,
-    [staleSeconds, outageSeconds],
-  )
-  return rowCount ?? 0
-}
-
-export interface StaleLimits {
-  staleSeconds: number
-  outageSeconds: number
-}
-
 /** Whether any process of this worker id is connected. */
 export async function hasWorkerConnection(
   db: Queryable,

@@ -1,6 +1,7 @@
 import { type Dialer, endProcessTree } from '@openoz/machine'
 import { AppError, describeError, type TaskAssignment } from '@openoz/protocol'
 import type { Logger } from 'pino'
+import { aborted } from '../aborted.ts'
 import { marksOf, readInstallationId } from '../installation.ts'
 import { openInstances } from '../instances.ts'
 import { chooseIsolation } from '../isolation.ts'
@@ -124,7 +125,8 @@ class DirectBackend implements Backend {
       reporter.started('worker_setup')
       context = await prepareTask(host, assignment, reporter)
       // An offer that was withdrawn meanwhile, perhaps because we hung, is somebody else's work by now.
-      await untilClaimed(claimed, signal)
+      await Promise.race([claimed, aborted(signal)])
+      signal.throwIfAborted()
       await this.#makePlace(context)
       const mirroring = await mirrorForTask(host.mirrors, assignment, context)
       const held = host.held.get(assignment.execution_id)
@@ -221,17 +223,6 @@ class DirectBackend implements Backend {
     this.#queue = result.catch(() => {})
     return result
   }
-}
-
-async function untilClaimed(claimed: Promise<void>, signal: AbortSignal): Promise<void> {
-  let stop = () => {}
-  const stopped = new Promise<void>((resolve) => {
-    stop = resolve
-    signal.addEventListener('abort', stop, { once: true })
-  })
-  if (!signal.aborted) await Promise.race([claimed, stopped])
-  signal.removeEventListener('abort', stop)
-  signal.throwIfAborted()
 }
 
 /** Its folder stays until its end was told. */
