@@ -4,10 +4,12 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSyn
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createApiClient } from '@openoz/protocol'
+import { writeBackup } from '@openoz/server'
 import pg from 'pg'
+import pino from 'pino'
 import { expect, test } from 'vitest'
 import { makeRepository } from './support/agent-fixture.ts'
-import { backUp, filledTables, letPass, masterKeyOf } from './support/backups.ts'
+import { backUp, filledTables, installationOf, letPass, masterKeyOf } from './support/backups.ts'
 import { type ControlPlane, startControlPlane } from './support/control-plane.ts'
 import { until } from './support/poll.ts'
 import { startScriptedModel } from './support/scripted-model.ts'
@@ -95,6 +97,21 @@ test('a backup that is killed leaves nothing under its name, and one that is sto
   const { code, stdout } = await whole.ended
   expect(code).toBe(0)
   expect(JSON.parse(stdout)).toMatchObject({ type: 'backup', file, bytes: statSync(file).size, tables: { runs: 0 } })
+})
+
+test('stopped at any moment, a backup ends and leaves nothing', { timeout: 120_000 }, async () => {
+  await using cp = await startControlPlane()
+  const folder = join(cp.folder, 'backups')
+  mkdirSync(folder)
+  await using _held = await holdTable(cp.database, 'access exclusive')
+  for (let afterMs = 0; afterMs < 80; afterMs += 2) {
+    const writing = writeBackup(installationOf(cp), join(folder, 'b.ozb'), {
+      log: pino({ level: 'silent' }),
+      signal: AbortSignal.timeout(afterMs),
+    })
+    await expect(writing).rejects.toThrow()
+    expect(readdirSync(folder)).toEqual([])
+  }
 })
 
 test('a restore that is killed leaves an empty target, which the next one takes', { timeout: 120_000 }, async () => {

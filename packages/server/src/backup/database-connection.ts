@@ -20,7 +20,8 @@ import { databaseUnreachable, isDatabaseAway } from '../store/database.ts'
 export interface InstallationDatabase extends AsyncDisposable {
   /** For messages. */
   name: string
-  connect(): Promise<OpenConnection>
+  /** The signal cuts the connection: a query that waits for somebody else's lock ends by nothing else. Rejects with its reason. */
+  connect(signal?: AbortSignal): Promise<OpenConnection>
 }
 
 export interface OpenConnection extends AsyncDisposable {
@@ -41,7 +42,7 @@ export async function openExistingDatabase(options: ServerOptions, log: Logger):
   if (!running || !hasSocket(running)) return startEmbedded(dataDir, log)
   const password = readFileSync(join(dataDir, 'postgres-password'), 'utf8').trim()
   const config = { host: running.socketDir, port: socketPort, user: superuser, password, database: 'openoz' }
-  return { name: dataDir, connect: () => connect(config), [Symbol.asyncDispose]: async () => {} }
+  return { name: dataDir, connect: (signal) => connect(config, signal), [Symbol.asyncDispose]: async () => {} }
 }
 
 /** The same for a target; a data folder that is not there yet is made. Rejects with `data_dir_locked` while a server uses it. */
@@ -53,7 +54,7 @@ export async function openTargetDatabase(options: ServerOptions, log: Logger): P
 function byAddress(connectionString: string): InstallationDatabase {
   return {
     name: 'the database of DATABASE_URL',
-    connect: () => connect({ connectionString }),
+    connect: (signal) => connect({ connectionString }, signal),
     [Symbol.asyncDispose]: async () => {},
   }
 }
@@ -64,7 +65,7 @@ async function startEmbedded(dataDir: string, log: Logger): Promise<Installation
     const embedded = await startEmbeddedPostgres({ dataDir, log })
     return {
       name: dataDir,
-      connect: () => connect(embedded.connection),
+      connect: (signal) => connect(embedded.connection, signal),
       async [Symbol.asyncDispose]() {
         await embedded.stop()
         lock.release()
@@ -76,7 +77,7 @@ async function startEmbedded(dataDir: string, log: Logger): Promise<Installation
   }
 }
 
-async function connect(config: pg.ClientConfig): Promise<OpenConnection> {
+async function connect(config: pg.ClientConfig, signal?: AbortSignal): Promise<OpenConnection> {
   const client = new pg.Client({
     application_name: 'openoz backup',
     connectionTimeoutMillis: 10_000,
@@ -85,11 +86,23 @@ async function connect(config: pg.ClientConfig): Promise<OpenConnection> {
   })
   // Whoever waits for a query hears of a broken connection; unhandled, it would end the process.
   client.on('error', () => {})
+  const end = () => client.end().catch(() => {})
+  const onAbort = () => void end()
   try {
     await client.connect()
-    return { client, [Symbol.asyncDispose]: () => client.end().catch(() => {}) }
+    // Only now: a client that is ended while it connects never says that it did.
+    signal?.throwIfAborted()
+    signal?.addEventListener('abort', onAbort, { once: true })
+    return {
+      client,
+      [Symbol.asyncDispose]() {
+        signal?.removeEventListener('abort', onAbort)
+        return end()
+      },
+    }
   } catch (error) {
-    await client.end().catch(() => {})
+    await end()
+    signal?.throwIfAborted()
     // node-postgres may put the address into its message, never the password.
     throw isDatabaseAway(error) ? databaseUnreachable(error) : error
   }

@@ -67,12 +67,9 @@ export async function restoreBackup(
   const hadKey = wishes.keepKey && (await refuseOtherKey(options, key))
 
   await using target = await openTargetDatabase(options, deps.log)
-  await using connection = await target.connect()
+  await using connection = await target.connect(deps.signal)
   const { client } = connection
-  const giveUp = () => void client.end().catch(() => {})
-  deps.signal?.addEventListener('abort', giveUp)
   try {
-    deps.signal?.throwIfAborted()
     await client.query('begin; set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0')
     const restored = await restoreInto(client, { options, file, backup, key, manifest, migrations, wishes, deps })
     await client.query('commit').catch(async (error: pg.DatabaseError) => {
@@ -87,8 +84,6 @@ export async function restoreBackup(
   } catch (error) {
     deps.signal?.throwIfAborted()
     throw restoreError(file, error)
-  } finally {
-    deps.signal?.removeEventListener('abort', giveUp)
   }
 }
 

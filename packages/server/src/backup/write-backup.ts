@@ -64,12 +64,13 @@ export async function writeBackup(options: ServerOptions, file: string, deps: Ba
   const key = await readInstallationKey(options)
   await using database = await openExistingDatabase(options, deps.log)
   try {
-    await using guard = await database.connect()
-    await using client = await database.connect()
+    await using guard = await database.connect(deps.signal)
+    await using client = await database.connect(deps.signal)
     await keepMigrationsOut(guard.client)
     const snapshot = await beginSnapshot(client.client, key, database.name)
     return await writeFileOf(client.client, { snapshot, key, file, ...deps })
   } catch (error) {
+    deps.signal?.throwIfAborted()
     throw isDatabaseAway(error) && !(error instanceof AppError) ? databaseUnreachable(error) : error
   }
 }
