@@ -148,15 +148,15 @@ async function followUp(
 
 /** Until there is an answer. undefined: it is no, and stays no. */
 async function insist<T>(
-  { serverUrl, apiKey, refused, signal }: Office,
+  office: Office,
   { run, what, isFine }: { run: number; what: string; isFine?: string },
   ask: (client: ApiClient) => Promise<T>,
 ): Promise<T | undefined> {
+  const { refused, signal } = office
   for (;;) {
     signal.throwIfAborted()
     try {
-      await using connection = openConnection({ serverUrl, apiKey, env: {}, signal, timeoutMs: attemptMs })
-      return await ask(connection.client)
+      return await askOnce(office, ask)
     } catch (error) {
       signal.throwIfAborted()
       if (error instanceof ApiError && !error.problem.retryable && error.problem.status < 500) {
@@ -167,6 +167,11 @@ async function insist<T>(
       await sleep(300, signal)
     }
   }
+}
+
+async function askOnce<T>({ serverUrl, apiKey, signal }: Office, ask: (client: ApiClient) => Promise<T>): Promise<T> {
+  await using connection = openConnection({ serverUrl, apiKey, env: {}, signal, timeoutMs: attemptMs })
+  return await ask(connection.client)
 }
 
 async function until(eyes: Viewer, signal: AbortSignal, isSo: () => boolean): Promise<void> {

@@ -59,7 +59,11 @@ async function perform({ plan, folder, onProgress, signal }: RoundInput): Promis
     const { apiKey } = stack
     const total = plan.runs.length
     const onSettled = () => onProgress(`${people.done} of ${total} runs at rest`)
-    const people: People = startPeople({ plan, serverUrl, apiKey, onSettled, signal })
+    const over = new AbortController()
+    const people: People = startPeople({
+      ...{ plan, serverUrl, apiKey, onSettled },
+      signal: AbortSignal.any([over.signal, signal]),
+    })
     try {
       const faults = await doDamage({ plan, folder, onProgress, signal }, { stack, people })
       const leftOver = await settle({
@@ -73,6 +77,8 @@ async function perform({ plan, folder, onProgress, signal }: RoundInput): Promis
       const seconds = Math.round((performance.now() - startedAt) / 1000)
       return { evidence, faults: Object.fromEntries(faults.done), seconds }
     } finally {
+      // Whoever waits for an answer would ask for ever.
+      over.abort()
       await Promise.all(people.viewers.map((viewer) => viewer[Symbol.asyncDispose]()))
     }
   } finally {
