@@ -6,6 +6,7 @@ import { expect, test } from 'vitest'
 import {
   type AgentFixture,
   type AgentFixtureOptions,
+  git,
   makeRepository,
   startAgentFixture,
 } from '../../../test/support/agent-fixture.ts'
@@ -131,8 +132,26 @@ test('an agent that cannot renew its lease stops its tools, saves its work besid
   const folder = join(agent.spool, 'saved-workspace')
   const saved = JSON.parse(readFileSync(join(folder, 'saved.json'), 'utf8'))
   expect(saved.repositories).toMatchObject([{ uncommitted: true, files_changed: 1 }])
-  expect(existsSync(join(folder, saved.repositories[0].bundle_blob_id))).toBe(true)
+  // As an operator gets at it, see docs/operations.md.
+  const clone = join(agent.folder, 'origin')
+  git(clone, 'fetch', '--quiet', join(folder, saved.repositories[0].bundle_blob_id), 'refs/oz/*:refs/oz/*')
+  git(clone, 'switch', '--quiet', '--create', 'rescued', 'refs/oz/worktree')
+  expect(readFileSync(join(clone, 'work.txt'), 'utf8')).toBe('half done')
   expect(readdirSync(agent.spool).some((name) => name.startsWith('events-'))).toBe(true)
+})
+
+test('of a workspace in which nothing was made no copy is left when the lease is lost', async () => {
+  const { toolCalls } = hanging
+  await using agent = await startAgentFixture({
+    steps: [{ toolCalls: toolCalls.slice(1) }],
+    limits: { stop_after_ms: 1_500 },
+  })
+  const running = agent.run()
+  await agent.server.waitFor(runsCommand)
+  agent.server.setAway(true)
+  expect(await running).toEqual({ exitCode: 75 })
+  expect(existsSync(join(agent.spool, 'kept'))).toBe(true)
+  expect(existsSync(join(agent.spool, 'saved-workspace'))).toBe(false)
 })
 
 test('a control plane that is away for a while is not noticed by the run', async () => {

@@ -17,7 +17,7 @@ import { readKeptWork } from './kept-work-reader.ts'
 import { saveKeptWork } from './save-kept-work.ts'
 
 /** What the worker does with what a dead agent left, without the worker. */
-function saveLeft({ server, spool, env }: AgentFixture, options: { timeoutMs?: number } = {}) {
+function saveLeft({ server, spool, env }: AgentFixture, options: { timeoutMs?: number; signal?: AbortSignal } = {}) {
   return saveKeptWork({
     serverUrl: server.url,
     executionToken: server.token,
@@ -158,6 +158,34 @@ test('what an execution that was given up has done is still said, as what it is:
   expect(saved?.data.repositories).toMatchObject([{ files_changed: 1 }])
   expect(existsSync(join(first.spool, 'kept'))).toBe(false)
   expect(existsSync(copy)).toBe(false)
+})
+
+test('what the agent had saved itself is marked once the spool has it, so that a saver that is stopped then leaves no second copy', async () => {
+  await using first = await startKilled('echo x > new.txt')
+  const copy = join(first.spool, 'saved-workspace')
+  mkdirSync(copy)
+  writeFileSync(join(copy, 'saved.json'), '{}')
+  // Nothing is acknowledged from now on.
+  const { events } = first.server
+  events.push = () => {
+    throw new Error('the disk is full')
+  }
+  const stop = new AbortController()
+  const saving = saveLeft(first, { signal: stop.signal })
+  await expect.poll(() => existsSync(join(first.spool, 'kept')), { timeout: 10_000 }).toBe(false)
+  expect(existsSync(join(copy, 'saved.json'))).toBe(false)
+  stop.abort()
+  expect(await saving).toEqual({ saved: true, leftOut: [] })
+  expect(existsSync(join(first.spool, 'saved-workspace.spooled', 'saved.json'))).toBe(true)
+})
+
+test('what the agent had saved itself stays where its workspace is not known any more', async () => {
+  await using first = await startKilled('echo x > new.txt')
+  const copy = join(first.spool, 'saved-workspace')
+  mkdirSync(copy)
+  rmSync(join(first.spool, 'kept', 'workspace.json'))
+  expect(await saveLeft(first)).toEqual({ saved: true, leftOut: [] })
+  expect(existsSync(copy)).toBe(true)
 })
 
 test('after a power cut that took events from the disk, what is saved gets numbers of its own', async () => {

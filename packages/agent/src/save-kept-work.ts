@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs'
+import { existsSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import {
   createDialer,
@@ -14,7 +14,7 @@ import type { Logger } from 'pino'
 import { type AgentChannel, createAgentChannel, retrying } from './channel.ts'
 import { type KeptCheckpoint, type KeptWorkspace, removeKeptWork } from './kept-work.ts'
 import { readKeptWork } from './kept-work-reader.ts'
-import { savedWorkName } from './save-work.ts'
+import { savedWorkName, spooledWorkName } from './save-work.ts'
 import { isNothing, saveWorkspace } from './workspace/save.ts'
 
 /**
@@ -75,11 +75,11 @@ export async function saveKeptWork(options: SaveKeptWorkOptions): Promise<SaveKe
     const masker = createMasker([options.executionToken])
     // Together, so that nobody ever sees a conversation that knows more than its workspace has.
     spool.append(masker.maskValue([...checkpoint, ...workspace.events]), { isFinal: true })
+    if (workspace.isSaved && kept.workspace) markSpooled(spoolDir)
     // What is in the spool is safe; what is kept would only be saved a second time.
     if (workspace.isSaved) removeKeptWork(spoolDir)
     const isDelivered = await sender.flushed(signal).catch(() => false)
-    // The same once more, by the agent itself before it ended.
-    if (isDelivered && workspace.isSaved) rmSync(join(spoolDir, savedWorkName), { recursive: true, force: true })
+    if (isDelivered) rmSync(join(spoolDir, spooledWorkName), { recursive: true, force: true })
     return { saved: workspace.isSaved, leftOut: workspace.leftOut }
   } catch (error) {
     log.error({ err: error }, 'what a dead agent had done could not be saved')
@@ -89,6 +89,15 @@ export async function saveKeptWork(options: SaveKeptWorkOptions): Promise<SaveKe
 }
 
 class Refused extends Error {}
+
+/** The same once more, saved by the agent itself before it ended: from now on it is needed only if the spool is never delivered. */
+function markSpooled(spoolDir: string): void {
+  const saved = join(spoolDir, savedWorkName)
+  if (!existsSync(saved)) return
+  const spooled = join(spoolDir, spooledWorkName)
+  rmSync(spooled, { recursive: true, force: true })
+  renameSync(saved, spooled)
+}
 
 const postTimeoutMs = 15_000
 

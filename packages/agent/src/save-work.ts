@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { copyFile, mkdir, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { LiveExecution } from './live-execution.ts'
 import { isNothing, type SavedState, saveWorkspace } from './workspace/save.ts'
@@ -21,6 +21,8 @@ export async function saveToControlPlane(execution: LiveExecution): Promise<void
 
 /** Beside the spool: a copy that a machine keeps until it was delivered. Its name is known to the worker (`task-folder.ts`). */
 export const savedWorkName = 'saved-workspace'
+/** The same once its content is in the spool as well: whoever delivers that removes it. */
+export const spooledWorkName = 'saved-workspace.spooled'
 /** Afterwards what is kept is the worker's to save; see `kept-work.ts`. */
 const localSaveMs = 60_000
 
@@ -40,7 +42,7 @@ export async function saveLocally(execution: LiveExecution): Promise<void> {
       await copyFile(file, join(folder, id))
       return id
     })
-    if (!saved || isNothing(saved)) return
+    if (!saved || isNothing(saved)) return await rm(folder, { recursive: true, force: true })
     await writeFile(join(folder, 'saved.json'), JSON.stringify(saved, undefined, 2), { mode: 0o600 })
     log.warn({ folder }, 'the control plane is away; what the run changed was saved in this folder')
   } catch (error) {

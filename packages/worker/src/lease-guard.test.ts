@@ -6,6 +6,8 @@ import { join } from 'node:path'
 import { bootClockMs, endProcessTree, findProcesses, identifyProcess } from '@openoz/machine'
 import { expect, test } from 'vitest'
 import { shim } from './shell-text.ts'
+import { taskFolder } from './task-folder.ts'
+import { watchLease } from './task-lease.ts'
 import { spawnWorker } from './test-support/child-worker.ts'
 import { type ControlPlane, startControlPlane } from './test-support/control-plane.ts'
 import { until } from './test-support/until.ts'
@@ -130,12 +132,13 @@ function runShim(
     user = '',
     state = randomUUID(),
     path = process.env.PATH,
-  }: { shell?: string[]; user?: string; state?: string; path?: string } = {},
+    text = shim,
+  }: { shell?: string[]; user?: string; state?: string; path?: string; text?: string } = {},
 ) {
   mkdirSync(join(control, 'spool'), { recursive: true })
   const id = randomUUID()
   const [program = 'sh', ...args] = shell
-  const child = spawn(program, [...args, '-c', shim, 'oz-shim', control, user, 'sh', '-c', agent], {
+  const child = spawn(program, [...args, '-c', text, 'oz-shim', control, user, 'sh', '-c', agent], {
     env: { PATH: path, OZ_EXECUTION_ID: id, OZ_WORKER_STATE: `${state}/${id}` },
     // A group of its own, as the worker gives it.
     detached: true,
@@ -178,6 +181,55 @@ test.each([
   await run.ended
   expect(existsSync(join(folder.path, 'alive'))).toBe(true)
   expect(run.exit()).toBe('75\n')
+})
+
+test('a date that is further away than the first one was ends what is frozen all the same, from when it was seen', async () => {
+  using folder = createFolder()
+  const lease = join(folder.path, 'spool', 'lease')
+  const put = (words: string) => `${words} >${lease}.tmp; mv ${lease}.tmp ${lease}`
+  const agent = `${put(deadlineIn(2_000))}; sleep 1; ${put('echo 999999999999999')}; date +%s%N >${folder.path}/at; kill -STOP $$`
+  // 12 s after the first look in the place of 15 min.
+  await using run = runShim(folder.path, agent, {
+    text: shim.replaceAll('900000', '3000').replace('left + 10000', 'left'),
+  })
+  await run.ended
+  expect(run.exit()).toBe('75\n')
+  expect(readFileSync(join(folder.path, 'longest-lease'), 'utf8')).toBe('3000\n')
+  const at = Number(readFileSync(join(folder.path, 'at'), 'utf8')) / 1e6
+  expect(Date.now() - at).toBeGreaterThan(2_500)
+})
+
+test('how long leases are at most is what the agent said first, and never less than a usual one', async () => {
+  using folder = createFolder()
+  await using run = runShim(folder.path, `${deadlineIn(4_000_000)} >${folder.path}/spool/lease; sleep 3`)
+  await run.ended
+  const longest = Number(readFileSync(join(folder.path, 'longest-lease'), 'utf8'))
+  expect(longest).toBeGreaterThan(4_000_000)
+  expect(longest).toBeLessThanOrEqual(4_010_000)
+  expect(run.exit()).toBe('0\n')
+})
+
+test('the worker believes a lease as its shim does', async () => {
+  using folder = createFolder()
+  const paths = taskFolder(folder.path, randomUUID())
+  mkdirSync(paths.spool, { recursive: true })
+  const read = (text: string) => {
+    writeFileSync(join(paths.spool, 'lease'), text)
+    return watchLease(paths)()
+  }
+  const no = ['', 'soon', '-5', '0900000000', ' 7', '7 ', '7\n7', '9'.repeat(16)]
+  for (const text of no) expect(await read(text)).toBeUndefined()
+  for (const text of ['0', '7', '7\n', '9'.repeat(15)]) expect(await read(text)).toBe(Number(text))
+
+  writeFileSync(paths.longestLease, '5000\n')
+  const watch = watchLease(paths)
+  const before = bootClockMs()
+  writeFileSync(join(paths.spool, 'lease'), '999999999999999\n')
+  const seen = (await watch()) ?? 0
+  expect(seen).toBeGreaterThanOrEqual(before + 5_000)
+  expect(seen).toBeLessThanOrEqual(bootClockMs() + 5_000)
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  expect(await watch()).toBe(seen)
 })
 
 test('a guard that is asked to go while it ends everything finishes that', async () => {

@@ -31,10 +31,12 @@ export class Link {
     })
   }
 
-  /** How long `work` took, and whether the link held all the while. */
-  async during<T>(work: () => Promise<T>): Promise<{ result: T; held: boolean; ms: number }> {
+  /** How long `work` took, and whether the link was up all the while (`held`), never (`away`), or now and then (`broke`). */
+  async during<T>(work: () => Promise<T>): Promise<{ result: T; link: 'held' | 'broke' | 'away'; ms: number }> {
     const [wasUp, breaks, startedAt] = [this.#isUp, this.#breaks, performance.now()]
     const result = await work()
-    return { result, held: wasUp && this.#breaks === breaks, ms: performance.now() - startedAt }
+    const hasBroken = this.#breaks !== breaks
+    const link = wasUp && !hasBroken ? 'held' : wasUp || hasBroken || this.#isUp ? 'broke' : 'away'
+    return { result, link, ms: performance.now() - startedAt }
   }
 }

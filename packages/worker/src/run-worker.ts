@@ -26,8 +26,9 @@ export async function runWorker(options: RunWorkerOptions, timing: Partial<Worke
   let backend: Backend | undefined
   let worker: Worker | undefined
   try {
-    const { deliveryTimeoutMs, savingTimeoutMs } = times
-    backend = createDirectBackend({ worker: options, dialer, link, log, deliveryTimeoutMs, savingTimeoutMs })
+    const { deliveryTimeoutMs, savingTimeoutMs, unsteadyTimeoutMs } = times
+    const limits = { deliveryTimeoutMs, savingTimeoutMs, unsteadyTimeoutMs }
+    backend = createDirectBackend({ worker: options, dialer, link, log, ...limits })
     await backend.check(signal)
     worker = new Worker({ options, dialer, backend, link, metrics, times })
     await worker.adopt()
@@ -45,6 +46,7 @@ const defaultTiming: WorkerTiming = {
   graceMs: 5_000,
   deliveryTimeoutMs: undefined,
   savingTimeoutMs: undefined,
+  unsteadyTimeoutMs: undefined,
   settleMs: 5_000,
   // With grace and settling within the 180 s that the systemd unit gives.
   finishMs: 150_000,

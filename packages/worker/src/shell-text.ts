@@ -17,7 +17,8 @@ export function shellWord(text: string): string {
  * never more than 5 s, because a sleep does not count the time in which the machine was suspended.
  *
  * The file is the task's, and may be anything: links are not followed, pipes not waited for, and what is longer than a number, or is one to another
- * base, is no deadline. A date far away is one: the task could as well remove the file.
+ * base, is no deadline. The first one comes from the agent before any of its tools runs. How far away that was, or 15 min if that is more, is the most
+ * that any later one is believed for, counted from when it was first seen; the worker finds it in `longest-lease`.
  */
 export const shim = `folder=$1
 user=$2
@@ -91,6 +92,8 @@ end() {
 
 guard() {
   nap=
+  longest=
+  seen=
   trap 'kill "$nap" 2>/dev/null; exit' TERM
   read -r self rest </proc/self/stat || return
   lease=$folder/spool/lease
@@ -102,7 +105,19 @@ guard() {
       case $deadline in
         '' | *[!0-9]* | 0?* | ????????????????*) ;;
         *)
-          left=$((deadline - \${up%.*}\${up#*.}0))
+          now=\${up%.*}\${up#*.}0
+          left=$((deadline - now))
+          if [ -z "$longest" ]; then
+            # What passed until we looked, and more.
+            longest=$((left + 10000))
+            [ "$longest" -ge 900000 ] || longest=900000
+            printf '%s\\n' "$longest" >"$folder/longest-lease"
+          fi
+          if [ "$deadline" != "$seen" ]; then
+            seen=$deadline
+            latest=$((now + longest))
+          fi
+          [ "$deadline" -le "$latest" ] || left=$((latest - now))
           if [ "$left" -le 0 ]; then end; fi
           if [ "$left" -gt 5000 ]; then pause=5; elif [ "$left" -gt 1000 ]; then pause=$((left / 1000)); else pause=0.1; fi
           ;;

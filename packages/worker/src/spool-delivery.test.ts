@@ -1,4 +1,4 @@
-import { linkSync, mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { existsSync, linkSync, mkdirSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createDialer, openSpool } from '@openoz/machine'
 import { pino } from 'pino'
@@ -7,12 +7,12 @@ import { deliverSpool } from './spool-delivery.ts'
 import { startControlPlane } from './test-support/control-plane.ts'
 import { createFolder } from './test-support/worker.ts'
 
-async function deliver(folder: string, serverUrl: string) {
+async function deliver(folder: string, serverUrl: string, timeoutMs = 5_000) {
   const lines: string[] = []
   const dialer = createDialer({ serverUrl, env: {} })
   try {
     const log = pino({ level: 'debug' }, { write: (line: string) => lines.push(line) })
-    const result = await deliverSpool({ folder, token: 'et-test', dialer, log, timeoutMs: 5_000 })
+    const result = await deliverSpool({ folder, token: 'et-test', dialer, log, timeoutMs })
     return { result, log: lines.join('') }
   } finally {
     await dialer.close()
@@ -42,6 +42,24 @@ test('what no spool would have written is removed, and the events beside it are 
   expect(cp.state.events.flatMap(({ batch }) => batch.events)).toMatchObject([{ n: 1, data: { text: 'true' } }])
   const left = readdirSync(path).filter((name) => !/^(events-000000000001\.jsonl|acked|lock-\d)$/.test(name))
   expect(left).toEqual(['saved-workspace'])
+})
+
+test('a copy of work that is in the spool goes with its delivery, and not before', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  {
+    using spool = await openSpool(folder.path)
+    spool.append([{ type: 'notice', data: { level: 'info', text: 'true' } }])
+  }
+  const copy = join(folder.path, 'saved-workspace.spooled')
+  mkdirSync(copy)
+  writeFileSync(join(copy, 'saved.json'), '{}')
+  cp.state.takesEvents = false
+  expect((await deliver(folder.path, cp.url, 500)).result).toBe('kept')
+  expect(existsSync(join(copy, 'saved.json'))).toBe(true)
+  cp.state.takesEvents = true
+  expect((await deliver(folder.path, cp.url)).result).toBe('delivered')
+  expect(existsSync(copy)).toBe(false)
 })
 
 test('more files than a spool has are not opened', async () => {

@@ -12,7 +12,7 @@ import {
 import { AppError } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import { removeTree } from './folder-removal.ts'
-import { savedWorkName } from './task-folder.ts'
+import { savedWorkName, spooledWorkName } from './task-folder.ts'
 
 /**
  * `kept`: the control plane could not be reached in time; a later sweep tries again. `unreadable`: nobody will ever be able to send it, which
@@ -49,6 +49,7 @@ export async function deliverSpool(options: {
     using spool = await openLeft(folder)
     const post = createEventPost(dialer, () => token)
     const { kind } = await drainSpool({ spool, post, log, signal: limit.signal })
+    if (kind === 'drained') await removeTree(join(folder, spooledWorkName))
     return kind === 'drained' ? 'delivered' : kind === 'refused' ? 'refused' : 'kept'
   } catch (error) {
     if (mayPass(error)) {
@@ -84,7 +85,7 @@ async function clearTraps(folder: string): Promise<boolean> {
     const path = join(folder, name)
     const stat = await lstat(path)
     // Kept with the task's folder, and looked into by nobody.
-    if (name === savedWorkName && stat.isDirectory()) continue
+    if ((name === savedWorkName || name === spooledWorkName) && stat.isDirectory()) continue
     const isSegment = name.startsWith('events-')
     const fits = !isSegment || (bytes + stat.size <= maxSpoolBytes && segments < maxSegments)
     if (!isSpoolFileName(name) || !stat.isFile() || stat.nlink !== 1 || stat.size > maxSegmentBytes || !fits) {

@@ -11,17 +11,22 @@ import { createFolder } from './test-support/worker.ts'
 
 const executionId = '01a2071c-cad9-766a-a9b9-9341919f95cb'
 
-test('work that an agent saved beside its spool outlives the task’s folder', async () => {
-  using folder = createFolder()
-  const paths = taskFolder(folder.path, executionId)
-  mkdirSync(join(paths.spool, 'saved-workspace'), { recursive: true })
-  writeFileSync(join(paths.spool, 'saved-workspace', 'saved.json'), '{}')
+test.each(['saved-workspace', 'saved-workspace.spooled'])(
+  'work that an agent saved beside its spool (%s) outlives the task’s folder',
+  async (name) => {
+    using folder = createFolder()
+    const paths = taskFolder(folder.path, executionId)
+    mkdirSync(join(paths.spool, name), { recursive: true })
+    writeFileSync(join(paths.spool, name, 'saved.json'), '{}')
+    const places: string[] = []
 
-  await removeTaskFolder(paths)
+    await removeTaskFolder(paths, (place) => places.push(place))
 
-  expect(existsSync(paths.folder)).toBe(false)
-  expect(readFileSync(join(folder.path, 'saved-workspaces', executionId, 'saved.json'), 'utf8')).toBe('{}')
-})
+    expect(existsSync(paths.folder)).toBe(false)
+    expect(places).toEqual([join(folder.path, 'saved-workspaces', executionId)])
+    expect(readFileSync(join(places[0] ?? '', 'saved.json'), 'utf8')).toBe('{}')
+  },
+)
 
 test('a link that a task put in the place of saved work is not followed', async () => {
   using folder = createFolder()

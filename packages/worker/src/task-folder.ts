@@ -12,6 +12,7 @@ import { authorityFiles, type TaskNetwork } from './task-network.ts'
  *     task.json    who and where: ids, user, process, workspace (see `taskRecord`)
  *     owner/       the lock of the worker process that answers for the task
  *     shim         who the shim is, written by itself before it starts the agent
+ *     longest-lease  how far away the end of the agent's lease may be, in ms: written by the shim
  *     exit         the agent's exit code, put there by the shim in one step when the agent has ended
  *     end.json     how the task ended and what was done about it since (see `task-end.ts`)
  *     agent.log    stdout and stderr of agent and hooks
@@ -27,6 +28,7 @@ export interface TaskFolder {
   record: string
   owner: string
   shim: string
+  longestLease: string
   exit: string
   log: string
   token: string
@@ -58,6 +60,7 @@ export function taskFolder(stateDir: string, executionId: string): TaskFolder {
     record: join(folder, 'task.json'),
     owner: join(folder, 'owner'),
     shim: join(folder, 'shim'),
+    longestLease: join(folder, 'longest-lease'),
     exit: join(folder, 'exit'),
     log: join(folder, 'agent.log'),
     token: join(folder, 'token'),
@@ -221,9 +224,13 @@ export async function listTaskFolders(stateDir: string): Promise<string[]> {
   return names.filter((name) => z.uuid().safeParse(name).success)
 }
 
-/** In one step for whoever looks from outside: nobody shall take over the half that is still there. */
-export async function removeTaskFolder(paths: TaskFolder): Promise<void> {
-  await keepSavedWork(paths)
+/**
+ * In one step for whoever looks from outside: nobody shall take over the half that is still there. Work in it that the control plane never got is kept;
+ * `onKept` is told where, and `saved.json` in it says what it is.
+ */
+export async function removeTaskFolder(paths: TaskFolder, onKept: (place: string) => void = () => {}): Promise<void> {
+  const place = await keepSavedWork(paths)
+  if (place !== undefined) onKept(place)
   const gone = join(dirname(paths.folder), `${goneMark}${basename(paths.folder)}`)
   await rm(gone, { recursive: true, force: true, maxRetries: 3 })
   try {
@@ -246,8 +253,8 @@ export async function clearGone(stateDir: string): Promise<void> {
 }
 
 /**
- * Out of the way of all workers, for the operator to look at: a folder whose record cannot be read, torn or of a newer version. It goes to
- * `<state>/unreadable/<execution id>`; returns where that is.
+ * Out of the way of all workers, for the operator to look at: a folder whose record cannot be read, torn or of a newer version, or whose control plane
+ * has no worker here any more. It goes to `<state>/unreadable/<execution id>`; returns where that is.
  */
 export async function setAside({ folder }: TaskFolder): Promise<string> {
   const aside = asideFolder(dirname(dirname(folder)))
@@ -308,12 +315,20 @@ export const keptWorkName = 'kept'
 /** Where an agent that lost its control plane puts what its run changed; see `save-work.ts` of the agent. */
 export const savedWorkName = 'saved-workspace'
 
+/** The same, once its content is in the spool as well: it is removed when that is delivered. */
+export const spooledWorkName = 'saved-workspace.spooled'
+
 /** Such work exists nowhere else: it goes to `<state>/saved-workspaces/<execution id>`, for the operator to take it from. */
-async function keepSavedWork({ folder, spool }: TaskFolder): Promise<void> {
-  const saved = join(spool, savedWorkName)
-  const stat = await lstat(saved).catch(() => undefined)
-  if (!stat?.isDirectory()) return
-  const kept = join(dirname(dirname(folder)), 'saved-workspaces')
-  await mkdir(kept, { recursive: true, mode: 0o700 })
-  await rename(saved, join(kept, basename(folder)))
+async function keepSavedWork({ folder, spool }: TaskFolder): Promise<string | undefined> {
+  for (const name of [savedWorkName, spooledWorkName]) {
+    const saved = join(spool, name)
+    const stat = await lstat(saved).catch(() => undefined)
+    if (!stat?.isDirectory()) continue
+    const kept = join(dirname(dirname(folder)), 'saved-workspaces')
+    await mkdir(kept, { recursive: true, mode: 0o700 })
+    const place = join(kept, basename(folder))
+    await rename(saved, place)
+    return place
+  }
+  return undefined
 }

@@ -1,5 +1,18 @@
+import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { existsSync, readdirSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  existsSync,
+  linkSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { findProcesses } from '@openoz/machine'
 import { expect, test } from 'vitest'
@@ -151,5 +164,62 @@ test('of a dead process whose own file was lost with the power, the records of i
   })
   writeFileSync(join(folder.path, 'go'), '')
   expect(await cp.outcome(execution_id)).toMatchObject({ data: { exit_code: 4 } })
+  await worker.leavesNothing()
+})
+
+/** A file that cannot be read until `open` is called. */
+function hold(folder: string, file: string): { open(): void } & Disposable {
+  const content = readFileSync(file)
+  const pipe = join(folder, 'pipe')
+  execFileSync('mkfifo', [pipe])
+  rmSync(file)
+  linkSync(pipe, file)
+  const open = () => {
+    writeFileSync(join(folder, 'content'), content)
+    renameSync(join(folder, 'content'), file)
+    // Whoever has the pipe open reads it from there.
+    const handle = openSync(pipe, constants.O_RDWR)
+    writeSync(handle, content)
+    closeSync(handle)
+  }
+  let isOpen = false
+  const once = () => {
+    if (!isOpen) open()
+    isOpen = true
+  }
+  return { open: once, [Symbol.dispose]: once }
+}
+
+test('a task that takes its time keeps no other from being taken over, and its worker is not named before', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  const oz = `${waiting(folder.path)}; exit 4`
+  await using first = spawnWorker(cp, folder.path, { oz })
+  const { instances: [instance] = [] } = await cp.message('worker_hello')
+  const assignments = Array.from({ length: 5 }, () => cp.assign())
+  const started = () =>
+    cp.messagesOf('task_step').filter(({ data }) => data.step === 'start' && data.status === 'completed')
+  await until('the agents', () => started().length === 5)
+  const tasks = join(first.stateDir, 'tasks')
+  const [slow = '', ...others] = readdirSync(tasks)
+  const recordOf = (id: string) => join(tasks, id, 'task.json')
+
+  await using worker = startWorker(cp, folder.path, { oz, timing: { sweepEveryMs: 100 } })
+  await worker.listening()
+  // Read when it is taken over.
+  using held = hold(folder.path, join(tasks, slow, 'token'))
+  await first.kill()
+  const own = await until('its hello', () => cp.messagesOf('worker_hello')[1]?.data.instances?.[0])
+  await until('the others', () => others.every((id) => JSON.parse(readFileSync(recordOf(id), 'utf8')).instance === own))
+  // In the middle of it the connection breaks.
+  cp.socket().terminate()
+  const hello = (number: number) => until('a hello', () => cp.messagesOf('worker_hello')[number - 1]?.data)
+  expect(await hello(3)).toMatchObject({ running: [], instances: [own] })
+  held.open()
+  const all = await hello(4)
+  expect(all.instances).toEqual([own, instance])
+  expect(all.running.map(({ execution_id }) => execution_id).toSorted()).toEqual([slow, ...others].toSorted())
+  writeFileSync(join(folder.path, 'go'), '')
+  for (const { execution_id } of assignments) await cp.outcome(execution_id)
   await worker.leavesNothing()
 })

@@ -240,3 +240,28 @@ test('what a killed worker’s dead agent left is saved once there is a control 
   expect(data.message).not.toContain('are lost')
   await worker.leavesNothing()
 })
+
+test('on a network where no connection lasts the end is told at last, without what could not be delivered', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  const ready = await prepareEvents(folder.path)
+  cp.state.takesEvents = false
+  await using worker = startWorker(cp, folder.path, {
+    oz: `cp ${ready}/* "$OZ_SPOOL_DIR"; exit 3`,
+    timing: { deliveryTimeoutMs: 2_000, unsteadyTimeoutMs: 2_500, sweepEveryMs: 100 },
+  })
+  await worker.listening()
+  const { execution_id } = cp.assign()
+  await cp.message('task_step', ({ step, status }) => step === 'start' && status === 'completed')
+  const breaking = setInterval(() => {
+    for (const socket of cp.state.sockets) socket.terminate()
+  }, 1_000)
+  try {
+    expect(await cp.outcome(execution_id)).toMatchObject({ data: { failure_reason: 'container_exit', exit_code: 3 } })
+  } finally {
+    clearInterval(breaking)
+  }
+  expect(worker.log()).toContain('they are kept and tried again')
+  cp.state.takesEvents = true
+  await worker.leavesNothing()
+})

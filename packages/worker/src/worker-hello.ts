@@ -3,7 +3,6 @@ import type { ExecutionRef, WorkerMessage } from '@openoz/protocol'
 import { workerProtocolVersion } from '@openoz/protocol/schemas'
 import manifest from '../package.json' with { type: 'json' }
 import type { Assignment, AssignmentPhase } from './assignment.ts'
-import type { Backend } from './backends/backend.ts'
 import type { RunWorkerOptions } from './worker-options.ts'
 
 export type WorkerHello = Extract<WorkerMessage, { type: 'worker_hello' }>
@@ -12,10 +11,12 @@ export type WorkerHello = Extract<WorkerMessage, { type: 'worker_hello' }>
 export function workerHello({
   options,
   backend,
+  instances,
   assignments,
 }: {
   options: Pick<RunWorkerOptions, 'maxConcurrentTasks'>
-  backend: Backend
+  backend: string
+  instances: readonly string[]
   assignments: readonly Assignment[]
 }): WorkerHello {
   const refsOf = (wanted: AssignmentPhase): ExecutionRef[] =>
@@ -27,13 +28,13 @@ export function workerHello({
     data: {
       protocol: workerProtocolVersion,
       version: manifest.version,
-      backend: backend.name,
+      backend,
       platform: `${process.platform}/${process.arch}`,
       host: hostname().slice(0, 255),
       max_concurrent_tasks: options.maxConcurrentTasks,
       running: refsOf('running'),
       finishing: refsOf('finishing'),
-      instances: backend.instances.slice(0, 1_000),
+      instances: instances.slice(0, 1_000),
     },
   }
 }

@@ -56,6 +56,8 @@ export class Worker {
   readonly #leaving = new AbortController()
   readonly #sweeper: Sweeper
   readonly #team: TeamNotice
+  /** What a hello names: only those of which all tasks are followed by now. */
+  #instances: readonly string[] = []
   #oneShotExecution: string | undefined
   #exitCode = 0
   /** Whether the control plane has handled all that it must know from us. */
@@ -98,7 +100,6 @@ export class Worker {
    */
   async adopt(): Promise<void> {
     const { backend } = this.#parts
-    const before = backend.instances.length
     const send = (message: WorkerMessage) => this.#connection.send(message)
     for (const adopted of await backend.adopt((refs) => createStepReporter(send, refs))) {
       const { task_id: runId, execution_id: executionId } = adopted.refs
@@ -109,7 +110,8 @@ export class Worker {
       this.#follow(resumeAssignment(this.#assignmentContext(runId, executionId), adopted), adopted.startedAt.getTime())
       this.#mustRenew = true
     }
-    if (backend.instances.length > before) this.#mustRenew = true
+    if (backend.instances.length > this.#instances.length) this.#mustRenew = true
+    this.#instances = [...backend.instances]
   }
 
   async run(): Promise<number> {
@@ -199,7 +201,8 @@ export class Worker {
   #hello(): WorkerHello {
     const { options, backend } = this.#parts
     this.#mustRenew = false
-    return workerHello({ options, backend, assignments: [...this.#assignments.values()] })
+    const assignments = [...this.#assignments.values()]
+    return workerHello({ options, backend: backend.name, instances: this.#instances, assignments })
   }
 
   #onOpen(): void {

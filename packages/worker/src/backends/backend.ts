@@ -16,7 +16,10 @@ export type StopCause = 'cancel' | 'abandon' | 'shutdown'
  */
 export interface Backend {
   readonly name: BackendName
-  /** This process first, then the dead ones of this worker whose tasks it took over; see `worker_hello`. Filled by `adopt`. */
+  /**
+   * This process first, then the dead ones of this worker whose tasks it took over; see `worker_hello`. Filled by `adopt`: to be named once that has resolved
+   * and its tasks are followed.
+   */
   readonly instances: readonly string[]
   /**
    * Fails early, with an AppError that an operator can act on (no program, no permission). Called before the first connection; may be

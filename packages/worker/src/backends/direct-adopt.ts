@@ -1,5 +1,5 @@
 import { constants } from 'node:os'
-import { type FolderLock, identifyProcess, isSameProcess, type ProcessIdentity, sleep } from '@openoz/machine'
+import { type FolderLock, identifyProcess, inGroups, isSameProcess, type ProcessIdentity, sleep } from '@openoz/machine'
 import { readEnd } from '../task-end.ts'
 import {
   listTaskFolders,
@@ -15,6 +15,9 @@ import { type DirectTaskContext, exposedOf } from './direct-context.ts'
 import { endPersistently } from './direct-ending.ts'
 import { type DirectHost, formerContext, type HeldTask } from './direct-host.ts'
 import { DirectTask, failureOf, noteFailure } from './direct-task.ts'
+
+/** The hello waits for all of them, and each of them for the disk. */
+const adoptedAtOnce = 16
 
 /**
  * Takes over the tasks of dead processes of our worker id, in whatever state they left them:
@@ -36,8 +39,9 @@ export async function adoptTasks(
   const adopted: AdoptedTask[] = []
   for (const held of host.held.values()) if (held.isUnsettled) await settle(held)
   host.instances.takeOver()
-  for (const executionId of await untilReadable(host, () => listTaskFolders(host.stateDir))) {
-    if (host.held.has(executionId) || host.leaving.aborted) continue
+  const found = await untilReadable(host, () => listTaskFolders(host.stateDir))
+  await inGroups(adoptedAtOnce, found, async (executionId) => {
+    if (host.held.has(executionId) || host.leaving.aborted) return
     try {
       const taken = await take(host, executionId)
       const task = taken && (await takeOver(host, taken, reporterOf))
@@ -48,7 +52,7 @@ export async function adoptTasks(
       held.delete(executionId)
       host.log.warn({ error, executionId }, 'A task that outlived its worker could not be taken over')
     }
-  }
+  })
   return adopted
 }
 

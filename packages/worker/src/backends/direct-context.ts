@@ -32,6 +32,7 @@ export interface DirectTaskContext {
   oz: string
   serverRootUrl: string
   savingTimeoutMs: number
+  unsteadyTimeoutMs: number
   teardownCommand?: string
   reporter: StepReporter
 }

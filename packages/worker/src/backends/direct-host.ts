@@ -23,6 +23,7 @@ export interface DirectHost {
   link: Link
   deliveryTimeoutMs: number
   savingTimeoutMs: number
+  unsteadyTimeoutMs: number
   stateDir: string
   workspaceRoot: string
   installationId: string
@@ -32,6 +33,8 @@ export interface DirectHost {
   network: TaskNetwork
   /** undefined: the operator wants none. */
   mirrors: Mirrors | undefined
+  /** Tasks of our worker id at another control plane that the log has named. */
+  toldElsewhere: Set<string>
   /** Tasks that this process answers for, by execution: from the first file to the last. */
   held: Map<string, HeldTask>
   /** Aborted when this process lets go of them. */
@@ -79,6 +82,7 @@ export function contextOf(
     oz,
     serverRootUrl: worker.serverRootUrl,
     savingTimeoutMs: host.savingTimeoutMs,
+    unsteadyTimeoutMs: host.unsteadyTimeoutMs,
     teardownCommand: worker.direct.teardownCommand,
   }
 }

@@ -34,7 +34,9 @@ export async function removeTask(host: DirectHost, executionId: string): Promise
       context.record = { ...record, removes_workspace: false, process: null }
       await writeRecord(paths, context.record)
     } else {
-      await removeTaskFolder(paths)
+      await removeTaskFolder(paths, (place) =>
+        log.warn({ place }, 'What the task had changed never reached the control plane; it was kept in this folder'),
+      )
       if (record.uid !== undefined) await returnTaskUser(host.stateDir, record.uid, executionId)
       host.held.delete(executionId)
     }

@@ -1,11 +1,13 @@
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { findProcesses, openSpool } from '@openoz/machine'
+import { findProcesses, identifyProcess, lockFolder, openSpool } from '@openoz/machine'
 import { expect, test } from 'vitest'
-import { spawnWorker } from '../test-support/child-worker.ts'
+import { markedWith, readInstallationId } from '../installation.ts'
+import { makeSilent, spawnWorker } from '../test-support/child-worker.ts'
 import { type ControlPlane, startControlPlane } from '../test-support/control-plane.ts'
 import { until } from '../test-support/until.ts'
 import { createFolder, startWorker, type TestWorkerOptions, workerKey, writeOz } from '../test-support/worker.ts'
@@ -128,6 +130,17 @@ async function endedUnseen(cp: ControlPlane, folder: string, oz: string) {
   return assignment
 }
 
+/** Without a task's folder: a sweep that has ended it has looked at all tasks before. */
+function spawnMarked(installation: string, executionId: string) {
+  const env = { PATH: process.env.PATH, ...markedWith(installation, executionId) }
+  const child = spawn('sleep', ['613'], { env, detached: true, stdio: 'ignore' })
+  return {
+    gone: once(child, 'exit'),
+    identity: identifyProcess(child.pid ?? 0),
+    [Symbol.dispose]: () => child.kill('SIGKILL'),
+  }
+}
+
 const waiting = (folder: string) =>
   `until [ -e "${folder}/go" ] || ! [ -e "${folder}/ready" ]; do sleep 0.05; done; kill -KILL $$`
 
@@ -153,8 +166,19 @@ test('of another worker id it is saved too, and left to that one’s lease to re
   await using cp = await startControlPlane()
   const oz = agent(look(folder.path), waiting(folder.path))
   const { execution_id } = await endedUnseen(cp, folder.path, oz)
-  await using worker = startWorker(cp, folder.path, { oz, workerId: 'other-worker' })
+  await using worker = startWorker(cp, folder.path, { oz, workerId: 'other-worker', timing: { sweepEveryMs: 100 } })
   await worker.listening()
+  // Until its lease is over it is its worker's, should that come back.
+  using stray = spawnMarked(await readInstallationId(worker.stateDir), randomUUID())
+  await stray.gone
+  await until('a free lock', () => {
+    const lock = lockFolder(join(worker.stateDir, 'tasks', execution_id, 'owner'))
+    if (!('release' in lock)) return false
+    lock.release()
+    return true
+  })
+  expect(worker.log()).not.toContain('what it had done was saved')
+  makeSilent(worker.stateDir, execution_id, 20 * 60_000)
   await until('the sweep', () => worker.log().includes('Swept what an ended task had left'))
   expect(cp.state.events).toMatchObject([{ batch: { events: [{ data: { text: 'saved' } }] } }])
   expect(cp.messagesOf('task_failed').filter(({ data }) => data.execution_id === execution_id)).toEqual([])
@@ -180,6 +204,75 @@ test('what an earlier execution left is saved before a newer one, of another wor
   expect(events).toMatchObject([{ token: execution_token, batch: { events: [{ data: { text: 'saved' } }] } }])
 })
 
+test('an execution that was fenced off, and whose spool waits, is not called running by its own worker', async () => {
+  using folder = createFolder()
+  await prepareEvents(folder.path)
+  await using cp = await startControlPlane()
+  const oz = `cp ${folder.path}/ready/* "$OZ_SPOOL_DIR"; touch begun; ${waiting(folder.path)}`
+  await using dead = spawnWorker(cp, folder.path, { oz, flags: { workerId: 'dead-worker' } })
+  await cp.message('worker_hello')
+  const { task_id, execution_id } = cp.assign()
+  await until('the agent', () => existsSync(join(dead.stateDir, 'workspaces', task_id, 'begun')))
+  await dead.kill()
+  cp.state.takesEvents = false
+  {
+    await using worker = startWorker(cp, folder.path, { oz: 'exit 0', workerId: 'other-worker' })
+    await worker.listening()
+    const next = cp.assign({ task_id })
+    await cp.outcome(next.execution_id)
+    await until('the end', () => worker.leftovers().tasks.length === 1)
+    expect(worker.leftovers().tasks).toEqual([execution_id])
+  }
+  const hellos = cp.messagesOf('worker_hello').length
+  await using again = startWorker(cp, folder.path, { workerId: 'dead-worker', timing: { sweepEveryMs: 100 } })
+  await again.listening()
+  expect(await until('the hello', () => cp.messagesOf('worker_hello')[hellos]?.data)).toMatchObject({
+    running: [],
+    finishing: [],
+  })
+  cp.state.takesEvents = true
+  await again.leavesNothing()
+  expect(cp.messagesOf('task_failed').filter(({ data }) => data.execution_id === execution_id)).toEqual([])
+})
+
+test('while a sweep delivers what one agent of another worker id left, that worker comes back to its others', async () => {
+  using folder = createFolder()
+  await using cp = await startControlPlane()
+  const oz = agent('sleep 600', waiting(folder.path))
+  await prepareEvents(folder.path)
+  const first = await endedUnseen(cp, folder.path, oz)
+  makeSilent(join(folder.path, 'state'), first.execution_id, 20 * 60_000)
+  // As a sibling that runs: the same worker's, under the same instance.
+  const tasks = join(folder.path, 'state', 'tasks')
+  const sibling = randomUUID()
+  using running = spawnMarked(await readInstallationId(join(folder.path, 'state')), sibling)
+  const record = JSON.parse(readFileSync(join(tasks, first.execution_id, 'task.json'), 'utf8'))
+  mkdirSync(join(tasks, sibling, 'spool'), { recursive: true })
+  writeFileSync(
+    join(tasks, sibling, 'task.json'),
+    JSON.stringify({
+      ...record,
+      execution_id: sibling,
+      task_id: randomUUID(),
+      uid: undefined,
+      process: running.identity,
+    }),
+  )
+  await using worker = startWorker(cp, folder.path, { oz, workerId: 'other-worker' })
+  await worker.listening()
+  await until(
+    'the saver',
+    async () => (await findProcesses({ marker: `OZ_EXECUTION_ID=${first.execution_id}` })).length > 0,
+  )
+  const hellos = cp.messagesOf('worker_hello').length
+  await using again = startWorker(cp, folder.path, { oz })
+  await again.listening()
+  expect(await until('the hello', () => cp.messagesOf('worker_hello')[hellos]?.data)).toMatchObject({
+    running: [{ execution_id: sibling }],
+    instances: [expect.any(String), record.instance],
+  })
+})
+
 test('a saver that is at work when a newer execution comes is ended before the workspace becomes that one’s', async () => {
   using folder = createFolder()
   await prepareEvents(folder.path)
@@ -191,6 +284,7 @@ test('a saver that is at work when a newer execution comes is ended before the w
   mkdirSync(join(folder.path, 'open'))
   chmodSync(join(folder.path, 'open'), 0o777)
   const { task_id, execution_id } = await endedUnseen(cp, folder.path, oz)
+  makeSilent(join(folder.path, 'state'), execution_id, 20 * 60_000)
   await using worker = startWorker(cp, folder.path, { oz, workerId: 'other-worker' })
   await worker.listening()
   await until('the saver', () => existsSync(join(folder.path, 'open', 'saving')))

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { findProcesses, lockFolder } from '@openoz/machine'
 import { expect, test } from 'vitest'
 import { readInstallationId, stateMark } from '../installation.ts'
-import { spawnWorker } from '../test-support/child-worker.ts'
+import { makeSilent, spawnWorker } from '../test-support/child-worker.ts'
 import { startControlPlane } from '../test-support/control-plane.ts'
 import { until } from '../test-support/until.ts'
 import { createFolder, startWorker } from '../test-support/worker.ts'
@@ -239,4 +239,42 @@ test('an agent of another worker id, whose worker is dead, is left alone while i
   await cp.message('worker_hello', ({ running }) => running.some((one) => one.execution_id === execution_id))
   again.stop()
   await cp.outcome(execution_id)
+})
+
+test('a task of another control plane, from before the address was changed, is named in the log, and set aside after a week', async () => {
+  using folder = createFolder()
+  await using former = await startControlPlane()
+  await using cp = await startControlPlane()
+  const oz = `echo work >file; until [ -e ${folder.path}/go ] || ! [ -e ${folder.path}/bin ]; do sleep 0.05; done`
+  await using dead = spawnWorker(former, folder.path, { oz })
+  await former.message('worker_hello')
+  const { execution_id, task_id } = former.assign()
+  await former.message('task_step', ({ step, status }) => step === 'start' && status === 'completed')
+  await until('the agent', () => existsSync(join(dead.stateDir, 'workspaces', task_id, 'file')))
+  await dead.kill()
+  const control = join(dead.stateDir, 'tasks', execution_id)
+  makeSilent(dead.stateDir, execution_id, 8 * 24 * 60 * 60_000)
+
+  await using worker = startWorker(cp, folder.path, { timing })
+  const words = 'A task of this worker belongs to another control plane'
+  await until('the log', () => worker.log().includes(words))
+  const line = JSON.parse(worker.lines.find((text) => text.includes(words)) ?? '{}')
+  expect(line).toMatchObject({ level: 40, folder: control, itsServer: former.url, server: cp.url, runId: task_id })
+  // Its agent speaks to that control plane itself.
+  using stray = daemon(marked(randomUUID(), await readInstallationId(dead.stateDir)))
+  await stray.gone
+  expect(existsSync(control)).toBe(true)
+
+  writeFileSync(join(folder.path, 'go'), '')
+  await until('the end of the agent', () => existsSync(join(control, 'exit')))
+  using later = daemon(marked(randomUUID(), await readInstallationId(dead.stateDir)))
+  await later.gone
+  expect(existsSync(control)).toBe(true)
+  makeSilent(dead.stateDir, execution_id, 8 * 24 * 60 * 60_000)
+  const aside = join(dead.stateDir, 'unreadable', execution_id)
+  await until('the folder', () => existsSync(join(aside, 'spool')))
+  expect(worker.log()).toContain('its folder was set aside')
+  await until('its user', () => worker.leftovers().users.length === 0)
+  expect(readFileSync(join(worker.workspaceRoot, task_id, 'file'), 'utf8')).toBe('work\n')
+  expect(worker.lines.filter((text) => text.includes(words))).toHaveLength(1)
 })

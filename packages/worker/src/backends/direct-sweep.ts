@@ -1,6 +1,6 @@
 import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { endProcessTree, findMarked, isSameProcess } from '@openoz/machine'
+import { endProcessTree, findMarked, isSameProcess, type ProcessIdentity } from '@openoz/machine'
 import { z } from 'zod'
 import { removeTree } from '../folder-removal.ts'
 import { marksOf, stateMark, stateVariable } from '../installation.ts'
@@ -16,19 +16,21 @@ import {
   type TaskRecord,
   taskFolder,
 } from '../task-folder.ts'
+import { leaseLeftMs, silentMs } from '../task-lease.ts'
 import { returnUsersOfNobody } from '../task-users.ts'
 import { disownWorkspace, listOwned, ownerOf } from '../workspace-owner.ts'
 import { followTask, hasWorkerWithoutInstance, shimOf } from './direct-adopt.ts'
-import { endPersistently } from './direct-ending.ts'
+import { endEverything, endPersistently } from './direct-ending.ts'
 import { type DirectHost, formerContext, type HeldTask, silentReporter } from './direct-host.ts'
 import { removeAgain, removeTask } from './direct-removal.ts'
-import { folderId, removeWorkspace, removingMark } from './direct-workspace.ts'
+import { folderId, releaseWorkspace, removeWorkspace, removingMark } from './direct-workspace.ts'
 
 /**
  * Clears what nobody on this machine answers for, at the start and every minute, with or without a control plane:
  *
- * - tasks of dead workers of another id whose agents have ended: saved and delivered, never reported; that is their worker's, or its lease's. Agents that
- *   still run are left alone: an agent holds its lease itself. (Those of our own id are adopted before, see `direct-adopt.ts`.)
+ * - tasks of dead workers of another id whose agents have ended: what runs of them is ended; once their lease is over they are saved and delivered, never
+ *   reported: that is their worker's, or its lease's. Agents that still run are left alone: an agent holds its lease itself. (Those of our own id are adopted before, see `direct-adopt.ts`.)
+ * - tasks of another control plane: nobody is left for them when the worker's `--server-url` was changed. Named in the log, and set aside after a week.
  * - folders whose record cannot be read: set aside, their processes ended.
  * - processes with the mark of this installation whose task has no folder, users, workspaces and temporary files without an execution.
  *
@@ -60,19 +62,70 @@ async function sweepTask(host: DirectHost, executionId: string): Promise<void> {
   const record = await readRecord(paths)
   if (!record) return sweepUnreadable(host, executionId)
   const { worker } = host
-  // Of our id it waits for the instance that it belongs to; of another control plane nobody here could deliver it.
-  if (record.server_url !== worker.serverUrl || record.worker_id === worker.workerId) return
-  if (hasWorkerWithoutInstance(record)) return
+  if (record.server_url !== worker.serverUrl) return sweepElsewhere(host, record)
+  // Of our id it waits for the instance that it belongs to.
+  if (record.worker_id === worker.workerId || hasWorkerWithoutInstance(record)) return
   const shim = await shimOf(host, record)
   if (shim && isSameProcess(shim)) {
     host.log.debug({ executionId, pid: shim.pid }, 'An agent of another worker id still runs; left alone')
     return
   }
-  // So that its worker, should it come back in this moment, does not take the rest over and call this one lost.
+  const isTold = record.ended_at !== undefined || (await readEnd(paths))?.is_reported
+  // Until then it is its worker's, should that come back.
+  if (!isTold && (await leaseLeftMs(paths)) > 0) return await host.alone(() => endLeftRunning(host, record, shim))
+  // So that it does not come back in this moment, and call the one lost that it cannot have.
   const instance = host.instances.borrow(record.instance)
   const lock = instance && lockTask(paths)
-  if (!instance || !lock) return instance?.release()
-  void clearForeign(host, record, lock).finally(() => instance.release())
+  // What else that worker left is its own: nobody keeps it from that while this one waits for the control plane.
+  instance?.release()
+  if (lock) void clearForeign(host, record, lock)
+}
+
+/** What an agent left running must not go on beside the next execution of its run. */
+async function endLeftRunning(host: DirectHost, record: TaskRecord, shim: ProcessIdentity | undefined): Promise<void> {
+  const instance = host.instances.borrow(record.instance)
+  const lock = instance && lockTask(taskFolder(host.stateDir, record.execution_id))
+  try {
+    if (lock) await endEverything({ ...host, record }, shim)
+  } finally {
+    lock?.release()
+    instance?.release()
+  }
+}
+
+/** As long as a control plane takes anything of it. */
+const longestElsewhereMs = 7 * 24 * 60 * 60_000
+
+/** Of another control plane: nobody here could deliver it, and perhaps nobody comes back who can. */
+async function sweepElsewhere(host: DirectHost, record: TaskRecord): Promise<void> {
+  const { execution_id: executionId, server_url: itsServer, worker_id: workerId } = record
+  const { worker, stateDir, log, toldElsewhere } = host
+  const paths = taskFolder(stateDir, executionId)
+  const isOld = (await silentMs(paths)) > longestElsewhereMs
+  const isToTell = workerId === worker.workerId && !toldElsewhere.has(executionId)
+  if ((!isOld && !isToTell) || hasWorkerWithoutInstance(record)) return
+  const instance = host.instances.borrow(record.instance)
+  const lock = instance && lockTask(paths)
+  // A worker of that control plane has it.
+  if (!lock) return instance?.release()
+  try {
+    const about = { executionId, runId: record.task_id, itsServer, server: worker.serverUrl }
+    const shim = await shimOf(host, record)
+    if (!isOld || (shim && isSameProcess(shim))) {
+      if (isToTell)
+        log.warn({ ...about, folder: paths.folder }, 'A task of this worker belongs to another control plane')
+      toldElsewhere.add(executionId)
+      return
+    }
+    if (!(await endPersistently({ ...host, record }, shim, { signal: host.leaving }))) return
+    // For the operator, who may want its files.
+    await releaseWorkspace({ record: { ...record, removes_workspace: false }, stateDir, log })
+    const place = await setAside(paths)
+    log.error({ ...about, place }, 'A task of another control plane was left here for 7 days; its folder was set aside')
+  } finally {
+    lock.release()
+    instance.release()
+  }
 }
 
 /** In its own time: it may have to wait for the control plane. Never rejects. */

@@ -1,10 +1,9 @@
-import { join } from 'node:path'
 import { bootClockMs, countOomKills, createMasker, hasOomKillSince, type ProcessIdentity, sleep } from '@openoz/machine'
 import { type FailureReason, leaseLostExitCode } from '@openoz/protocol'
 import { askToEnd, waitForExit } from '../shim-process.ts'
 import { deliverSpool } from '../spool-delivery.ts'
 import { readEnd, type TaskEndRecord, writeEnd } from '../task-end.ts'
-import { readTaskFile } from '../task-folder.ts'
+import { watchLease } from '../task-lease.ts'
 import { type StopCause, type Task, type TaskExit, TaskFailure, type TaskRemains, TaskStopped } from './backend.ts'
 import { type DirectTaskContext, runTaskHook } from './direct-context.ts'
 import { endPersistently } from './direct-ending.ts'
@@ -79,10 +78,9 @@ export class DirectTask implements Task {
   /** An agent that is frozen cannot stop itself in time, and its tools go on: see `lease-file.ts` of the agent. Never rejects. */
   async #enforceLease(signal: AbortSignal): Promise<void> {
     const { paths, log } = this.#context
-    const file = join(paths.spool, 'lease')
+    const deadline = watchLease(paths)
     while (!signal.aborted) {
-      const text = (await readTaskFile(file, 64).catch(() => undefined))?.trim()
-      const deadlineMs = text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
+      const deadlineMs = await deadline()
       const leftMs = deadlineMs === undefined ? longestLookMs : deadlineMs + leaseGraceMs - bootClockMs()
       if (leftMs <= 0) {
         this.#verdict = { type: 'exited', code: leaseLostExitCode }
@@ -152,19 +150,18 @@ export class DirectTask implements Task {
 
   /** Of an execution that is over nothing would be taken. What fails for want of a connection is tried until there is one. */
   async #save(abandoned: AbortSignal, signal: AbortSignal): Promise<LeftWork> {
-    const { link, savingTimeoutMs } = this.#context
+    const { link, savingTimeoutMs, unsteadyTimeoutMs } = this.#context
     const stop = AbortSignal.any([abandoned, signal])
-    let connectedMs = 0
+    const spentMs = { held: 0, broke: 0, away: 0 }
     for (;;) {
       if (abandoned.aborted) return 'none'
       signal.throwIfAborted()
-      const { result, held, ms } = await link.during(() => saveLeftWork(this.#context, stop))
+      const { result, link: connection, ms } = await link.during(() => saveLeftWork(this.#context, stop))
       signal.throwIfAborted()
       if (result === 'none' || result === 'saved') return result
-      if (held) {
-        connectedMs += ms
-        if (result === 'lost' || connectedMs > savingTimeoutMs) return 'lost'
-      }
+      spentMs[connection] += ms
+      if (connection === 'held' && result === 'lost') return 'lost'
+      if (spentMs.held > savingTimeoutMs || spentMs.broke > unsteadyTimeoutMs) return 'lost'
       await link.up(stop)
       await sleep(500, stop)
     }
@@ -172,19 +169,21 @@ export class DirectTask implements Task {
 
   /** Until it is delivered, or the control plane was there for long enough and did not take it: then the end is told without. */
   async #deliver(abandoned: AbortSignal, signal: AbortSignal): Promise<void> {
-    const { paths, log, token, dialer, link, deliveryTimeoutMs } = this.#context
+    const { paths, log, token, dialer, link, deliveryTimeoutMs, unsteadyTimeoutMs } = this.#context
     // The outcome of an execution that is over counts no more; what can be had at once is evidence, the rest is for a sweep.
     const limitMs = () => (abandoned.aborted ? Math.min(deliveryTimeoutMs, 10_000) : deliveryTimeoutMs)
-    let connectedMs = 0
+    const spentMs = { held: 0, broke: 0, away: 0 }
     for (;;) {
-      const timeoutMs = Math.min(Math.max(limitMs() - connectedMs, 100), 30_000)
-      const { result, held, ms } = await link.during(() =>
-        deliverSpool({ folder: paths.spool, token, dialer, log, timeoutMs, signal }),
-      )
+      const timeoutMs = Math.min(Math.max(limitMs() - spentMs.held, 100), 30_000)
+      const {
+        result,
+        link: connection,
+        ms,
+      } = await link.during(() => deliverSpool({ folder: paths.spool, token, dialer, log, timeoutMs, signal }))
       signal.throwIfAborted()
       if (result !== 'kept') return
-      if (held || abandoned.aborted) connectedMs += ms
-      if (connectedMs >= limitMs()) {
+      spentMs[abandoned.aborted ? 'held' : connection] += ms
+      if (spentMs.held >= limitMs() || spentMs.broke > unsteadyTimeoutMs) {
         this.#isSpoolKept = true
         return void log.warn('The agent’s last events are not delivered yet; they are kept and tried again')
       }
@@ -230,8 +229,15 @@ async function noteEnd({ paths, log }: DirectTaskContext, end: TaskEndRecord): P
 
 /** The end was told, and the spool could not be delivered: what is left is for sweeps. */
 export async function noteReported(context: Pick<DirectTaskContext, 'paths' | 'log'>): Promise<void> {
-  const end = await readEnd(context.paths)
-  if (end) await writeEnd(context.paths, { ...end, is_reported: true })
+  // One that was fenced off has none: it was never ours to report.
+  const end = (await readEnd(context.paths)) ?? {
+    version: 1,
+    last_words: '',
+    ran_out_of_memory: false,
+    is_torn_down: true,
+    ended_at: new Date().toISOString(),
+  }
+  await writeEnd(context.paths, { ...end, is_reported: true })
 }
 
 async function tearDown(context: DirectTaskContext, signal: AbortSignal): Promise<void> {

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { openSpool } from '@openoz/machine'
 import { expect, test } from 'vitest'
 import { limitMemory, memoryHog } from '../../../../test/support/memory-limit.ts'
+import { makeSilent } from '../test-support/child-worker.ts'
 import { createAssignment, startControlPlane } from '../test-support/control-plane.ts'
 import { until } from '../test-support/until.ts'
 import { createFolder, startWorker, type TestWorkerOptions, workerKey } from '../test-support/worker.ts'
@@ -343,8 +344,11 @@ test('what a worker that died left is swept: processes, folders, users', async (
   })
   const hasEnded = new Promise((resolve) => orphan.once('exit', resolve))
 
-  await using worker = startWorker(cp, folder.path)
+  await using worker = startWorker(cp, folder.path, { timing: { sweepEveryMs: 100 } })
   await hasEnded
+  // Its own worker may come back for the rest.
+  expect(worker.leftovers().tasks).toEqual([execution_id])
+  makeSilent(stateDir, execution_id, 20 * 60_000)
   await until('the sweep', () => worker.leftovers().tasks.length === 0)
   await worker.leavesNothing()
 })

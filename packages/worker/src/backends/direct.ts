@@ -45,14 +45,20 @@ interface DirectBackendOptions {
   deliveryTimeoutMs?: number
   /** How long what a dead agent left may take to be saved. Its lease holds meanwhile: the saver renews it. */
   savingTimeoutMs?: number
+  /**
+   * How long all tries at saving, or at delivering, may take together in which the connection broke. They say nothing about what was tried; but each of
+   * its connections renews the lease of what ends here, and a network on which none ever lasts would keep the run from being tried again.
+   */
+  unsteadyTimeoutMs?: number
 }
 
 export function createDirectBackend({
   deliveryTimeoutMs = 10 * 60_000,
   savingTimeoutMs = 120_000,
+  unsteadyTimeoutMs = 30 * 60_000,
   ...options
 }: DirectBackendOptions): Backend {
-  return new DirectBackend({ ...options, deliveryTimeoutMs, savingTimeoutMs })
+  return new DirectBackend({ ...options, deliveryTimeoutMs, savingTimeoutMs, unsteadyTimeoutMs })
 }
 
 class DirectBackend implements Backend {
@@ -108,6 +114,7 @@ class DirectBackend implements Backend {
       ...this.#options,
       ...{ stateDir, workspaceRoot, installationId, instances, oz, isolation, network, mirrors },
       held: this.#held,
+      toldElsewhere: this.#checked?.toldElsewhere ?? new Set(),
       leaving: this.#leaving.signal,
       alone: (work) => this.#alone(work),
     }

@@ -1,11 +1,18 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { WorkerFlagValues } from '../worker-flags.ts'
 import type { ControlPlane } from './control-plane.ts'
 import { workerKey, writeOz } from './worker.ts'
+
+/** As if the agent of a task had given its last sign so long ago. */
+export function makeSilent(stateDir: string, executionId: string, ms: number): void {
+  const folder = join(stateDir, 'tasks', executionId)
+  const then = new Date(Date.now() - ms)
+  for (const path of [join(folder, 'task.json'), join(folder, 'spool'), folder]) utimesSync(path, then, then)
+}
 
 /** A worker as a process of its own, for tests that kill it or send it signals. Its state is in `folder`, where `startWorker` has its own. */
 export function spawnWorker(
