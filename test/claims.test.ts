@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest'
+import { openDatabase } from '../packages/server/src/store/database.ts'
+import { listWaitingHosts } from '../packages/server/src/store/queue.ts'
 import { startControlPlane } from './support/control-plane.ts'
 import { until } from './support/poll.ts'
 
@@ -87,4 +89,21 @@ test('a queued run that still has a live execution stops nobody behind it, and i
   await cp.advanceDatabaseClock({ seconds: 14 * 60 })
   expect((await worker.nextAssignment()).task_id).toBe(first)
   expect((await cp.client.runs.executions(first)).executions.map(({ state }) => state)).toEqual(['lost', 'offered'])
+})
+
+test('the hosts that runs wait for are each found once, in every team, whatever else is queued', async () => {
+  await using cp = await startControlPlane()
+  for (const worker_host of ['b', 'a', 'b', 'c']) await cp.createRun({ config: { worker_host } })
+  for (let i = 0; i < 3; i++) await cp.createRun()
+  const [team] = await cp.db.query<{ id: string }>('select id from teams')
+  const other = '00000000-0000-4000-8000-000000000001'
+  await cp.db.query(`insert into teams (id, name, slug) values ('${other}', 'other', 'other')`)
+  await cp.db.query(`update runs set team_id = '${other}' where worker_host = 'c'`)
+  const db = openDatabase({ connectionString: cp.database.url }, () => {})
+  try {
+    const hosts = (await listWaitingHosts(db)).map(({ teamId, workerHost }) => `${teamId} ${workerHost}`)
+    expect(hosts.sort()).toEqual([`${team?.id} `, `${team?.id} a`, `${team?.id} b`, `${other} c`].sort())
+  } finally {
+    await db.close()
+  }
 })

@@ -9,7 +9,7 @@ import { closeHttp, FrontDoor, listen, listenMetrics } from './http/front-door.t
 import { createServerMetrics, type ServerMetrics } from './http/metrics.ts'
 import { problemAnswer, toProblem } from './http/problems.ts'
 import { createModelGateway } from './model-gateway.ts'
-import { type Database, openDatabase } from './store/database.ts'
+import { type Database, openDatabase, unpreparedNotice } from './store/database.ts'
 import { isMigrated, readMigrations } from './store/migrate.ts'
 import { version } from './version.ts'
 
@@ -35,8 +35,10 @@ export async function startGatewayServer(options: ServerOptions, { log }: { log:
       problem:
         'a gateway of its own needs the PostgreSQL of its control plane; an embedded one serves one process only',
     })
-  const db = openDatabase({ connectionString: options.databaseUrl }, (error) =>
-    log.warn({ error: error.message }, 'a database connection was lost'),
+  const db = openDatabase(
+    { connectionString: options.databaseUrl },
+    (error) => log.warn({ error: error.message }, 'a database connection was lost'),
+    { onUnprepared: (error) => log.warn({ error: error.message }, unpreparedNotice) },
   )
   const stopping = new AbortController()
   const hints = createHints({ serverId: uuidv7(), log })

@@ -18,7 +18,7 @@ import { lockDataDir } from './postgres/data-dir-lock.ts'
 import { startEmbeddedPostgres } from './postgres/embedded-postgres.ts'
 import { createSigning } from './signing.ts'
 import { createWorkerSockets } from './sockets/worker-socket.ts'
-import { type Database, isDatabaseAway, openDatabase } from './store/database.ts'
+import { type Database, isDatabaseAway, openDatabase, unpreparedNotice } from './store/database.ts'
 import { migrate, readMigrations } from './store/migrate.ts'
 import { version } from './version.ts'
 
@@ -165,7 +165,9 @@ async function openMigratedDatabase(
     config = embedded.connection
   } else config = { connectionString: options.databaseUrl }
 
-  const db = openDatabase(config, (error) => log.warn({ error: error.message }, 'a database connection was lost'))
+  const db = openDatabase(config, (error) => log.warn({ error: error.message }, 'a database connection was lost'), {
+    onUnprepared: (error) => log.warn({ error: error.message }, unpreparedNotice),
+  })
   closers.push(() => db.close())
   try {
     const { from, to } = await migrate(db, await readMigrations())

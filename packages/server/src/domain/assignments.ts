@@ -9,9 +9,8 @@ import {
 import { v7 as uuidv7 } from 'uuid'
 import { insertCommand } from '../store/commands.ts'
 import {
-  findExecution,
-  findExecutionForUpdate,
   findExecutionOfConnection,
+  findRunAndExecutionForUpdate,
   listLeavingExecutions,
   updateExecutionClaimed,
   updateExecutionEnded,
@@ -20,7 +19,6 @@ import {
 } from '../store/executions.ts'
 import { listExecutionsOfInstances, updateExecutionsHolder } from '../store/leases.ts'
 import { claimNextRun, listIdleExecutionsInTheWay } from '../store/queue.ts'
-import { findRunForUpdate } from '../store/runs.ts'
 import { hashSecret, newExecutionToken } from './actors.ts'
 import { type Ctx, change } from './context.ts'
 import { afterGoodbye } from './executions.ts'
@@ -109,19 +107,9 @@ type Ref = { task_id: string; execution_id?: string | undefined }
 /** Whether the execution that a message names still counts: `superseded` asks the worker to end it and say nothing. */
 export type Verdict = { verdict: 'taken' | 'superseded' | 'ignored'; executionId?: string }
 
-/** The execution that a message means, if it was offered to this worker. Messages of the reference name the run only. */
+/** The execution that a message means. Messages of the reference name the run only. */
 async function executionIdOf(ctx: Ctx, connection: WorkerConnection, ref: Ref): Promise<string | undefined> {
-  const execution =
-    ref.execution_id === undefined
-      ? await findExecutionOfConnection(ctx.db, ref.task_id, connection)
-      : await findExecution(ctx.db, ref.execution_id)
-  const isTheirs = execution?.runId === ref.task_id && execution.workerId === connection.workerId
-  if (isTheirs) return execution.id
-  ctx.log.warn(
-    { runId: ref.task_id, workerId: connection.workerId, connectionId: connection.id },
-    'worker message ignored: no execution of this run is this connection’s',
-  )
-  return undefined
+  return ref.execution_id ?? (await findExecutionOfConnection(ctx.db, ref.task_id, connection))?.id
 }
 
 /**
@@ -136,12 +124,20 @@ async function withLiveExecution(
   ifOver?: (locked: Locked) => Promise<void>,
 ): Promise<Verdict> {
   const executionId = await executionIdOf(ctx, connection, ref)
-  if (executionId === undefined) return { verdict: 'ignored' }
+  const ignored = () => {
+    ctx.log.warn(
+      { runId: ref.task_id, workerId: connection.workerId, connectionId: connection.id },
+      'worker message ignored: no execution of this run is this connection’s',
+    )
+    return { verdict: 'ignored' } as const
+  }
+  if (executionId === undefined) return ignored()
   return change(ctx, async (tx, hint) => {
-    const run = await findRunForUpdate(tx, ref.task_id)
-    const execution = await findExecutionForUpdate(tx, executionId)
+    const locked = await findRunAndExecutionForUpdate(tx, ref.task_id, executionId)
+    if (!locked) return ignored()
+    const { run, execution } = locked
     // A worker id is only unique within its team.
-    if (!run || !execution || run.teamId !== connection.teamId) return { verdict: 'ignored' }
+    if (execution.workerId !== connection.workerId || run.teamId !== connection.teamId) return ignored()
     if (!isLive(execution.state) || execution.number !== run.fence) {
       await ifOver?.({ tx, hint, run, execution })
       return { verdict: 'superseded', executionId }

@@ -73,36 +73,46 @@ export async function appendBatch(
     return answer(result.ackedN, result.isOver)
   }
 
-  return change(ctx, async (tx, hint) => {
-    const { run, execution } = await lockExecution(tx, actor)
-    const isOver = !isLive(execution.state)
-    const heir = isOver ? await findHeir(tx, run, execution) : 'none'
+  const take = (attempt: Attempt) =>
+    change(ctx, async (tx, hint) => {
+      const { run, execution } = await lockExecution(tx, actor)
+      const isOver = !isLive(execution.state)
+      const heir = isOver ? await findHeir(tx, run, execution) : 'none'
 
-    const fresh = contiguousAfter(execution.ackedN, events)
-    const stored: NewEvent[] = []
-    const flush = async () => {
-      if (stored.length > 0) await appendEvents(tx, execution.runId, stored.splice(0))
-    }
-    for (const event of fresh) {
-      const effect = effectIn(event, isOver ? heir : 'live')
-      if (effect) {
-        // What came before it in the stream comes before it in the log.
-        await flush()
-        stored.push(...(await tryEffect(ctx, { tx, hint, run, execution, event, effect, heir, isOver })))
-      } else {
-        stored.push(toStored(event, execution.id, isOver))
-        if (!isOver && run.environmentId !== null && isSetupDone(event))
-          await updateSetupFailed(tx, run.environmentId, false)
+      const fresh = contiguousAfter(execution.ackedN, events)
+      const stored: NewEvent[] = []
+      const flush = async () => {
+        if (stored.length > 0) await appendEvents(tx, execution.runId, stored.splice(0))
       }
-    }
-    await flush()
-    const ackedN = fresh.at(-1)?.n ?? execution.ackedN
-    await updateAcknowledged(tx, execution.id, ackedN, !isOver)
-    if (fresh.length > 0) hint(`run ${execution.runId}`)
+      for (const event of fresh) {
+        const effect = effectIn(event, isOver ? heir : 'live')
+        if (effect) {
+          // What came before it in the stream comes before it in the log.
+          await flush()
+          stored.push(...(await tryEffect(ctx, attempt, { tx, hint, run, execution, event, effect, heir, isOver })))
+        } else {
+          stored.push(toStored(event, execution.id, isOver))
+          if (!isOver && run.environmentId !== null && isSetupDone(event))
+            await updateSetupFailed(tx, run.environmentId, false)
+        }
+      }
+      await flush()
+      const ackedN = fresh.at(-1)?.n ?? execution.ackedN
+      await updateAcknowledged(tx, execution.id, ackedN, !isOver)
+      if (fresh.length > 0) hint(`run ${execution.runId}`)
 
-    return answer(ackedN, isOver)
-  })
+      return answer(ackedN, isOver)
+    })
+  try {
+    return await take((_, work) => work())
+  } catch (error) {
+    if (!isDataRefused(error)) throw error
+    // Once more, and what the database refuses is kept as invalid. Not at once: hardly any batch is, and each effect would cost two statements more.
+    return take(withSavepoint)
+  }
 }
+
+type Attempt = typeof withSavepoint
 
 /** The harness is opened in what the environment has been made into: the preparation is over, and nothing of it failed. */
 function isSetupDone({ type, data }: NumberedEvent): boolean {
@@ -160,12 +170,12 @@ interface Application {
   heir: Heir
 }
 
-async function tryEffect(ctx: Ctx, application: Application): Promise<NewEvent[]> {
+async function tryEffect(ctx: Ctx, attempt: Attempt, application: Application): Promise<NewEvent[]> {
   const { tx, event, execution } = application
   try {
-    return await withSavepoint(tx, () => applyEffect(application))
+    return await attempt(tx, () => applyEffect(application))
   } catch (error) {
-    if (!isDataRefused(error)) throw error
+    if (attempt !== withSavepoint || !isDataRefused(error)) throw error
     ctx.log.warn({ error, executionId: execution.id, type: event.type, n: event.n }, 'an event could not be stored')
     return [invalid(event, execution.id, 'the database does not take its data')]
   }
@@ -185,12 +195,19 @@ async function applyEffect(application: Application): Promise<NewEvent[]> {
       if (isOpen && isOver) await takeRetryBack(application)
       const ended =
         isOpen &&
-        (await endTurn(tx, hint, run, execution, {
-          outcome,
-          message,
-          errorCode: platformCode(error_code),
-          failureReason: finerReason(error_code),
-        }))
+        (await endTurn(
+          tx,
+          hint,
+          run,
+          execution,
+          {
+            outcome,
+            message,
+            errorCode: platformCode(error_code),
+            failureReason: finerReason(error_code),
+          },
+          open,
+        ))
       // The outcome's own event is the run_state that endTurn wrote; a second word on the same turn is kept as what it is.
       return ended ? [] : [toStored(event, execution.id, true)]
     }

@@ -3,11 +3,11 @@ import { findDatabaseTime } from '../store/control-plane.ts'
 import type { Tx } from '../store/database.ts'
 import {
   type ExecutionRecord,
-  findExecutionForUpdate,
+  findRunAndExecutionForUpdate,
   type Goodbye,
   listExecutions as listExecutionRecords,
 } from '../store/executions.ts'
-import { findRunForUpdate, type RunRecord } from '../store/runs.ts'
+import type { RunRecord } from '../store/runs.ts'
 import { listSetupSteps } from '../store/session-log.ts'
 import type { ExecutionActor } from './actors.ts'
 import type { Ctx } from './context.ts'
@@ -97,8 +97,7 @@ export async function lockExecution(
   tx: Tx,
   actor: ExecutionActor,
 ): Promise<{ run: RunRecord; execution: ExecutionRecord }> {
-  const run = await findRunForUpdate(tx, actor.runId)
-  const execution = await findExecutionForUpdate(tx, actor.executionId)
-  if (!run || !execution) throw new AppError('run_not_found', { runId: actor.runId })
-  return { run, execution }
+  const locked = await findRunAndExecutionForUpdate(tx, actor.runId, actor.executionId)
+  if (!locked) throw new AppError('run_not_found', { runId: actor.runId })
+  return locked
 }

@@ -1,5 +1,5 @@
 import { beat } from '../store/control-plane.ts'
-import { type ExecutionRecord, findExecutionForUpdate } from '../store/executions.ts'
+import { type ExecutionRecord, findRunAndExecutionForUpdate } from '../store/executions.ts'
 import {
   type DeadlineSpans,
   extendDeadlines,
@@ -97,9 +97,10 @@ export async function withdraw(
   reason: string,
 ): Promise<void> {
   await change(ctx, async (tx, hint) => {
-    const run = await findRunForUpdate(tx, runId)
-    const execution = await findExecutionForUpdate(tx, executionId)
-    if (!run || execution?.state !== 'offered' || execution.workerConnectionId !== connectionId) return
+    const locked = await findRunAndExecutionForUpdate(tx, runId, executionId)
+    if (!locked) return
+    const { run, execution } = locked
+    if (execution.state !== 'offered' || execution.workerConnectionId !== connectionId) return
     await withdrawOffer({ tx, hint, run, execution }, `Worker ${execution.workerId} did not take it: ${reason}.`)
     // A worker that hangs with it in its buffer must not begin when it wakes.
     hint('cancellations')

@@ -76,5 +76,7 @@ export async function endLost(ctx: Ctx, { tx, hint, run, execution }: Locked, lo
 /** Nothing of an execution that is over runs any more. What waited for that may begin. */
 export async function noteGone({ tx, hint, run, execution }: Locked): Promise<void> {
   await updateExecutionGone(tx, execution.id)
-  if (await updateRunGone(tx, run.id, execution.id)) hint(`queue ${run.teamId} ${run.workerHost ?? ''}`)
+  if (run.awaitsGone !== execution.id) return
+  await updateRunGone(tx, run.id)
+  hint(`queue ${run.teamId} ${run.workerHost ?? ''}`)
 }

@@ -20,20 +20,13 @@ import { storableText } from './session-log.ts'
  */
 
 /** Before its agent is at work there is nothing to tell of a run. */
-const eventOfState: Partial<Record<RunState, RunEventType>> = {
+export const runEventOfState: Partial<Record<RunState, RunEventType>> = {
   INPROGRESS: 'run_in_progress',
   SUCCEEDED: 'run_succeeded',
   FAILED: 'run_failed',
   ERROR: 'run_errored',
   BLOCKED: 'run_blocked',
   CANCELLED: 'run_cancelled',
-}
-
-export async function recordMove(tx: Tx, hint: Hint, moved: RunRecord, executionId: string | undefined): Promise<void> {
-  const eventType = eventOfState[moved.state]
-  if (!eventType) return
-  await insertRunEvent(tx, { runId: moved.id, eventType, refId: null, executionId: executionId ?? null })
-  hint('run-events')
 }
 
 export async function recordMessage(tx: Tx, hint: Hint, runId: string, messageId: string): Promise<void> {

@@ -5,6 +5,7 @@ import {
   mayFollow,
   type PlatformErrorCode,
   platformErrorCodes,
+  type SessionEventData,
   type TurnOutcome,
 } from '@openoz/protocol'
 import { v7 as uuidv7 } from 'uuid'
@@ -19,18 +20,20 @@ import {
   updateExecutionOutcome,
 } from '../store/executions.ts'
 import { listOpenMessages, updateMessagesMoved } from '../store/messages.ts'
-import { type RunRecord, updateRunReopened, updateRunState, updateWorkerDeaths } from '../store/runs.ts'
+import { updateRunMoved } from '../store/run-moves.ts'
+import { type RunRecord, updateRunReopened, updateWorkerDeaths } from '../store/runs.ts'
 import {
   findNextTurnNumber,
   findOpenTurn,
   insertTurn,
+  type TurnRecord,
   updateOpenTurnsEnded,
   updateTurnOutcome,
 } from '../store/turns.ts'
 import type { Ctx, Hint } from './context.ts'
 import { type Failure, type RetryDecision, retryDecision } from './retry-policy.ts'
-import { recordMove } from './run-events.ts'
-import { appendServerEvents, storableText } from './session-log.ts'
+import { runEventOfState } from './run-events.ts'
+import { appendServerEvents, storableJson, storableText } from './session-log.ts'
 
 /**
  * How turns end and runs move. Every transition of a run goes through `moveRun`, every outcome through `endTurn`: so there is one `run_state`
@@ -54,27 +57,25 @@ export async function moveRun(tx: Tx, hint: Hint, run: RunRecord, move: Move): P
   if (move.state === 'QUEUED' && run.executionLocation === 'LOCAL')
     throw new Error(`run ${run.id} is a local one: no worker may get it`)
   const message = storableText(move.message)
-  const moved = await updateRunState(tx, run.id, {
+  const told: SessionEventData['run_state'] = {
+    state: move.state,
+    message,
+    ...(move.errorCode ? { error_code: move.errorCode } : {}),
+    ...(move.failureReason ? { failure_reason: move.failureReason } : {}),
+  }
+  const runEventType = runEventOfState[move.state] ?? null
+  const moved = await updateRunMoved(tx, run.id, {
     state: move.state,
     statusMessage: message,
     errorCode: move.errorCode ?? null,
     failureReason: move.failureReason ?? null,
     ...(move.retries === undefined ? {} : { retries: move.retries }),
     ...(move.notBeforeSeconds === undefined ? {} : { notBeforeSeconds: move.notBeforeSeconds }),
+    executionId: move.executionId ?? null,
+    eventData: storableJson(told),
+    runEventType,
   })
-  await appendServerEvents(tx, run.id, [
-    {
-      type: 'run_state',
-      ...(move.executionId === undefined ? {} : { executionId: move.executionId }),
-      data: {
-        state: move.state,
-        message,
-        ...(move.errorCode ? { error_code: move.errorCode } : {}),
-        ...(move.failureReason ? { failure_reason: move.failureReason } : {}),
-      },
-    },
-  ])
-  await recordMove(tx, hint, moved, move.executionId)
+  if (runEventType) hint('run-events')
   hint(`run ${run.id}`)
   if (move.state === 'QUEUED') hint(`queue ${run.teamId} ${run.workerHost ?? ''}`)
   return moved
@@ -89,7 +90,8 @@ export interface Outcome {
 
 /**
  * Ends the open turn, once. Answers false, and changes nothing, when there is none: somebody was first. Where more was asked meanwhile the run goes
- * on with that in the same transaction, so nobody sees it at rest in between; a cancel ends everything that was asked.
+ * on with that in the same transaction, so nobody sees it at rest in between; a cancel ends everything that was asked. `open` is the open turn, where
+ * the caller has looked for it already.
  */
 export async function endTurn(
   tx: Tx,
@@ -97,14 +99,16 @@ export async function endTurn(
   run: RunRecord,
   execution: ExecutionRecord | undefined,
   end: Outcome,
+  open?: TurnRecord,
 ): Promise<boolean> {
-  const turn = await findOpenTurn(tx, run.id)
+  const turn = open ?? (await findOpenTurn(tx, run.id))
   if (!turn) return false
   if (!(await updateTurnOutcome(tx, turn.id, end.outcome, storableText(end.message), end.errorCode ?? null)))
     return false
   if (execution) await updateExecutionOutcome(tx, execution.id, end.outcome, end.failureReason ?? null)
   // Its agent outlived the turn, so the run is no poison.
-  if (end.outcome === 'SUCCEEDED' || end.outcome === 'BLOCKED') await updateWorkerDeaths(tx, run.id, 0)
+  if (run.workerDeaths > 0 && (end.outcome === 'SUCCEEDED' || end.outcome === 'BLOCKED'))
+    await updateWorkerDeaths(tx, run.id, 0)
   // An outcome that came before the agent heard of the cancel stands; what was asked after that turn is cancelled all the same.
   const isCancel = end.outcome === 'CANCELLED' || run.cancelRequestedAt !== null
   if (isCancel) await cancelWhatWaits(tx, run.id, turn.id)

@@ -7,7 +7,7 @@ import type { ExecutionActor } from '../domain/actors.ts'
 import { hello, nextTurn } from '../domain/agent-channel.ts'
 import type { Ctx } from '../domain/context.ts'
 import { appendBatch } from '../domain/event-batches.ts'
-import { viewCommands } from '../sockets/agent-commands.ts'
+import { CommandStreams } from '../sockets/agent-commands.ts'
 import { BlobTooLarge, findBlob, insertBlob, isOfConversation, readBlob } from '../store/blobs.ts'
 import { updateCommandsAcked } from '../store/commands.ts'
 import { eventStream } from './event-stream.ts'
@@ -33,6 +33,7 @@ type AgentContext = { get(key: 'actor'): AppEnv['Variables']['actor'] }
 /** For agents, not for people: described in the protocol package instead of the OpenAPI document. */
 export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
   const router = createRouter(ctx)
+  const commands = new CommandStreams(ctx)
   const agentOnly = allow(ctx, 'agent.channel')
   const limit = bodyLimit({
     maxSize: maxBatchBytes,
@@ -57,7 +58,7 @@ export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
 
   router.get('/agent-channel/commands', agentOnly, (c) => {
     const { executionId } = executionOf(c)
-    return eventStream(c, stopping, (signal) => viewCommands(ctx, executionId, signal))
+    return eventStream(c, stopping, (signal) => commands.view(executionId, signal))
   })
 
   router.post('/agent-channel/commands/ack', limit, agentOnly, async (c) => {

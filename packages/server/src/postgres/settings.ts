@@ -24,6 +24,11 @@ const settings: readonly Setting[] = [
   ['work_mem', '4MB', 'Lists are paged by index; nothing sorts much.'],
   ['maintenance_work_mem', '32MB', 'Bounds vacuum and index builds.'],
   ['huge_pages', 'off', 'Not worth taking from whom they were reserved for.'],
+  [
+    'enable_seqscan',
+    'off',
+    'Everything is found by an index. A plan that a connection keeps from when a table was small would read all of it when it has grown.',
+  ],
   ['jit', 'off', 'All statements are short; compiling them costs milliseconds and megabytes per connection.'],
 
   ['io_method', 'sync', 'The default keeps three I/O processes; reads here come from memory.'],

@@ -1,5 +1,6 @@
 import type { AgentCommand } from '@openoz/protocol'
 import type { Queryable } from './database.ts'
+import { live } from './execution-states.ts'
 
 /** Puts a command into the inbox of an execution. `once`: not a second one of its type, such as a cancel. */
 export async function insertCommand(
@@ -35,6 +36,17 @@ export async function listOpenCommands(db: Queryable, executionId: string): Prom
     [executionId],
   )
   return rows
+}
+
+/** Of these executions, those that have something in their inbox, and those that are over. */
+export async function listExecutionsWithNews(db: Queryable, executionIds: string[]): Promise<string[]> {
+  const { rows } = await db.query<{ id: string }>(
+    `select id from unnest($1::uuid[]) as open (id)
+      where exists (select from commands where execution_id = open.id and acked_at is null)
+         or not exists (select from executions where executions.id = open.id and state in ${live})`,
+    [executionIds],
+  )
+  return rows.map((row) => row.id)
 }
 
 export async function updateCommandsAcked(db: Queryable, executionId: string, ids: string[]): Promise<void> {

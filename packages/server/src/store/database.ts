@@ -1,12 +1,21 @@
 import { AppError } from '@openoz/protocol'
 import pg from 'pg'
+import { createStatementNames, isNameFailure } from './statement-names.ts'
 
 /**
  * The pool and transactions. Everything that store functions need is `query`, so they take a `Queryable`: the pool or a transaction.
  * Statements are text that can be pasted into psql.
  */
 export interface Queryable {
-  query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<pg.QueryResult<Row>>
+  /**
+   * With values, a connection keeps the statement and its plan (`statement-names.ts`). `planned each time`: for texts that are composed for each
+   * call, and where the values decide what a good plan is.
+   */
+  query<Row extends pg.QueryResultRow>(
+    text: string,
+    values?: unknown[],
+    how?: 'planned each time',
+  ): Promise<pg.QueryResult<Row>>
 }
 
 /** A transaction; store functions that must not run outside of one ask for it by this type. */
@@ -15,7 +24,7 @@ export interface Tx extends Queryable {
 }
 
 export interface Database extends Queryable {
-  /** Commits what `work` did, or rolls back when it rejects. Serialisation failures and deadlocks are tried again, so `work` may run twice. */
+  /** Commits what `work` did, or rolls back when it rejects. Serialisation failures, deadlocks and outdated plans are tried again, so `work` may run twice. */
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>
   /** A connection of its own, outside the pool, for LISTEN. The caller ends it. */
   connectAlone(): Promise<pg.Client>
@@ -27,29 +36,50 @@ pg.types.setTypeParser(pg.types.builtins.INT8, Number)
 
 const maxAttempts = 5
 
-/** It could not be put in an order with others, or each waited for the other. */
+/** It could not be put in an order with others, or each waited for the other; or what the connection keeps of the statement is of no use. */
 function isRetryable(error: unknown): boolean {
-  return ['40001', '40P01'].includes((error as pg.DatabaseError).code ?? '')
+  return ['40001', '40P01'].includes((error as pg.DatabaseError).code ?? '') || isNameFailure(error)
 }
 
 /** Far above what any rule takes between two statements: a server that hangs may not hold its locks for ever, since others wait for them. */
-const idleTransactionMs = 60_000
+const defaultIdleTransactionMs = 60_000
+
+export interface DatabaseOptions {
+  idleTransactionMs?: number
+  /** A pooler in between cannot keep statements for a connection: from now on they are parsed and planned at every execution. */
+  onUnprepared?: (error: Error) => void
+}
 
 export function openDatabase(
   config: pg.PoolConfig,
   onError: (error: Error) => void,
-  limits: { idleTransactionMs: number } = { idleTransactionMs },
+  { idleTransactionMs = defaultIdleTransactionMs, onUnprepared }: DatabaseOptions = {},
 ): Database {
   // 10 connections: more only makes two cores switch; node waits for the disk, not for a free connection.
   const pool = new pg.Pool({ max: 10, connectionTimeoutMillis: 10_000, application_name: 'openoz', ...config })
   // A database that stops breaks idle connections; unhandled, that would end the process.
   pool.on('error', onError)
 
+  const names = createStatementNames(onUnprepared)
+  async function run<Row extends pg.QueryResultRow>(
+    on: Pick<pg.ClientBase, 'query'>,
+    ...[text, values, how]: Parameters<Queryable['query']>
+  ): Promise<pg.QueryResult<Row>> {
+    const name = values === undefined || how === 'planned each time' ? undefined : names.nameOf(text)
+    if (name === undefined) return on.query<Row>(text, values)
+    try {
+      return await on.query<Row>({ name, text, values })
+    } catch (error) {
+      names.noteFailure(name, error)
+      throw error
+    }
+  }
+
   return {
-    async query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]) {
+    async query<Row extends pg.QueryResultRow>(...statement: Parameters<Queryable['query']>) {
       for (let attempt = 1; ; attempt++) {
         try {
-          return await pool.query<Row>(text, values)
+          return await run<Row>(pool, ...statement)
         } catch (error) {
           // A statement on its own was a transaction on its own: nothing of it is kept.
           if (attempt >= maxAttempts || !isRetryable(error)) throw error
@@ -67,8 +97,8 @@ export function openDatabase(
         client.on('error', onBroken)
         try {
           // Together: no round trip more. Not for the session, whose settings a pooler in between would refuse.
-          await client.query(`begin; set local idle_in_transaction_session_timeout = ${limits.idleTransactionMs}`)
-          const result = await work({ isTransaction: true, query: (text, values) => client.query(text, values) })
+          await client.query(`begin; set local idle_in_transaction_session_timeout = ${idleTransactionMs}`)
+          const result = await work({ isTransaction: true, query: (...statement) => run(client, ...statement) })
           await client.query('commit')
           return result
         } catch (error) {
@@ -146,3 +176,7 @@ export function isNotMigrated(error: unknown): boolean {
 export function databaseUnreachable(error: unknown): AppError {
   return new AppError('database_unreachable', { problem: (error as Error).message || 'no answer' }, { cause: error })
 }
+
+/** For operators, where `onUnprepared` was called. */
+export const unpreparedNotice =
+  'the pooler in front of the database keeps no prepared statements: each is planned at every execution, which costs the database twice as much'

@@ -2,6 +2,7 @@ import type { ExecutionState } from '@openoz/protocol'
 import { heartbeatIsFresh } from './control-plane.ts'
 import type { Queryable, Tx } from './database.ts'
 import { live, over } from './execution-states.ts'
+import { fromRunJson, type RunJson, type RunRecord } from './runs.ts'
 
 export interface ExecutionRecord {
   id: string
@@ -88,11 +89,22 @@ export async function findExecution(db: Queryable, executionId: string): Promise
   return rows[0] && toExecution(rows[0])
 }
 
-export async function findExecutionForUpdate(tx: Tx, executionId: string): Promise<ExecutionRecord | undefined> {
-  const { rows } = await tx.query<ExecutionRow>('select * from executions where id = $1 for no key update', [
-    executionId,
-  ])
-  return rows[0] && toExecution(rows[0])
+/**
+ * Locks a run and then one execution of it, as every change of both must, in one statement: most requests of agents and words of workers begin with it.
+ * The run is read where it is locked, and the execution is locked when both have been found, so both are as they are under their locks.
+ */
+export async function findRunAndExecutionForUpdate(
+  tx: Tx,
+  runId: string,
+  executionId: string,
+): Promise<{ run: RunRecord; execution: ExecutionRecord } | undefined> {
+  const { rows } = await tx.query<ExecutionRow & { run: RunJson }>(
+    `with run as (select * from runs where id = $1 for no key update)
+     select executions.*, to_json(run) as run from run join executions on executions.run_id = run.id
+      where executions.id = $2 for no key update of executions`,
+    [runId, executionId],
+  )
+  return rows[0] && { run: fromRunJson(rows[0].run), execution: toExecution(rows[0]) }
 }
 
 /** The run's live execution, or its newest one, locked. The caller has locked the run. */

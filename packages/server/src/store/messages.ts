@@ -60,5 +60,6 @@ export async function updateMessagesTaken(tx: Tx, runId: string, ids: readonly s
 
 /** They have become turns, and wait there. */
 export async function updateMessagesMoved(tx: Tx, ids: readonly string[]): Promise<void> {
+  if (ids.length === 0) return
   await tx.query('update messages set taken_at = db_now() where id = any($1)', [ids])
 }

@@ -160,7 +160,7 @@ async function claimOldest(db: Database, offer: ClaimOffer, alsoAsked: string): 
 
 /**
  * Of these workers, those that a run names which may begin; the empty worker id stands for runs that name none. Takes no locks. One index probe
- * each: as a join over all of the queue it would grow with that.
+ * each, which is what the order is for: as a join over all of the queue, or as a search for any of them, it would grow with that.
  */
 export async function listWorkersWithRuns(
   db: Queryable,
@@ -173,13 +173,16 @@ export async function listWorkersWithRuns(
         select from runs
          where state = 'QUEUED' and execution_location = 'REMOTE'
            and runs.team_id = worker.team_id and worker_host = worker.worker_id and ${mayBegin}
-         limit 1) waiting`,
+         order by queued_at, id limit 1) waiting`,
     [workers.map(({ teamId }) => teamId), workers.map(({ workerId }) => workerId)],
   )
   return rows.map((row) => ({ teamId: row.team_id, workerId: row.worker_id }))
 }
 
-/** Worker hosts that queued runs name, with nobody connected under that id. */
+/**
+ * Worker hosts that queued runs name, and the workers that could be meant. From each team and host to the next one along the index: `distinct` reads
+ * the whole queue (at 10,000 runs 9 ms instead of 0.1).
+ */
 export async function listWaitingHosts(
   db: Queryable,
 ): Promise<{ teamId: string; workerHost: string; connected: string[]; draining: string[] }[]> {
@@ -189,7 +192,17 @@ export async function listWaitingHosts(
     connected: string[] | null
     draining: string[] | null
   }>(
-    `select waiting.team_id, waiting.worker_host,
+    `with recursive waiting as (
+       (select team_id, worker_host from runs
+         where state = 'QUEUED' and execution_location = 'REMOTE' order by team_id, worker_host limit 1)
+       union all
+       select next.team_id, next.worker_host from waiting cross join lateral (
+         select team_id, worker_host from runs
+          where state = 'QUEUED' and execution_location = 'REMOTE'
+            and (team_id, worker_host) > (waiting.team_id, waiting.worker_host)
+          order by team_id, worker_host limit 1) next
+     )
+     select waiting.team_id, waiting.worker_host,
             (select array_agg(distinct worker_id order by worker_id) from worker_connections
               where worker_connections.team_id = waiting.team_id) as connected,
             (select array_agg(worker_id) from (
@@ -198,8 +211,7 @@ export async function listWaitingHosts(
                having bool_and(draining or exists (
                  select from worker_drains drained
                   where drained.team_id = waiting.team_id and drained.worker_id = worker_connections.worker_id))) ids) as draining
-       from (select distinct team_id, worker_host from runs
-              where state = 'QUEUED' and execution_location = 'REMOTE') waiting`,
+       from waiting`,
   )
   return rows.map((row) => ({
     teamId: row.team_id,

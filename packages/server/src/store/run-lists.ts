@@ -178,6 +178,8 @@ export async function listRuns(
       order by ${column} ${direction}, runs.id ${direction}
       limit ${value(query.limit + 1)}`,
     values,
+    // As many texts as there are combinations of filters; and whether one is narrow depends on what is asked for.
+    'planned each time',
   )
   return rows.map((row) => ({ run: toRunWithFacts(row), sortValue: row.sort_value }))
 }

@@ -122,6 +122,25 @@ export function toRun(row: RunRow): RunRecord {
   }
 }
 
+/** A row as `to_json` writes it: times are text. */
+export type RunJson = { [K in keyof RunRow]: Date extends RunRow[K] ? string | Extract<RunRow[K], null> : RunRow[K] }
+
+export function fromRunJson(json: RunJson): RunRecord {
+  const time = (text: string) => new Date(text)
+  const timeOrNull = (text: string | null) => (text === null ? null : new Date(text))
+  return toRun({
+    ...json,
+    cancel_requested_at: timeOrNull(json.cancel_requested_at),
+    queued_at: time(json.queued_at),
+    not_before: timeOrNull(json.not_before),
+    awaits_gone_until: timeOrNull(json.awaits_gone_until),
+    created_at: time(json.created_at),
+    updated_at: time(json.updated_at),
+    started_at: timeOrNull(json.started_at),
+    ended_at: timeOrNull(json.ended_at),
+  })
+}
+
 export type NewRun = Pick<
   RunRecord,
   | 'id'
@@ -219,40 +238,6 @@ export async function listRunsForUpdate(tx: Tx, runIds: string[]): Promise<RunRe
   return rows.map(toRun)
 }
 
-export interface RunChange {
-  state: RunState
-  statusMessage: string | null
-  errorCode?: PlatformErrorCode | null
-  failureReason?: string | null
-  /** Set when the run goes back to the queue because of a retry. */
-  retries?: Record<string, number>
-  notBeforeSeconds?: number
-}
-
-/** Moves the run; `started_at` is set by its first INPROGRESS, `ended_at` by a terminal state and cleared when it leaves one. */
-export async function updateRunState(tx: Tx, runId: string, change: RunChange): Promise<RunRecord> {
-  const { rows } = await tx.query<RunRow>(
-    `update runs set
-       state = $2, status_message = $3, error_code = $4, failure_reason = $5,
-       retries = coalesce($6::jsonb, retries),
-       not_before = case when $7::float8 is null then not_before else db_now() + make_interval(secs => $7) end,
-       started_at = case when $2 = 'INPROGRESS' then coalesce(started_at, db_now()) else started_at end,
-       ended_at = case when $2 in ('SUCCEEDED', 'FAILED', 'ERROR', 'CANCELLED') then db_now() end,
-       updated_at = db_now()
-     where id = $1 returning *`,
-    [
-      runId,
-      change.state,
-      change.statusMessage,
-      change.errorCode ?? null,
-      change.failureReason ?? null,
-      change.retries === undefined ? null : JSON.stringify(change.retries),
-      change.notBeforeSeconds ?? null,
-    ],
-  )
-  return toRun(rows[0] as RunRow)
-}
-
 export async function updateRunCancelRequested(tx: Tx, runId: string, by: string): Promise<void> {
   await tx.query(
     `update runs set cancel_requested_at = db_now(), cancel_requested_by = $2, updated_at = db_now(),
@@ -270,17 +255,13 @@ export async function updateRunAwaitsGone(tx: Tx, runId: string, executionId: st
   )
 }
 
-/** Answers whether the run waited for this execution. */
-export async function updateRunGone(tx: Tx, runId: string, executionId: string): Promise<boolean> {
-  const { rowCount } = await tx.query(
-    'update runs set awaits_gone = null, awaits_gone_until = null where id = $1 and awaits_gone = $2',
-    [runId, executionId],
-  )
-  return rowCount === 1
+/** What it waited for is gone. */
+export async function updateRunGone(tx: Tx, runId: string): Promise<void> {
+  await tx.query('update runs set awaits_gone = null, awaits_gone_until = null where id = $1', [runId])
 }
 
 export async function updateWorkerDeaths(tx: Tx, runId: string, count: number): Promise<void> {
-  await tx.query('update runs set worker_deaths = $2 where id = $1 and worker_deaths <> $2', [runId, count])
+  await tx.query('update runs set worker_deaths = $2 where id = $1', [runId, count])
 }
 
 /** What a run at work waits for; no transition, and no change of its order in lists. */
