@@ -37,8 +37,8 @@ const usageExitCode = 2
 /** What keeps it from connecting so often is not a bad moment. It is still tried: an operator may be repairing it. */
 const startsBeforeGivingUp = 3
 
-/** After this long a crash is a new story, and the back-off begins anew. */
-const stableMs = 60_000
+/** Who worked for so long is started again at once, since its tasks wait to be taken over; only who dies early is made to wait. */
+const stableMs = 10_000
 
 export function startWorkerProcess(options: WorkerProcessOptions): WorkerProcess {
   const { log } = options
@@ -49,7 +49,8 @@ export function startWorkerProcess(options: WorkerProcessOptions): WorkerProcess
   let child: ChildProcess | undefined
 
   async function superviseForever(): Promise<void> {
-    for (let attempt = 0; !stopping.signal.aborted; attempt++) {
+    let earlyEnds = 0
+    for (let starts = 1; !stopping.signal.aborted; starts++) {
       const startedAt = performance.now()
       child = spawnWorker(options)
       child.on('message', (message) => {
@@ -62,9 +63,10 @@ export function startWorkerProcess(options: WorkerProcessOptions): WorkerProcess
         firstConnection.reject(new Error('the worker does not start'))
         return
       }
-      if (attempt + 1 === startsBeforeGivingUp) firstConnection.reject(new Error('the worker ends before it connects'))
-      if (performance.now() - startedAt > stableMs) attempt = 0
-      const waitMs = 500 + fullJitterMs(attempt)
+      if (starts === startsBeforeGivingUp) firstConnection.reject(new Error('the worker ends before it connects'))
+      if (performance.now() - startedAt > stableMs) earlyEnds = 0
+      else earlyEnds++
+      const waitMs = earlyEnds === 0 ? 0 : 500 + fullJitterMs(earlyEnds - 1)
       log.error(
         { code: end.code, signal: end.signal, inMs: Math.round(waitMs) },
         'the worker ended; it is started again',
