@@ -103,7 +103,7 @@ async function doDamage(
   const limit = new AbortController()
   await Promise.race([
     people.finished,
-    faults.finished.then(() => sleep(patienceMs, AbortSignal.any([limit.signal, signal]))).catch(() => {}),
+    faults.finished.then(() => untilNobodyGetsOn(people, AbortSignal.any([limit.signal, signal]))),
   ])
   limit.abort()
   enough.abort()
@@ -112,8 +112,15 @@ async function doDamage(
   return faults
 }
 
-/** After the last fault. A person who still waits then is told of in the report, by the run that does not come to rest. */
-const patienceMs = 300_000
+/** A person who still waits after so long without anybody's run having come to rest is told of in the report, by their own run. */
+const patienceMs = 240_000
+
+async function untilNobodyGetsOn(people: People, signal: AbortSignal): Promise<void> {
+  for (let done = -1; done !== people.done && !signal.aborted; ) {
+    done = people.done
+    await sleep(patienceMs, signal)
+  }
+}
 
 async function untilConnected(db: Database, stack: Stack, signal: AbortSignal): Promise<void> {
   const giveUpAt = performance.now() + 120_000
