@@ -42,6 +42,9 @@ interface Office {
   signal: AbortSignal
 }
 
+/** Several times what the workers can do at a time, so that runs wait, and few enough that the last ones are sent while there is damage still. */
+const atOnce = 40
+
 /** For one attempt: what hangs in the network is tried again. */
 const attemptMs = 8_000
 
@@ -57,15 +60,18 @@ export function startPeople(input: {
   const office: Office = { serverUrl, apiKey, accepted: [], refused: [], viewers: [], signal }
   let done = 0
   const everybody = async () => {
-    const performing: Promise<void>[] = []
+    const performing = new Set<Promise<void>>()
     for (const run of plan.runs) {
       await sleep(run.afterMs, signal)
-      performing.push(
-        performRun(run, office).then(() => {
-          done++
-          onSettled()
-        }),
-      )
+      if (performing.size >= atOnce) await Promise.race(performing)
+      const performed = performRun(run, office).then(() => {
+        done++
+        onSettled()
+        performing.delete(performed)
+      })
+      // Waited for further down.
+      performed.catch(() => {})
+      performing.add(performed)
     }
     await Promise.all(performing)
   }
@@ -112,6 +118,7 @@ async function performRun(plan: RunPlan, office: Office): Promise<void> {
       const text = turnText(index, turn, turns[turn] ?? first)
       const sent = await followUp(office, { plan, runId, text, mode: 'queue' })
       if (!sent) continue
+      eyes.wake()
       messageId = sent
       accepted.push({ kind: 'turn', run: index, runId, text, messageId, plannedTurn: turn })
     }
@@ -122,6 +129,7 @@ async function performRun(plan: RunPlan, office: Office): Promise<void> {
       const note = await followUp(office, { plan, runId, text, mode })
       if (note) accepted.push({ kind: 'note', run: index, runId, text, messageId: note })
       if (note) messageId = note
+      if (note) eyes.wake()
     }
     if (cancel?.turn === turn) {
       await until(eyes, signal, () => eyes.callsSince(since) >= cancel.afterCalls || restsAfter(eyes, since))

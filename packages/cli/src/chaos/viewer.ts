@@ -18,6 +18,8 @@ export interface Viewer extends AsyncDisposable {
   /** How many calls were seen since the message with this id. */
   callsSince(messageId: string | undefined): number
   hasSeenMessage(messageId: string): boolean
+  /** Something was said: looks at once. */
+  wake(): void
   /** Resolves at the next event, and at the latest after `ms`. */
   next(ms: number, signal: AbortSignal): Promise<void>
 }
@@ -26,6 +28,10 @@ export type SeenEvent = readonly [seq: number, hash: string]
 
 /** Shorter than the silence that a healthy stream breaks with a comment three times. */
 const idleTimeoutMs = 46_000
+/** After a stream that broke. */
+const againMs = 400
+/** After one that the server ended, because the run is at rest: hundreds of such viewers would be most of a round's work. */
+const restMs = 5_000
 
 export function startViewer(watch: { name: string; serverUrl: string; apiKey: string; runId: string }): Viewer {
   const { name, serverUrl, apiKey, runId } = watch
@@ -35,6 +41,7 @@ export function startViewer(watch: { name: string; serverUrl: string; apiKey: st
   let state = 'QUEUED'
   let lastSeq = 0
   let news = Promise.withResolvers<void>()
+  let woken = new AbortController()
 
   function take(text: string): void {
     const event = JSON.parse(text) as SessionEvent
@@ -47,7 +54,9 @@ export function startViewer(watch: { name: string; serverUrl: string; apiKey: st
     news = Promise.withResolvers()
   }
 
-  async function watchOnce(): Promise<void> {
+  /** Whether the server said that there is nothing more for now. */
+  async function watchOnce(): Promise<boolean> {
+    let hasEnded = false
     const dialer = createDialer({ serverUrl, env: {} })
     try {
       const stream = dialer.eventStream(`/api/v1/agent/runs/${runId}/events/stream`, {
@@ -56,7 +65,11 @@ export function startViewer(watch: { name: string; serverUrl: string; apiKey: st
         signal: closing.signal,
         idleTimeoutMs,
       })
-      for await (const { event, data } of stream) if (event !== 'end') take(data)
+      for await (const { event, data } of stream) {
+        if (event === 'end') hasEnded = true
+        else take(data)
+      }
+      return hasEnded
     } finally {
       await dialer.close()
     }
@@ -64,8 +77,9 @@ export function startViewer(watch: { name: string; serverUrl: string; apiKey: st
 
   async function watchForever(): Promise<void> {
     while (!closing.signal.aborted) {
-      await watchOnce().catch(() => {})
-      await sleep(400, closing.signal).catch(() => {})
+      woken = new AbortController()
+      const hasEnded = await watchOnce().catch(() => false)
+      await sleep(hasEnded ? restMs : againMs, AbortSignal.any([closing.signal, woken.signal]))
     }
   }
 
@@ -85,6 +99,7 @@ export function startViewer(watch: { name: string; serverUrl: string; apiKey: st
       return from < 0 ? 0 : events.slice(from).filter(({ type }) => type === 'tool_call').length
     },
     hasSeenMessage: (messageId) => events.some((event) => event.messageId === messageId),
+    wake: () => woken.abort(),
     async next(ms, signal) {
       const limit = new AbortController()
       const timer = sleep(ms, AbortSignal.any([limit.signal, signal])).catch(() => {})
