@@ -231,6 +231,12 @@ export const damages: Damage[] = [
     plant: ({ leftOver }) => void leftOver.push({ what: 'file', name: 'tasks/0198' }),
   },
   {
+    name: 'saved work of an execution that was not lost',
+    check: 'left_over',
+    plant: ({ leftOver, executions }) =>
+      void leftOver.push({ what: 'file', name: `state/saved-workspaces/${executions[0]?.id}` }),
+  },
+  {
     name: 'a row is left',
     check: 'left_over',
     plant: ({ leftOver }) => void leftOver.push({ what: 'row', name: '1 × a connection of a worker' }),

@@ -1,3 +1,4 @@
+import { basename, dirname } from 'node:path'
 import { checkEffects, checkSteps, checkWorkspaces } from './checks-of-effects.ts'
 import { checkCheckpoints, checkHoles, checkViewers } from './checks-of-log.ts'
 import { checkExecutions, checkFences, checkLost, checkOutcomes, checkSaid, checkStuck } from './checks-of-runs.ts'
@@ -53,9 +54,13 @@ export function verify(evidence: Evidence): Finding[] {
   return checks.flatMap((check) => check(evidence))
 }
 
-function checkLeftOver({ leftOver, impolite }: Evidence): Finding[] {
+function checkLeftOver({ leftOver, impolite, executions }: Evidence): Finding[] {
+  const lost = new Set(executions.filter(({ state }) => state === 'lost').map(({ id }) => id))
+  // The only copy of what an execution did whose run went on without it: kept, since nobody but a person can say what it is worth.
+  const isKeptWork = (name: string) => /saved-workspaces$/.test(dirname(name)) && lost.has(basename(name))
+  const left = leftOver.filter(({ what, name }) => what !== 'file' || !isKeptWork(name))
   return [
-    ...leftOver.map(({ what, name }) => ({ check: 'left_over' as const, detail: `${what} ${name}` })),
+    ...left.map(({ what, name }) => ({ check: 'left_over' as const, detail: `${what} ${name}` })),
     ...impolite.map((name) => ({ check: 'left_over' as const, detail: `${name} did not end when it was asked to` })),
   ]
 }
