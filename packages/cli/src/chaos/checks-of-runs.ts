@@ -104,7 +104,7 @@ function firstLine(text: string | null): string {
 }
 
 function problemOf(
-  { outcome, message }: TurnRow,
+  { run_id: runId, outcome, message }: TurnRow,
   facts: { evidence: Evidence; isCancelled: boolean; reasons: readonly string[] },
 ): string | undefined {
   if (outcome === null) return undefined
@@ -113,8 +113,13 @@ function problemOf(
   if (outcome === 'ERROR') {
     return facts.reasons.length > 0 ? undefined : 'ERROR, and its retries were not used up'
   }
-  const wanted = readSaying(message)?.steps?.at(-1) === 'ask' ? 'BLOCKED' : 'SUCCEEDED'
-  return outcome === wanted ? undefined : `${outcome} instead of ${wanted}`
+  const saying = readSaying(message)
+  if (saying?.steps?.at(-1) !== 'ask') return outcome === 'SUCCEEDED' ? undefined : `${outcome} instead of SUCCEEDED`
+  // A question that is asked while something said waits already is answered by it.
+  const isAnswered = facts.evidence.accepted.some(
+    (one) => one.kind === 'note' && one.runId === runId && readSaying(one.text)?.turn === saying.turn,
+  )
+  return outcome === 'BLOCKED' || isAnswered ? undefined : `${outcome} instead of BLOCKED`
 }
 
 /** The reasons that this run's executions died of more often than they are retried. */
