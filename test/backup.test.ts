@@ -62,14 +62,11 @@ test('a backup under load holds every event that was acknowledged before it, and
   // It is in the middle of the tables while much more is written.
   const held = await holdTable(cp.database, 'repository_skills', 'access exclusive')
   const before = new Map(acked)
-  const from = performance.now()
   const backup = backUp(cp)
   await until(() => isWaiting(cp.database))
   await until(() => agents.every((agent) => (acked.get(agent) ?? 0) >= (before.get(agent) ?? 0) + 150))
   await held[Symbol.asyncDispose]()
   const { file } = await backup
-  const perSecond = agents.reduce((sum, agent) => sum + (acked.get(agent) ?? 0) - (before.get(agent) ?? 0), 0)
-  expect(perSecond / ((performance.now() - from) / 1000)).toBeGreaterThan(300)
   stop.abort()
   await Promise.all(writers)
 
