@@ -183,11 +183,17 @@ test('what is no route is not found, in words', async () => {
 
 test('metrics tell the runs that are not over', async () => {
   await using cp = await startControlPlane()
-  await cp.createRun()
+  const runId = await cp.createRun({ config: { worker_host: 'nobody' } })
   await cp.connectWorker({ workerId: 'other' })
   const { body } = await cp.request<string>('GET', '/metrics', { key: null })
-  expect(body).toMatch(/^oz_runs\{.*state="(QUEUED|PENDING)".*\} 1/m)
+  const runs = (text: string) =>
+    Object.fromEntries([...text.matchAll(/^oz_runs\{.*?state="(\w+)".*\} (\d+)/gm)].map(([, state, n]) => [state, n]))
+  const none = { QUEUED: '0', PENDING: '0', CLAIMED: '0', INPROGRESS: '0', BLOCKED: '0' }
+  expect(runs(body)).toEqual({ ...none, QUEUED: '1' })
   expect(body).toMatch(/^oz_server_worker_connections.* 1$/m)
+  // Also of the states that had some.
+  await cp.client.runs.cancel(runId)
+  expect(runs((await cp.request<string>('GET', '/metrics', { key: null })).body)).toEqual(none)
 })
 
 test('what a request asks for and this server lacks is refused by its name', async () => {

@@ -60,3 +60,26 @@ test('a silent run that has no attempt left is not said to be tried again', asyn
   await cp.advanceDatabaseClock({ seconds: 60 })
   expect((await cp.client.runs.why(runId)).next_step).toMatch(/, the run ends as ERROR: it has no attempt left\.$/)
 })
+
+test('why names the worker whose log says more of a run that failed', async () => {
+  await using cp = await startControlPlane()
+  const { runId, worker, assignment } = await cp.startAgent({ retry: { max_attempts: 1 } })
+  worker.fail(assignment, { failure_reason: 'agent_invocation', message: 'The agent was ended by signal 9.' })
+  await cp.waitFor(runId, 'ERROR')
+  expect((await cp.client.runs.why(runId)).next_step).toBe(
+    'Nothing waits. Look at the log with `oz run watch`; the log of worker w1, which had the last attempt, says more.',
+  )
+})
+
+test('why says what a worker answered that does not take the run', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker({ workerId: 'w1' })
+  const runId = await cp.createRun()
+  const words =
+    'No space is left for a new task in /var/lib/oz (0 KiB free). Free some space, or choose another folder.'
+  worker.reject(await worker.nextAssignment(), words)
+  await cp.waitFor(runId, 'QUEUED')
+  expect((await cp.client.runs.why(runId)).workers).toMatchObject([
+    { worker_id: 'w1', reason: `Worker w1 did not take it: ${words}` },
+  ])
+})

@@ -16,7 +16,7 @@ test('a drained worker is told so, keeps what it runs and is offered nothing, un
   const answer = await cp.client.workers.drain('w1')
   expect(answer).toMatchObject({ worker_id: 'w1', connections: 1, drain: { requested_by: expect.any(String) } })
   const waiting = await cp.createRun()
-  expect([await worker.drains.next(), await worker.drains.next()]).toEqual([false, true])
+  expect(await worker.drains.next()).toBe(true)
   expect(await cp.client.workers.list()).toMatchObject({
     workers: [{ worker_id: 'w1', draining: true, drain: answer.drain }],
     drains: [{ worker_id: 'w1', ...answer.drain }],
@@ -77,6 +77,24 @@ test('a worker that was away when its drain ended is told so when it is back', a
   expect(await back.drains.next()).toBe(false)
 })
 
+test('a worker that nobody drains hears nothing of drains', async () => {
+  await using cp = await startControlPlane()
+  const { worker, assignment, agent } = await cp.startAgent()
+  worker.send({ type: 'worker_status', data: { active: 1, draining: false } })
+  await agent.end('SUCCEEDED')
+  worker.complete(assignment)
+  const next = await cp.createRun()
+  expect((await worker.nextAssignment()).task_id).toBe(next)
+  expect(worker.frames.map(({ type }) => type)).not.toContain('worker_drain')
+  // It stops: that is no reason to tell it that nobody drains it.
+  worker.send({ type: 'worker_status', data: { active: 1, draining: true } })
+  await until(
+    () => cp.client.workers.list(),
+    ({ workers }) => workers[0]?.draining === true,
+  )
+  expect(worker.frames.map(({ type }) => type)).not.toContain('worker_drain')
+})
+
 test('the claim itself gives a drained worker nothing, whatever its server knows', async () => {
   await using cp = await startControlPlane()
   const runId = await cp.createRun()
@@ -128,7 +146,7 @@ test('members may not drain, and another team’s worker of the same name is ano
   const worker = await cp.connectWorker()
   const runId = await cp.createRun()
   expect((await worker.nextAssignment()).task_id).toBe(runId)
-  expect(worker.drains.items).toEqual([false])
+  expect(worker.drains.items).toEqual([])
   expect(await cp.client.workers.list()).toMatchObject({ workers: [{ drain: null, draining: false }], drains: [] })
 })
 

@@ -183,7 +183,7 @@ test('what comes at another server of the same database is handled by the one th
     expect((await channel.post(1, [hello(), claimOf(assignment)])).body.received).toBe(2)
     expect((await channel.post(2, [claimOf(assignment), endOf(assignment)], elsewhere)).body.received).toBe(3)
     await until(channel.handled, (through) => through === 3)
-    expect(channel.messages().map(({ type }) => type)).toEqual(['worker_drain', 'task_assignment'])
+    expect(channel.messages().map(({ type }) => type)).toEqual(['task_assignment'])
     expect(channel.events.items.map(({ event }) => event)).not.toContain('close')
     await until(
       () => cp.db.query<{ left: number }>('select count(*)::int as left from worker_frames'),

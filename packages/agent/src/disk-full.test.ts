@@ -91,3 +91,21 @@ test('an agent that cannot keep its events ends, with its processes', async () =
   expect(await agent.run()).toEqual({ exitCode: 1 })
   expect(await findProcesses({ marker: `OZ_EXECUTION_ID=${agent.server.hello.execution_id}` })).toEqual([])
 })
+
+test('an agent whose spool has no room goes on for as long as the control plane takes what it says', async () => {
+  execFileSync('mount', ['-o', 'remount,size=4m', disk])
+  const fill = `head -c 9000000 /dev/zero > ${disk}/big; yes | head -c 60000`
+  const talk = 'yes | head -c 60000'
+  await using agent = await startAgentFixture({
+    steps: [
+      { toolCalls: [{ name: 'run_command', arguments: { command: fill } }] },
+      ...Array.from({ length: 25 }, () => ({ toolCalls: [{ name: 'run_command', arguments: { command: talk } }] })),
+      { text: 'Said.' },
+    ],
+    spool: join(disk, 'spool'),
+  })
+  expect(await agent.run()).toEqual({ exitCode: 0 })
+  expect(agent.server.eventsOf('turn_outcome')[0]?.data.outcome).toBe('SUCCEEDED')
+  const text = agent.server.eventsOf('terminal_output').map(({ data }) => data.text)
+  expect(text.join('').length).toBeGreaterThan(1_200_000)
+})

@@ -95,7 +95,8 @@ export function createEventLog(options: {
     },
     async ready(signal) {
       signal.throwIfAborted()
-      while (spool.sizeBytes >= spool.maxBytes * fullAt) await spool.waitForAcknowledged(spool.ackedN + 1, signal)
+      while (spool.sizeBytes >= spool.maxBytes * fullAt || spool.isTight)
+        await spool.waitForAcknowledged(spool.ackedN + 1, signal)
     },
   }
 }

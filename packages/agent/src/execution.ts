@@ -40,6 +40,7 @@ export async function runExecution(given: Execution): Promise<RunAgentResult> {
   const ownFolder = given.spoolDir === undefined ? await mkdtemp(join(tmpdir(), 'oz-spool-')) : undefined
   const spool = await openSpool(given.spoolDir ?? join(ownFolder ?? '', 'spool'), {
     maxBytes: hello.limits.spool_max_bytes,
+    keepsRoom: true,
   })
   const execution = bringToLife(given, spool)
   const { taskEnv } = execution

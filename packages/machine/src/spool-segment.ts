@@ -25,8 +25,12 @@ export function segmentFirst(fileName: string): number | undefined {
   return first === undefined ? undefined : Number(first)
 }
 
+export function segmentName(first: number): string {
+  return `events-${String(first).padStart(12, '0')}.jsonl`
+}
+
 export function createSegment(folder: string, first: number): Segment {
-  const file = join(folder, `events-${String(first).padStart(12, '0')}.jsonl`)
+  const file = join(folder, segmentName(first))
   return { first, file, descriptor: openSync(file, 'wx+', 0o600), starts: [0] }
 }
 

@@ -1,8 +1,16 @@
-import { closeSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { closeSync, mkdirSync, readdirSync } from 'node:fs'
 import { AppError, maxBatchBytes, type NumberedEvent } from '@openoz/protocol'
 import { type FolderLock, isLockName, lockFolder } from './folder-lock.ts'
-import { readSmallFile, writeNewFile } from './plain-file.ts'
+import { ackedTemporary, isNoSpace, noSpace, readAcked, writeAcked } from './spool-acked.ts'
+import {
+  fitsReserve,
+  hasRoomAgain,
+  isReserveTight,
+  makeReserve,
+  reserveName,
+  returnReserve,
+  takeReserve,
+} from './spool-reserve.ts'
 import {
   appendLines,
   bytesAfter,
@@ -23,7 +31,8 @@ import {
  * What `append` returned survives the death of the process by any signal: it is with the kernel. It is not synced to the disk, so a power
  * cut can lose the last moments; the control plane then still knows their numbers, and `acknowledge` moves the numbering past them.
  *
- * In the folder: `events-N.jsonl` (segments; whole ones are deleted once acknowledged), `acked` (the last acknowledged number), `lock-N`.
+ * In the folder: `events-N.jsonl` (segments; whole ones are deleted once acknowledged), `acked` (the last acknowledged number), `lock-N`,
+ * and `reserve` (see `spool-reserve.ts`) where it was asked for.
  * Files are written with synchronous calls: they go to the page cache in microseconds, and an event must not be overtaken by the next.
  */
 export interface SpoolOptions {
@@ -33,6 +42,8 @@ export interface SpoolOptions {
   limitSegmentBytes?: number
   /** The caller knows that a former owner in another PID namespace (a container) has ended. Never overrides an owner that can be seen. */
   ownerIsGone?: boolean
+  /** Room of its own on the disk, so that events that are acknowledged soon, and an outcome, can be written when that is full. */
+  keepsRoom?: boolean
 }
 
 /** An event without its number. `at` is now when absent. */
@@ -57,7 +68,13 @@ export const maxSegmentBytes = defaultSegmentBytes + maxBatchBytes
 
 /** Whether the spool gives files such names. What else lies in its folder is not its own. */
 export function isSpoolFileName(name: string): boolean {
-  return segmentFirst(name) !== undefined || name === 'acked' || name === ackedTemporary || isLockName(name)
+  return (
+    segmentFirst(name) !== undefined ||
+    name === 'acked' ||
+    name === ackedTemporary ||
+    name === reserveName ||
+    isLockName(name)
+  )
 }
 
 /** Makes the folder (0700) when it is missing. Rejects with `spool_in_use`. */
@@ -84,10 +101,16 @@ export class Spool implements Disposable {
   #lastN: number
   #sizeBytes: number
   #isClosed = false
+  /** `none`: not asked for, or used up. A segment: it holds the newest events. */
+  #reserve: 'none' | 'ready' | Segment = 'none'
   #changed = Promise.withResolvers<void>()
 
   /** Use `openSpool`, which takes the lock. */
-  constructor(folder: string, lock: FolderLock, { maxBytes = 64 * 1024 * 1024, limitSegmentBytes }: SpoolOptions) {
+  constructor(
+    folder: string,
+    lock: FolderLock,
+    { maxBytes = 64 * 1024 * 1024, limitSegmentBytes, keepsRoom }: SpoolOptions,
+  ) {
     this.folder = folder
     this.maxBytes = maxBytes
     this.#limitSegmentBytes = limitSegmentBytes ?? defaultSegmentBytes
@@ -101,6 +124,9 @@ export class Spool implements Disposable {
     this.#lastN = Math.max(last ? lastOf(last) : 0, this.#ackedN)
     this.#sizeBytes = this.#segments.reduce((sum, segment) => sum + bytesAfter(segment, this.#ackedN), 0)
     this.#removeAcknowledged({ isPersisted: true })
+    if (keepsRoom && makeReserve(folder)) this.#reserve = 'ready'
+    // For the same reason: later it can be written over.
+    if (keepsRoom) writeAcked(folder, this.#ackedN)
   }
 
   get isClosed(): boolean {
@@ -121,6 +147,11 @@ export class Spool implements Disposable {
     return this.#sizeBytes
   }
 
+  /** Only what is acknowledged soon can still be written: the disk is full. Whoever can wait does. */
+  get isTight(): boolean {
+    return typeof this.#reserve === 'object' && isReserveTight(this.#reserve)
+  }
+
   get isFull(): boolean {
     return this.#sizeBytes >= this.maxBytes
   }
@@ -139,10 +170,7 @@ export class Spool implements Disposable {
     const now = new Date().toISOString()
     const lines = events.map(({ type, at = now, data }, i) => toLine({ n: this.#lastN + 1 + i, type, at, data }))
     try {
-      const segment = this.#segmentForAppend()
-      const before = endOf(segment)
-      appendLines(segment, lines)
-      this.#sizeBytes += endOf(segment) - before
+      this.#write(lines, { isFinal })
     } catch (cause) {
       if (!isNoSpace(cause)) throw cause
       throw new AppError(
@@ -225,6 +253,43 @@ export class Spool implements Disposable {
     this.close()
   }
 
+  #write(lines: string[], { isFinal }: { isFinal: boolean }): void {
+    const bytes = lines.reduce((sum, line) => sum + Buffer.byteLength(line) + 1, 0)
+    const fits = (segment: Segment) => fitsReserve(segment, bytes, { isFinal })
+    if (typeof this.#reserve === 'object') {
+      // Not away from it for the few blocks that somebody gives back: the next event would have no place then.
+      if (!fits(this.#reserve) && !hasRoomAgain(this.folder)) throw noSpace()
+      appendLines(fits(this.#reserve) ? this.#reserve : this.#leaveReserve(), lines)
+    } else {
+      try {
+        appendLines(this.#segmentForAppend(), lines)
+      } catch (error) {
+        if (!isNoSpace(error) || this.#reserve !== 'ready') throw error
+        const last = this.#segments.at(-1)
+        if (last && lastOf(last) < last.first) this.#remove(last)
+        const reserve = takeReserve(this.folder, this.#lastN + 1)
+        this.#segments.push(reserve)
+        this.#reserve = reserve
+        if (!fits(reserve)) throw error
+        appendLines(reserve, lines)
+      }
+    }
+    this.#sizeBytes += bytes
+  }
+
+  /** It is freed like every other segment, and another one made when there is room. */
+  #leaveReserve(): Segment {
+    const next = createSegment(this.folder, this.#lastN + 1)
+    this.#segments.push(next)
+    this.#reserve = makeReserve(this.folder) ? 'ready' : 'none'
+    return next
+  }
+
+  #remove(segment: Segment): void {
+    removeSegment(segment)
+    this.#segments = this.#segments.filter((other) => other !== segment)
+  }
+
   #segmentForAppend(): Segment {
     const last = this.#segments.at(-1)
     if (last && endOf(last) < this.#limitSegmentBytes && lastOf(last) === this.#lastN) return last
@@ -236,12 +301,17 @@ export class Spool implements Disposable {
   #removeAcknowledged({ isPersisted }: { isPersisted: boolean }): void {
     const isDone = (segment: Segment) => lastOf(segment) <= this.#ackedN
     for (const segment of this.#segments.filter(isDone)) {
+      if (segment === this.#reserve) {
+        if (!isPersisted) continue
+        this.#segments = this.#segments.filter((other) => other !== segment)
+        this.#reserve = returnReserve(this.folder, segment) || makeReserve(this.folder) ? 'ready' : 'none'
+        continue
+      }
       const isLast = segment === this.#segments.at(-1)
       const takesMore = endOf(segment) < this.#limitSegmentBytes / 4 && lastOf(segment) === this.#lastN
       // Without the `acked` file the last segment is all that remembers how far the numbers went.
       if (isLast && (takesMore || !isPersisted)) continue
-      removeSegment(segment)
-      this.#segments = this.#segments.filter((other) => other !== segment)
+      this.#remove(segment)
     }
   }
 
@@ -303,30 +373,4 @@ function openSegments(folder: string, names: string[], { maxBytes }: { maxBytes:
     for (const { descriptor } of opened) closeSync(descriptor)
     throw error
   }
-}
-
-const ackedTemporary = '.acked.tmp'
-
-function readAcked(folder: string): number {
-  const n = Number(readSmallFile(join(folder, 'acked'), 64)?.trim())
-  return Number.isSafeInteger(n) && n > 0 ? n : 0
-}
-
-/** False when the disk is full: an acknowledgement must still free space then. At worst events are sent twice, which the other side knows. */
-function writeAcked(folder: string, n: number): boolean {
-  const temporary = join(folder, ackedTemporary)
-  try {
-    // Left by a kill, or put there by somebody.
-    rmSync(temporary, { recursive: true, force: true })
-    writeNewFile(temporary, `${n}\n`)
-    renameSync(temporary, join(folder, 'acked'))
-    return true
-  } catch (error) {
-    if (isNoSpace(error)) return false
-    throw error
-  }
-}
-
-function isNoSpace(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')
 }

@@ -192,6 +192,13 @@ export const ownFailureReasons = {
     retryDelaySeconds: 2,
     meaning: 'The worker was killed, and the task with it.',
   },
+  disk_full: {
+    side: 'platform',
+    code: 'resource_unavailable',
+    retries: 2,
+    retryDelaySeconds: 10,
+    meaning: 'The disk of the worker’s state folder was full.',
+  },
   start_timeout: {
     side: 'platform',
     code: 'resource_unavailable',
@@ -216,9 +223,12 @@ export const ownFailureReasons = {
 export type OwnFailureReason = keyof typeof ownFailureReasons
 export type AnyFailureReason = FailureReason | OwnFailureReason
 
+/** What workers report beside the reasons of the reference wire. */
+export type ReportedFailureReason = FailureReason | 'disk_full' | 'lease_lost' | 'worker_died'
+
 /** Reasons from a worker that is newer than this server are read as `unknown` instead of being refused. */
-export function failureReasonOf(text: string | undefined): FailureReason | 'lease_lost' | 'worker_died' {
-  if (text === 'lease_lost' || text === 'worker_died') return text
+export function failureReasonOf(text: string | undefined): ReportedFailureReason {
+  if (text === 'disk_full' || text === 'lease_lost' || text === 'worker_died') return text
   return text !== undefined && Object.hasOwn(failureReasons, text) ? (text as FailureReason) : 'unknown'
 }
 

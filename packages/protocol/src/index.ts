@@ -93,6 +93,7 @@ export {
   failureSpec,
   type OwnFailureReason,
   ownFailureReasons,
+  type ReportedFailureReason,
 } from './failure-reasons.ts'
 export type { ListModelsResponse, ModelInfo } from './models.ts'
 export { operatorErrors } from './operator-errors.ts'

@@ -1,4 +1,5 @@
 import { backupErrors } from './backup-errors.ts'
+import { databaseErrors } from './database-errors.ts'
 import type { ErrorSpec } from './error-spec.ts'
 
 /** What an operator meets when starting and running the programs on a machine. Part of the registry in `errors.ts`. */
@@ -101,46 +102,7 @@ export const operatorErrors = {
     message: 'The data in {dataDir} was written by PostgreSQL {found}; this program brings {expected}.',
     remedy: 'Start the version of openoz that wrote it, or restore a backup into a new folder.',
   },
-  database_unreachable: {
-    status: 503,
-    platform: 'resource_unavailable',
-    retryable: true,
-    title: 'Database unreachable',
-    message: 'The database cannot be reached: {problem}.',
-    remedy: 'Check DATABASE_URL and that PostgreSQL is running.',
-  },
-  database_full: {
-    status: 503,
-    platform: 'resource_unavailable',
-    retryable: true,
-    title: 'Database full',
-    message: 'The database has no room to write: {problem}.',
-    remedy: 'Free space on the disk of PostgreSQL; what waits goes on by itself then.',
-  },
-  database_too_old: {
-    status: 503,
-    platform: 'operation_not_supported',
-    retryable: false,
-    title: 'PostgreSQL too old',
-    message: 'The database server is PostgreSQL {found}; at least {needed} is needed.',
-    remedy: 'Upgrade it, or use the embedded one (no DATABASE_URL).',
-  },
-  database_too_new: {
-    status: 503,
-    platform: 'conflict',
-    retryable: false,
-    title: 'Database newer than the program',
-    message: 'The database is at schema version {found}; this program knows versions up to {known}.',
-    remedy: 'Start the newer program that wrote it.',
-  },
-  migration_changed: {
-    status: 503,
-    platform: 'conflict',
-    retryable: false,
-    title: 'Migration differs',
-    message: 'Migration {version} in the database is not the one that this program brings.',
-    remedy: 'Start the program that made this database.',
-  },
+  ...databaseErrors,
   master_key_mismatch: {
     status: 503,
     platform: 'conflict',

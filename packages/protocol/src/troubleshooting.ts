@@ -166,8 +166,9 @@ export const troubles: readonly Trouble[] = [
     area: 'A run fails',
     symptom: 'No space is left',
     codes: ['disk_full'],
-    reasons: ['workspace_setup'],
-    advice: 'The message names the folder. `oz doctor` says how much is free.',
+    reasons: ['disk_full', 'workspace_setup'],
+    advice:
+      'The message names the folder. `oz doctor` says how much is free. A worker whose state folder has less than 64 MiB (of a small disk, less than a tenth), or next to no inodes, takes no new tasks until it has.',
   },
   {
     id: 'oz-gone',

@@ -74,7 +74,7 @@ export async function startGatewayServer(options: ServerOptions, { log }: { log:
   stopped.promise.catch(() => {})
   const migrated = untilMigrated(db, log, stopping.signal).then(
     () => {
-      frontDoor.isReady = () => isReachable(db)
+      frontDoor.whyNotReady = () => whyNotReachable(db)
       log.info({ url: http.url, version }, 'gateway ready')
     },
     (error: unknown) => {
@@ -123,9 +123,9 @@ async function untilMigrated(db: Database, log: Logger, signal: AbortSignal): Pr
   }
 }
 
-async function isReachable(db: Database): Promise<boolean> {
+async function whyNotReachable(db: Database): Promise<unknown> {
   return db.query('select 1').then(
-    () => true,
-    () => false,
+    () => undefined,
+    (error: unknown) => error,
   )
 }

@@ -1,4 +1,3 @@
-import { AppError } from '@openoz/protocol'
 import type pg from 'pg'
 import type { Logger } from 'pino'
 import { v7 as uuidv7 } from 'uuid'
@@ -18,7 +17,14 @@ import { lockDataDir } from './postgres/data-dir-lock.ts'
 import { startEmbeddedPostgres } from './postgres/embedded-postgres.ts'
 import { createSigning } from './signing.ts'
 import { createWorkerSockets } from './sockets/worker-socket.ts'
-import { type Database, isDatabaseAway, openDatabase, unpreparedNotice } from './store/database.ts'
+import {
+  type Database,
+  type DatabaseOptions,
+  databaseUnreachable,
+  isDatabaseAway,
+  openDatabase,
+  unpreparedNotice,
+} from './store/database.ts'
 import { migrate, readMigrations } from './store/migrate.ts'
 import { version } from './version.ts'
 
@@ -116,7 +122,7 @@ async function start(
     })
     return metrics
   }
-  frontDoor.isReady = () => isDatabaseReady(db)
+  frontDoor.whyNotReady = () => whyNotReady(db)
   frontDoor.metrics = async () => (await loadMetrics()).render()
   frontDoor.app = createApp(ctx, { catalog: gateway.catalog, version, stopping: stopping.signal, sockets })
   frontDoor.gateway = gateway.handle
@@ -159,14 +165,17 @@ async function openMigratedDatabase(
   closers: (() => Promise<void> | void)[],
 ): Promise<Database> {
   let config: pg.PoolConfig
+  let whyAway: DatabaseOptions['whyAway']
   if (options.databaseUrl === null) {
     const embedded = await startEmbeddedPostgres({ dataDir: options.dataDir, log })
     closers.push(() => embedded.stop())
     config = embedded.connection
+    whyAway = () => embedded.whyDown()
   } else config = { connectionString: options.databaseUrl }
 
   const db = openDatabase(config, (error) => log.warn({ error: error.message }, 'a database connection was lost'), {
     onUnprepared: (error) => log.warn({ error: error.message }, unpreparedNotice),
+    ...(whyAway && { whyAway }),
   })
   closers.push(() => db.close())
   try {
@@ -174,18 +183,16 @@ async function openMigratedDatabase(
     if (from !== to) log.info({ from, to }, 'database migrated')
   } catch (error) {
     // node-postgres may put the address into its message, never the password.
-    if (isDatabaseAway(error))
-      throw new AppError('database_unreachable', { problem: (error as Error).message }, { cause: error })
-    throw error
+    throw isDatabaseAway(error) ? databaseUnreachable(error) : error
   }
   return db
 }
 
-async function isDatabaseReady(db: Database): Promise<boolean> {
+async function whyNotReady(db: Database): Promise<unknown> {
   try {
     await db.query('select 1')
-    return true
-  } catch {
-    return false
+    return undefined
+  } catch (error) {
+    return error
   }
 }

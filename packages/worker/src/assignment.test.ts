@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import type { WorkerMessage } from '@openoz/protocol'
 import { pino } from 'pino'
@@ -10,15 +11,19 @@ import { until } from './test-support/until.ts'
 
 const refs = { task_id: randomUUID(), execution_id: randomUUID() }
 
-function follow(options: { mayRun?: boolean } = {}) {
+function follow(options: { mayRun?: boolean; code?: number; pid?: number; signal?: number } = {}) {
   const sent: WorkerMessage[] = []
   const steps: string[] = []
   const closed = Promise.withResolvers<void>()
   const finished = Promise.withResolvers<TaskRemains>()
   const task: Task = {
-    pid: undefined,
+    pid: options.pid,
     workspace: '/nowhere',
-    exited: Promise.resolve({ type: 'exited', code: 3 }),
+    exited: Promise.resolve(
+      options.signal === undefined
+        ? { type: 'exited', code: options.code ?? 3 }
+        : { type: 'killed', signal: options.signal },
+    ),
     mayRun: options.mayRun ?? false,
     stop: async () => {},
     async close(cause: StopCause | undefined) {
@@ -86,6 +91,37 @@ test('a task that is abandoned while its end is delivered is told to be gone at 
   finish()
   await assignment.done
   expect(types()).toEqual(['task_finishing', 'task_gone'])
+})
+
+test.each([
+  [0, 'succeeded'],
+  [3, 'failed'],
+] as const)('an execution that is over once its agent has exited keeps the result: %i, %s', async (code, result) => {
+  const { assignment, types, reached, close, finish } = follow({ code })
+  await reached('close')
+  expect(assignment.hasExited).toBe(true)
+  assignment.stop('abandon')
+  close()
+  finish()
+  expect(await assignment.ended).toMatchObject({ result })
+  await assignment.done
+  // To the control plane it is over: it hears nothing else of it.
+  expect(types()).toEqual(['task_gone'])
+})
+
+test('an agent that died while no process of its worker followed it is said to have', async () => {
+  const gone = spawnSync('true')
+  const { assignment, close, finish, sent } = follow({ pid: gone.pid, signal: 9 })
+  close()
+  finish()
+  await assignment.done
+  expect(sent.at(-1)).toMatchObject({
+    data: { message: 'The agent was ended by signal 9, together with its worker or while that was away.' },
+  })
+  const seen = follow({ pid: process.pid, signal: 9 })
+  seen.close()
+  seen.finish()
+  expect(await seen.assignment.ended).toMatchObject({ message: 'The agent was ended by signal 9.' })
 })
 
 test('a task of which something cannot be ended is never told to be gone', async () => {

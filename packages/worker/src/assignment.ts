@@ -1,3 +1,4 @@
+import { identifyProcess } from '@openoz/machine'
 import type { TaskAssignment, WorkerMessage } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import { aborted } from './aborted.ts'
@@ -11,7 +12,7 @@ import {
   type TaskStep,
   TaskStopped,
 } from './backends/backend.ts'
-import { outcomeMessage, outcomeOf, type TaskEnd, type TaskOutcome } from './task-outcome.ts'
+import { outcomeMessage, outcomeOf, type TaskEnd, type TaskOutcome, untoldOutcomeOf } from './task-outcome.ts'
 
 /**
  * One assignment, from claim to the last file: claimed → starting → running → finishing → told → gone.
@@ -23,7 +24,8 @@ import { outcomeMessage, outcomeOf, type TaskEnd, type TaskOutcome } from './tas
  * It reports exactly one outcome, and stops in ways that must not be confused:
  * - cancel: the user changed their mind. The agent heard of it on its own channel first and had its time; what is left of it is killed now, and the
  *   outcome is CANCELLED.
- * - abandon: the execution is over in the database and another may own the run. It is killed now, and nothing is said but that it is gone.
+ * - abandon: the execution is over in the database and another may own the run. It is killed now, and nothing is said but that it is gone. After a
+ *   goodbye it often comes just before our own report: of an agent that has ended by then, the log and the metrics keep how.
  * - shutdown: this worker stops. The agent is asked first; the outcome is `graceful_shutdown`, which the server retries elsewhere.
  * The first cause counts, but abandon outranks the others. A stop that comes during the start ends the start.
  */
@@ -53,6 +55,8 @@ export interface Assignment {
   readonly phase: AssignmentPhase
   /** Its agent has been started: from then on another process can take it over. */
   readonly hasStarted: boolean
+  /** No agent of it runs any more: there is nothing to be stopped. */
+  readonly hasExited: boolean
   /** It has ended, and that has been handed to the connection: its run may begin anew. */
   readonly isTold: boolean
   /** Never rejects. The outcome has been handed to the connection by then. */
@@ -67,7 +71,7 @@ export function runAssignment(context: AssignmentContext, assignment: TaskAssign
   const { task_id, execution_id } = assignment
   const refs = { task_id, execution_id }
   const claimed = context.deliver({ type: 'task_claimed', data: refs })
-  return follow(context, refs, 'running', async (signal) => {
+  return follow(context, refs, { phase: 'running', isTakenOver: false }, async (signal) => {
     await context.former
     const reporter = createStepReporter(context.send, refs)
     const task = await context.backend.start(assignment, reporter, { claimed, signal })
@@ -79,14 +83,15 @@ export function runAssignment(context: AssignmentContext, assignment: TaskAssign
 /** The same from where an earlier process of this worker was when it died; its claim was told then. */
 export function resumeAssignment(context: AssignmentContext, { refs, task, phase }: AdoptedTask): Assignment {
   const phases = { running: 'running', ended: 'finishing', never_started: 'unnamed' } as const
-  return follow(context, refs, phases[phase], () => task)
+  return follow(context, refs, { phase: phases[phase], isTakenOver: phase === 'running' }, () => task)
 }
 
 type StartTask = (signal: AbortSignal) => Promise<Task>
 
-interface AssignmentState {
-  phase: AssignmentPhase
+interface AssignmentState extends Beginning {
   hasStarted: boolean
+  /** How its agent was stopped, if it was; undefined until it has exited, and where it was abandoned before. */
+  endedBy: { cause: StopCause | undefined } | undefined
   isTold: boolean
   /** Nothing of it runs any more. */
   isGone: boolean
@@ -98,10 +103,17 @@ interface AssignmentState {
   abandoned: AbortController
 }
 
-function follow(context: AssignmentContext, refs: TaskRefs, phase: AssignmentPhase, start: StartTask): Assignment {
+interface Beginning {
+  phase: AssignmentPhase
+  /** Its agent was started by an earlier process of this worker, which did not see it end. */
+  isTakenOver: boolean
+}
+
+function follow(context: AssignmentContext, refs: TaskRefs, beginning: Beginning, start: StartTask): Assignment {
   const state: AssignmentState = {
-    phase,
+    ...beginning,
     hasStarted: false,
+    endedBy: undefined,
     isTold: false,
     isGone: false,
     isGoneTold: false,
@@ -113,7 +125,7 @@ function follow(context: AssignmentContext, refs: TaskRefs, phase: AssignmentPha
   const told = live(context, refs, start, state).then((outcome) => {
     const message = outcomeMessage(refs, outcome)
     const handled = message ? context.deliver(message) : Promise.resolve()
-    if (outcome.result === 'abandoned' && state.isGone) tellGone(context, refs, state)
+    if (state.cause === 'abandon' && outcome.result !== 'left' && state.isGone) tellGone(context, refs, state)
     state.isTold = true
     return { outcome, handled }
   })
@@ -125,6 +137,9 @@ function follow(context: AssignmentContext, refs: TaskRefs, phase: AssignmentPha
     },
     get hasStarted() {
       return state.hasStarted
+    },
+    get hasExited() {
+      return state.endedBy !== undefined
     },
     get isTold() {
       return state.isTold
@@ -165,8 +180,11 @@ async function live(
   try {
     const task = await start(state.stopping.signal)
     state.hasStarted = true
+    const isFoundDead = state.isTakenOver && isGoneAlready(task)
     const exit = await untilExit(context, task, state)
+    if (state.cause !== 'abandon') state.endedBy = { cause: state.cause }
     const decided = await task.close(state.cause)
+    if (state.endedBy) state.endedBy.cause = decided ?? state.endedBy.cause
     // What came while it was closed counts too.
     if (state.cause !== 'abandon') state.cause = decided ?? state.cause
     if (state.phase === 'running') {
@@ -179,7 +197,7 @@ async function live(
       if (state.isGone) tellGone(context, refs, state)
     }
     const remains = await task.finish({ abandoned: state.abandoned.signal, signal: context.leaving })
-    end = { exit, ...remains }
+    end = { exit, isFoundDead, ...remains }
   } catch (failure) {
     if (state.phase === 'running') state.phase = 'finishing'
     // Nothing runs of what could not be started.
@@ -191,7 +209,13 @@ async function live(
     else context.log.warn({ error: failure }, 'A task could not be started')
     end = { failure }
   }
+  if (state.cause === 'abandon' && state.endedBy && 'exit' in end) return untoldOutcomeOf(end, state.endedBy.cause)
   return outcomeOf(end, state.cause)
+}
+
+/** Its process was gone when we took it over. */
+function isGoneAlready({ pid }: Task): boolean {
+  return pid !== undefined && identifyProcess(pid) === undefined
 }
 
 async function untilExit({ graceMs }: AssignmentContext, task: Task, state: AssignmentState) {

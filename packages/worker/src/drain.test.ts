@@ -121,6 +121,9 @@ test('an operator drains a worker and thinks better of it', async () => {
   await worker.listening()
   const running = cp.assign()
   await worker.event('task_started')
+  const said = () => worker.lines.map((line) => JSON.parse(line).msg).filter((words) => /operator/i.test(words))
+  // As a control plane of before says it at every connect.
+  cp.send({ type: 'worker_drain', data: { draining: false } })
   cp.send({ type: 'worker_drain', data: { draining: true } })
   await cp.message('worker_status', ({ draining }) => draining)
   const refused = cp.assign()
@@ -130,6 +133,10 @@ test('an operator drains a worker and thinks better of it', async () => {
   })
   cp.send({ type: 'worker_drain', data: { draining: false } })
   await until('the end of it', () => cp.messagesOf('worker_status').at(-1)?.data.draining === false)
+  expect(said()).toEqual([
+    'An operator drains this worker: no new tasks; running ones go on',
+    'An operator has ended the drain: this worker takes new tasks again',
+  ])
   writeFileSync(join(folder.path, 'go'), '')
   const taken = cp.assign()
   for (const { execution_id } of [running, taken]) expect((await cp.outcome(execution_id)).type).toBe('task_completed')

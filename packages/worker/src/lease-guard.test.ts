@@ -180,7 +180,7 @@ test.each([
   )
   await run.ended
   expect(existsSync(join(folder.path, 'alive'))).toBe(true)
-  expect(run.exit()).toBe('75\n')
+  expect(run.exit()).toBe('075\n')
 })
 
 test('a date that is further away than the first one was ends what is frozen all the same, from when it was seen', async () => {
@@ -193,7 +193,7 @@ test('a date that is further away than the first one was ends what is frozen all
     text: shim.replaceAll('900000', '3000').replace('left + 10000', 'left'),
   })
   await run.ended
-  expect(run.exit()).toBe('75\n')
+  expect(run.exit()).toBe('075\n')
   expect(readFileSync(join(folder.path, 'longest-lease'), 'utf8')).toBe('3000\n')
   const at = Number(readFileSync(join(folder.path, 'at'), 'utf8')) / 1e6
   expect(Date.now() - at).toBeGreaterThan(2_500)
@@ -206,7 +206,7 @@ test('how long leases are at most is what the agent said first, and never less t
   const longest = Number(readFileSync(join(folder.path, 'longest-lease'), 'utf8'))
   expect(longest).toBeGreaterThan(4_000_000)
   expect(longest).toBeLessThanOrEqual(4_010_000)
-  expect(run.exit()).toBe('0\n')
+  expect(run.exit()).toBe('000\n')
 })
 
 test('the worker believes a lease as its shim does', async () => {
@@ -246,7 +246,7 @@ test('a guard that is asked to go while it ends everything finishes that', async
   process.kill((await guardOf(run.id, run.pid)).pid, 'SIGTERM')
   writeFileSync(go, '')
   await run.ended
-  expect(run.exit()).toBe('75\n')
+  expect(run.exit()).toBe('075\n')
 })
 
 test('what has neither environment, group nor session of the task is found below what has', async () => {
@@ -298,6 +298,6 @@ test('the shell of this machine that is not dash guards as well', async ({ skip 
   })
   await run.ended
   expect(performance.now() - startedAt).toBeLessThan(10_000)
-  expect(run.exit()).toBe('75\n')
+  expect(run.exit()).toBe('075\n')
   await until('the end of all', async () => (await findProcesses({ marker: `OZ_EXECUTION_ID=${run.id}` })).length === 0)
 })

@@ -1,5 +1,5 @@
 import type { RequestListener, Server } from 'node:http'
-import { AppError, type FailureReason, failureReasons } from '@openoz/protocol'
+import { AppError, failureReasons, type ReportedFailureReason } from '@openoz/protocol'
 import type { Meter } from '@opentelemetry/api'
 import type { IMetricReader, MeterProvider, MeterProviderOptions } from '@opentelemetry/sdk-metrics'
 import type { Logger } from 'pino'
@@ -17,7 +17,7 @@ export interface WorkerMetrics {
   countClaimed(): void
   countRejectedAtCapacity(): void
   countEnded(result: Exclude<TaskOutcome['result'], 'abandoned' | 'left'>, seconds: number): void
-  countFailure(phase: FailurePhase, reason: FailureReason | 'lease_lost'): void
+  countFailure(phase: FailurePhase, reason: ReportedFailureReason): void
   countReconnect(reason: ReconnectReason): void
   /** Flushes, at most 5 s. Never rejects. */
   shutdown(): Promise<void>

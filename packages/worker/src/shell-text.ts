@@ -8,6 +8,8 @@ export function shellWord(text: string): string {
  * `$1` is the control folder, `$2` the user that the task has to itself (or empty), the rest the command. It runs outside of everything that is
  * done to shut the task in, as the worker's user, with an environment that the task has no say in.
  *
+ * The room for the code is taken before the agent starts, which may fill the disk: three blanks, which are no code, overwritten in place.
+ *
  * Before anything else it writes down who it is (`shim`: pid, boot, its line of /proc; whole when the last line is a dot), so that a worker which is
  * killed in this moment has a successor that knows.
  *
@@ -81,7 +83,7 @@ end() {
     done
   done
   if [ ! -e "$folder/exit" ]; then
-    printf '75\\n' >"$folder/exit.tmp"
+    printf '075\\n' 1<>"$folder/exit.tmp"
     mv "$folder/exit.tmp" "$folder/exit"
   fi
   kill -s KILL "$$"
@@ -131,12 +133,13 @@ guard() {
   done
 }
 
+printf '   \\n' >"$folder/exit.tmp"
 guard 2>/dev/null &
 guard=$!
 "$@"
 code=$?
 kill "$guard" 2>/dev/null
-printf '%s\\n' "$code" >"$folder/exit.tmp"
+printf '%03d\\n' "$code" 1<>"$folder/exit.tmp"
 mv "$folder/exit.tmp" "$folder/exit"
 `
 

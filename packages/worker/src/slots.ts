@@ -23,8 +23,10 @@ export class Slots {
     return this.#isStopping || this.#isDrainedByOperator
   }
 
-  /** Takes a slot, or says why not, in the words of `task_rejected`. */
-  take(): { taken: true } | { taken: false; reason: string; isFull: boolean } {
+  /** Takes a slot, unless something else than slots is lacking (`lack`), or says why not, in the words of `task_rejected`. */
+  take(lack?: string): { taken: true } | { taken: false; reason: string; isFull: boolean } {
+    // What is begun on a full disk fails there, and so does each of its retries: it is left to others, or waits.
+    if (lack !== undefined) return { taken: false, reason: lack, isFull: false }
     if (this.isDraining) return { taken: false, reason: 'worker is draining', isFull: false }
     if (this.max > 0 && this.#active >= this.max) {
       return { taken: false, reason: 'worker at maximum concurrency', isFull: true }
@@ -50,9 +52,18 @@ export class Slots {
     this.#onChange()
   }
 
-  drainByOperator(isDrained: boolean): void {
-    if (this.#isDrainedByOperator === isDrained) return
+  /** False: it was so already. */
+  drainByOperator(isDrained: boolean): boolean {
+    if (this.#isDrainedByOperator === isDrained) return false
     this.#isDrainedByOperator = isDrained
     this.#onChange()
+    return true
   }
+}
+
+/** For the log. Told again what it knows, on another connection, a worker has nothing to say. */
+export function drainNotice(isDrained: boolean): string {
+  return isDrained
+    ? 'An operator drains this worker: no new tasks; running ones go on'
+    : 'An operator has ended the drain: this worker takes new tasks again'
 }

@@ -1,7 +1,8 @@
-import { readFile } from 'node:fs/promises'
+import { open, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writePrivateFile } from '@openoz/machine'
 import { z } from 'zod'
+import { isNoSpace } from './disk-room.ts'
 import type { TaskFolder } from './task-folder.ts'
 
 /**
@@ -32,9 +33,44 @@ const taskEnd = z.object({
 })
 export type TaskEndRecord = z.infer<typeof taskEnd>
 
-/** Rejects when the disk is full. */
+/** More than any end takes, of which the last words are most. */
+const roomBytes = 16 * 1024
+
+/** Takes the room for the end, while there is some: the task may fill the disk. Never rejects. */
+export async function keepRoomForEnd(paths: TaskFolder): Promise<void> {
+  await writeFile(roomFile(paths), ' '.repeat(roomBytes), { mode: 0o600 }).catch(() => {})
+}
+
+/** Rejects when the disk is full, and what was kept for it is used up. */
 export async function writeEnd(paths: TaskFolder, end: TaskEndRecord): Promise<void> {
-  await writePrivateFile(endFile(paths), `${JSON.stringify(end, null, 2)}\n`)
+  const text = `${JSON.stringify(end, null, 2)}\n`
+  try {
+    await writePrivateFile(endFile(paths), text)
+  } catch (error) {
+    if (!isNoSpace(error) || !(await writeIntoRoom(paths, text))) throw error
+    // In the place of what the end before has freed, if it can be had.
+    await keepRoomForEnd(paths)
+  }
+}
+
+/** In place, then under its name in one step. Blanks after it are no content. False: it does not fit, or there is none. */
+async function writeIntoRoom(paths: TaskFolder, text: string): Promise<boolean> {
+  const bytes = Buffer.alloc(roomBytes, ' ')
+  if (bytes.write(text) < Buffer.byteLength(text)) return false
+  try {
+    const handle = await open(roomFile(paths), 'r+')
+    try {
+      if ((await handle.stat()).size !== roomBytes) return false
+      await handle.write(bytes, 0, roomBytes, 0)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(roomFile(paths), endFile(paths))
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** undefined when there is none; one that cannot be read is none either, and what it would tell is found out again. */
@@ -44,6 +80,10 @@ export async function readEnd(paths: TaskFolder): Promise<TaskEndRecord | undefi
   } catch {
     return undefined
   }
+}
+
+function roomFile({ folder }: TaskFolder): string {
+  return join(folder, 'end.room')
 }
 
 function endFile({ folder }: TaskFolder): string {

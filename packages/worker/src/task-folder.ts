@@ -15,6 +15,7 @@ import { authorityFiles, type TaskNetwork } from './task-network.ts'
  *     longest-lease  how far away the end of the agent's lease may be, in ms: written by the shim
  *     exit         the agent's exit code, put there by the shim in one step when the agent has ended
  *     end.json     how the task ended and what was done about it since (see `task-end.ts`)
+ *     end.room     room on the disk for the first of these (see there)
  *     agent.log    stdout and stderr of agent and hooks
  *     token        the execution token, for delivering the spool
  *     given/       mirrors of its repositories, certificates: the task can read it

@@ -11,9 +11,10 @@ import {
 } from './assignment.ts'
 import type { Backend } from './backends/backend.ts'
 import { Connection } from './connection.ts'
+import { watchRoom } from './disk-room.ts'
 import type { Link } from './link.ts'
 import type { WorkerMetrics } from './metrics.ts'
-import { Slots } from './slots.ts'
+import { drainNotice, Slots } from './slots.ts'
 import { createSweeper, type Sweeper } from './sweeper.ts'
 import { endTasks, leftBehind } from './task-ending.ts'
 import { isAssignmentFailure, type TaskOutcome } from './task-outcome.ts'
@@ -46,6 +47,7 @@ export class Worker {
   readonly #assignments = new Map<string, Assignment>()
   /** Executions that hold a slot. */
   readonly #occupying = new Set<string>()
+  readonly #lackOfRoom: () => string | undefined
   /** Something changed that only a hello can say. */
   #mustRenew = false
   /** How it ends; undefined while it works. Only ever becomes more urgent. */
@@ -67,6 +69,7 @@ export class Worker {
     const { options, dialer, backend, link, metrics, times } = parts
     this.#parts = parts
     this.#log = options.log
+    this.#lackOfRoom = watchRoom(() => backend.lackOfRoom(), options.log)
     this.#slots = new Slots(options.maxConcurrentTasks, () => this.#tellStatus())
     this.#team = createTeamNotice(options, dialer)
     this.#sweeper = createSweeper({
@@ -231,8 +234,7 @@ export class Worker {
         if (!this.#stopTask(message.data, 'abandon')) void this.#endStray(message.data)
         break
       case 'worker_drain':
-        this.#log.info(message.data, 'An operator has changed whether this worker takes new tasks')
-        this.#slots.drainByOperator(message.data.draining)
+        if (this.#slots.drainByOperator(message.data.draining)) this.#log.info(drainNotice(message.data.draining))
         break
       default:
         message satisfies never
@@ -247,7 +249,7 @@ export class Worker {
     const former = [...this.#assignments.values()].filter((other) => other.taskId === taskId)
     const slot = former.some(({ isTold }) => !isTold)
       ? { taken: false as const, reason: 'an earlier execution of this run is still ending here', isFull: false }
-      : this.#slots.take()
+      : this.#slots.take(this.#lackOfRoom())
     if (!slot.taken) {
       if (slot.isFull) metrics.countRejectedAtCapacity()
       this.#log.info({ runId: taskId, executionId, reason: slot.reason }, 'Task rejected')
@@ -339,7 +341,9 @@ export class Worker {
       ({ taskId, executionId }) => taskId === task_id && (execution_id === undefined || execution_id === executionId),
     )
     for (const assignment of found) {
-      this.#log.info({ runId: task_id, executionId: assignment.executionId, cause }, 'Task is to be ended')
+      const fields = { runId: task_id, executionId: assignment.executionId, cause }
+      if (assignment.hasExited) this.#log.debug(fields, 'Task has ended already; its report is not waited for')
+      else this.#log.info(fields, 'Task is to be ended')
       assignment.stop(cause)
     }
     return found.length > 0

@@ -153,7 +153,10 @@ function judgeAnswer(error: StatusError, modelId: string): ModelFailure {
 }
 
 /** What the control plane says of itself while it is away. */
-const outages: ReadonlySet<string> = new Set<ErrorCode>(['database_unreachable', 'server_starting', 'server_draining'])
+const outages: ReadonlySet<string> = new Set<ErrorCode>([
+  ...(['database_unreachable', 'database_down', 'database_full'] as const),
+  ...(['server_starting', 'server_draining'] as const),
+])
 
 const overloaded = 'the model is overloaded, or its rate is limited'
 

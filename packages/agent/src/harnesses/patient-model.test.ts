@@ -37,7 +37,7 @@ test.each(['0', new Date(0).toUTCString()])('a provider that asks for no pause (
   expect(waits.length).toBeLessThan(30)
 })
 
-test.each(['database_unreachable', 'server_starting', 'server_draining'])(
+test.each(['database_unreachable', 'database_down', 'database_full', 'server_starting', 'server_draining'])(
   'a control plane that says %s is waited for without end',
   async (code) => {
     const body = { title: 'No', detail: 'Not now.', code, status: 503 }

@@ -73,10 +73,11 @@ export async function checkDatabase(dialer: Dialer): Promise<Finding> {
   const check = 'database'
   try {
     const response = await dialer.fetch('/readyz', { signal: AbortSignal.timeout(10_000) })
-    const { status } = (await response.json()) as { status?: string }
+    const { status, code, detail } = (await response.json()) as { status?: string; code?: string; detail?: string }
     if (response.ok) return { check, level: 'ok', text: 'the control plane reaches its database' }
     if (status === 'stopping')
       return { check, level: 'fail', text: 'the control plane is stopping', remedy: 'Start it again.' }
+    if (detail !== undefined && code?.startsWith('database_')) return { check, level: 'fail', text: detail }
     const remedy = 'Look at the control plane’s log; an own database is named in DATABASE_URL.'
     return { check, level: 'fail', text: 'the control plane does not reach its database, or is still starting', remedy }
   } catch (error) {

@@ -208,7 +208,7 @@ export async function reportStep(
 /** Reasons that say no more than that the agent's process ended as it did: after its outcome that is no failure. */
 const exitReasons: readonly AnyFailureReason[] = [
   ...(['agent_invocation', 'container_exit', 'job_failed'] as const),
-  ...(['lease_lost', 'worker_died'] as const),
+  ...(['disk_full', 'lease_lost', 'worker_died'] as const),
 ]
 
 type End = Extract<WorkerMessage, { type: 'task_completed' | 'task_failed' }>

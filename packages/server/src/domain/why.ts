@@ -29,6 +29,9 @@ export function workerIds(workers: WorkerConnectionRecord[]): { connected: strin
   return { connected, draining: connected.filter((id) => !taking.has(id)) }
 }
 
+/** Longer than the pause after a rejection. */
+const rejectionCountsMs = 15_000
+
 /** A live execution of which nobody has heard for longer than a renewal may take. */
 interface Silence {
   execution: ExecutionRecord
@@ -43,6 +46,8 @@ interface Awaited {
 
 interface Agent {
   hasAgent: boolean
+  /** Whose worker has had the run last. */
+  last: ExecutionRecord | undefined
   silence: Silence | undefined
   awaited: Awaited | undefined
   /** Of the database. */
@@ -53,10 +58,11 @@ async function findAgent(ctx: Ctx, run: RunRecord): Promise<Agent> {
   const [executions, now] = await Promise.all([listExecutions(ctx.db, run.id), findDatabaseTime(ctx.db)])
   const execution = executions.at(-1)
   if (!execution || !isLive(execution.state) || execution.state === 'offered')
-    return { hasAgent: false, silence: undefined, awaited: findAwaited(run, executions, now), now }
+    return { hasAgent: false, last: execution, silence: undefined, awaited: findAwaited(run, executions, now), now }
   const forMs = now.getTime() - execution.leaseRenewedAt.getTime()
   const isSilent = forMs > ctx.config.lease.unreachableMs
-  return { hasAgent: true, silence: isSilent ? { execution, forMs } : undefined, awaited: undefined, now }
+  const silence = isSilent ? { execution, forMs } : undefined
+  return { hasAgent: true, last: execution, silence, awaited: undefined, now }
 }
 
 function findAwaited(run: RunRecord, executions: ExecutionRecord[], now: Date): Awaited | undefined {
@@ -69,20 +75,20 @@ function findAwaited(run: RunRecord, executions: ExecutionRecord[], now: Date): 
 export async function explainRun(ctx: Ctx, run: RunRecord): Promise<Why> {
   const workers = await listWorkerConnections(ctx.db, run.teamId)
   const isWaiting = run.state === 'QUEUED'
-  const { hasAgent, silence, awaited, now } = await findAgent(ctx, run)
+  const { hasAgent, last, silence, awaited, now } = await findAgent(ctx, run)
   const { connected, draining } = workerIds(workers)
   return {
     run_id: run.id,
     state: run.state,
     summary: isWaiting ? waitingSentence(run.workerHost, connected, draining) : summary(run, silence),
-    next_step: nextStep(ctx, { run, hasAgent, workers, silence, awaited }),
+    next_step: nextStep(ctx, { run, hasAgent, last, workers, silence, awaited }),
     waiting_code: isWaiting ? waitingCode(run, workers) : null,
     place_in_queue: isWaiting ? (await countRunsBefore(ctx.db, run)) + 1 : null,
     workers: isWaiting
       ? workers.map((worker) => ({
           worker_id: worker.workerId,
           connection_id: worker.id,
-          reason: reasonAgainst({ run, worker, now, awaited }),
+          reason: reasonAgainst({ run, worker, now, awaited, last }),
         }))
       : [],
     error_code: run.errorCode,
@@ -114,10 +120,11 @@ interface Candidate {
   worker: WorkerConnectionRecord
   now: Date
   awaited: Awaited | undefined
+  last: ExecutionRecord | undefined
 }
 
 /** Why this worker does not take the run right now; null: it may. */
-function reasonAgainst({ run, worker, now, awaited }: Candidate): string | null {
+function reasonAgainst({ run, worker, now, awaited, last }: Candidate): string | null {
   if (run.workerHost !== null && run.workerHost !== worker.workerId) {
     const onlyCaseDiffers = run.workerHost.toLowerCase() === worker.workerId.toLowerCase()
     return onlyCaseDiffers
@@ -131,7 +138,13 @@ function reasonAgainst({ run, worker, now, awaited }: Candidate): string | null 
     return `all its ${worker.maxConcurrentTasks} slots are taken`
   if (run.notBefore !== null && run.notBefore > now) return 'the run waits before it is tried again'
   if (awaited) return `the run waits until nothing of attempt ${awaited.execution.number} runs any more`
-  return null
+  return lastRejection(worker, last, now)
+}
+
+/** What it said when it was offered the run a moment ago: it is offered again every few seconds. */
+function lastRejection(worker: WorkerConnectionRecord, last: ExecutionRecord | undefined, now: Date): string | null {
+  if (last?.outcome !== 'rejected' || last.workerId !== worker.workerId || !last.endedAt) return null
+  return now.getTime() - last.endedAt.getTime() < rejectionCountsMs ? last.message : null
 }
 
 function summary(run: RunRecord, silence: Silence | undefined): string {
@@ -156,13 +169,14 @@ interface Situation {
   run: RunRecord
   /** One execution lives, whether it is heard of or not. */
   hasAgent: boolean
+  last: ExecutionRecord | undefined
   workers: WorkerConnectionRecord[]
   silence: Silence | undefined
   awaited: Awaited | undefined
 }
 
-function nextStep(ctx: Ctx, { run, workers, silence, hasAgent, awaited }: Situation): string {
-  if (isTerminal(run.state)) return 'Nothing waits. Look at the log with `oz run watch`.'
+function nextStep(ctx: Ctx, { run, last, workers, silence, hasAgent, awaited }: Situation): string {
+  if (isTerminal(run.state)) return nextStepAfter(run, last)
   if (run.executionLocation === 'LOCAL') return nextLocalStep(ctx, { run, silence, hasAgent })
   if (run.cancelRequestedAt)
     return `The agent is stopping; after ${spanText(ctx.config.lease.cancelGraceMs)} its worker ends it.`
@@ -185,10 +199,17 @@ function nextStep(ctx: Ctx, { run, workers, silence, hasAgent, awaited }: Situat
   return 'Wait for a slot, raise --max-concurrent-tasks, or start another worker.'
 }
 
+/** What became of an attempt that failed outside of its agent only its worker has seen. */
+function nextStepAfter(run: RunRecord, last: ExecutionRecord | undefined): string {
+  const nothing = 'Nothing waits. Look at the log with `oz run watch`'
+  if (run.state !== 'ERROR' || run.executionLocation === 'LOCAL' || !last) return `${nothing}.`
+  return `${nothing}; the log of worker ${last.workerId}, which had the last attempt, says more.`
+}
+
 const otherTeam = 'A worker takes the runs of its key’s team only; its log names that team.'
 
 /** No worker ends it, and none goes on with it. */
-function nextLocalStep(ctx: Ctx, { run, silence, hasAgent }: Omit<Situation, 'workers' | 'awaited'>): string {
+function nextLocalStep(ctx: Ctx, { run, silence, hasAgent }: Omit<Situation, 'workers' | 'awaited' | 'last'>): string {
   const { lease } = ctx.config
   if (run.cancelRequestedAt)
     return `The agent is stopping; once nothing is heard of it for ${spanText(lease.localCancelMs)}, the run ends without it.`

@@ -58,7 +58,7 @@ export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
 
   router.get('/agent-channel/commands', agentOnly, (c) => {
     const { executionId } = executionOf(c)
-    return eventStream(c, stopping, (signal) => commands.view(executionId, signal))
+    return eventStream(ctx, c, stopping, (signal) => commands.view(executionId, signal))
   })
 
   router.post('/agent-channel/commands/ack', limit, agentOnly, async (c) => {

@@ -41,7 +41,7 @@ export function eventRoutes(ctx: Ctx, tails: RunTails, stopping: AbortSignal) {
     const run = await requireRun(ctx, c.req.param('runId'), c.get('actor'))
     const lastEventId = c.req.header('last-event-id')
     const { since } = listEventsQuery.parse({ since: lastEventId ?? c.req.query('since') ?? 0 })
-    return eventStream(c, stopping, (signal) => tails.view(run.id, since, signal))
+    return eventStream(ctx, c, stopping, (signal) => tails.view(run.id, since, signal))
   })
 
   return router

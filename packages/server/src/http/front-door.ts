@@ -29,7 +29,8 @@ export class FrontDoor {
   /** Everything under `/llm/`. */
   gateway: RequestListener | undefined
   isDraining = false
-  isReady: () => Promise<boolean> = async () => false
+  /** Resolves to nothing where it is ready. */
+  whyNotReady: () => Promise<unknown> = async () => new AppError('server_starting')
   metrics: (() => Promise<string>) | undefined
   upgrade: WorkerSockets['upgrade'] | undefined
   /** Metrics have an address of their own. */
@@ -41,10 +42,15 @@ export class FrontDoor {
   }
 
   readonly routes = new Hono()
+    // Without it, hono prints the error past the log.
+    .onError((error, c) => problemAnswer(toProblem(this.log, error, '', c.req.path)))
     .get('/healthz', (c) => c.json({ status: 'alive' }))
     .get('/readyz', async (c) => {
-      const isReady = !this.isDraining && (await this.isReady())
-      return c.json({ status: isReady ? 'ready' : this.isDraining ? 'stopping' : 'not ready' }, isReady ? 200 : 503)
+      if (this.isDraining) return c.json({ status: 'stopping' }, 503)
+      const error = await this.whyNotReady()
+      if (error === undefined) return c.json({ status: 'ready' })
+      const { code, detail } = toProblem(this.log, error, '', '/readyz')
+      return c.json({ status: 'not ready', code, detail }, 503)
     })
     .get('/metrics', async (c, next) => {
       if (!this.metrics || this.hidesMetrics) return next()

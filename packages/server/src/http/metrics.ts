@@ -1,3 +1,4 @@
+import { isTerminal, runStates } from '@openoz/protocol'
 import type { PrometheusExporter } from '@opentelemetry/exporter-prometheus'
 import type { MeterProviderOptions } from '@opentelemetry/sdk-metrics'
 import type { ModelGateway } from '../model-gateway.ts'
@@ -49,7 +50,9 @@ export async function createServerMetrics({ version, gateway, controlPlane }: Me
     meter
       .createObservableGauge('oz_runs', { description: 'Runs by state, over the whole installation.' })
       .addCallback(async (result) => {
-        for (const { state, count } of await countRunsByState(controlPlane.db)) result.observe(count, { state })
+        // Every state each time: the exporter keeps the last value of one that is not observed any more.
+        const counts = new Map((await countRunsByState(controlPlane.db)).map(({ state, count }) => [state, count]))
+        for (const state of runStates) if (!isTerminal(state)) result.observe(counts.get(state) ?? 0, { state })
       })
   }
 

@@ -50,7 +50,7 @@ export function runEventRoutes(ctx: Ctx, feed: RunEventFeed, stopping: AbortSign
       ...(c.req.header('last-event-id') === undefined ? {} : { since: c.req.header('last-event-id') }),
     })
     const wish = { viewer: viewerOf(actor), scope: await scopeOf(ctx, query, actor), since: query.since }
-    return eventStream(c, stopping, (signal) => feed.view(wish, signal))
+    return eventStream(ctx, c, stopping, (signal) => feed.view(wish, signal))
   })
 
   router.openapi(

@@ -56,3 +56,33 @@ test('a signal ends it, even in the middle of a long wait', async () => {
   stopping.abort()
   await loop.ended
 })
+
+test('a failure that goes on is said once, and without a stack where the database is away', async () => {
+  const lines: { error: unknown; msg: string }[] = []
+  const said = pino(
+    { serializers: { error: pino.stdSerializers.err } },
+    { write: (line) => lines.push(JSON.parse(line)) },
+  )
+  const stopping = new AbortController()
+  let rounds = 0
+  const enough = Promise.withResolvers<void>()
+  const loop = startLoop({
+    name: 'test',
+    everyMs: 1,
+    log: said,
+    signal: stopping.signal,
+    async work() {
+      rounds += 1
+      if (rounds === 20) enough.resolve()
+      if (rounds === 10) throw new Error('a bad day')
+      throw Object.assign(new Error(`connect ENOENT ${rounds}`), { code: 'ENOENT' })
+    },
+  })
+  await enough.promise
+  stopping.abort()
+  await loop.ended
+  expect(lines.map(({ error }) => error)).toEqual([
+    'connect ENOENT 1',
+    expect.objectContaining({ message: 'a bad day', stack: expect.any(String) }),
+  ])
+})

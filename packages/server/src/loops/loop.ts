@@ -1,4 +1,6 @@
 import type { Logger } from 'pino'
+import { RepeatedFailures } from '../repeated-failures.ts'
+import { isDatabaseAway } from '../store/database.ts'
 
 /**
  * A loop that outlives its errors and obeys its signal: runs `work` at least every `everyMs`, and at once when woken. Wakes that come while it
@@ -18,6 +20,7 @@ export function startLoop(options: {
   work: () => Promise<void>
 }): Loop {
   const { signal, log } = options
+  const failures = new RepeatedFailures()
   let isWoken = false
   let wakeUp: () => void = () => {}
 
@@ -32,14 +35,22 @@ export function startLoop(options: {
     clearTimeout(timer)
   }
 
+  function sayFailure(error: unknown): void {
+    const message = error instanceof Error ? error.message : String(error)
+    const isAway = isDatabaseAway(error)
+    if (!failures.isDue(isAway ? 'away' : message)) return
+    // Where we were when the database went says nothing about why.
+    const fields = { error: isAway ? message : error, loop: options.name }
+    log.warn(fields, `${options.name} failed; tried again every ${options.everyMs} ms, said again once a minute`)
+  }
+
   async function run(): Promise<void> {
     while (!signal.aborted) {
       isWoken = false
       try {
         await options.work()
       } catch (error) {
-        if (!signal.aborted)
-          log.warn({ error, loop: options.name }, `${options.name} failed; next try in ${options.everyMs} ms`)
+        if (!signal.aborted) sayFailure(error)
       }
       await wait()
     }

@@ -12,9 +12,10 @@
  */
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { AppError } from '@openoz/protocol'
+import { AppError, messageOf } from '@openoz/protocol'
 import pg from 'pg'
 import type { Logger } from 'pino'
+import { RepeatedFailures } from '../repeated-failures.ts'
 import { findPostgresBinaries } from './binaries.ts'
 import { openCluster, superuser } from './cluster.ts'
 import { createDataDir, dataDirError, diskFull, postgresUser, refuseBarrier } from './data-dir.ts'
@@ -48,6 +49,8 @@ export interface EmbeddedPostgres extends AsyncDisposable {
   readonly pid: number
   /** It was running already when this process came. */
   readonly adopted: boolean
+  /** Why it does not answer: `database_full` where its last start found no room, else `database_down`. */
+  whyDown(): AppError
   /** Resolves when no process of it is left, adopted or not. Safe to call twice; never rejects. */
   stop(): Promise<void>
 }
@@ -86,9 +89,12 @@ class Supervisor implements EmbeddedPostgres {
   readonly #dataDir: string
   readonly #log: EmbeddedPostgresOptions['log']
   readonly #launch: PostmasterOptions
+  readonly #notes = new RepeatedFailures()
   readonly #stopping = new AbortController()
   readonly #supervision: Promise<void>
   #postmaster: Postmaster
+  /** Of its last start; undefined while it runs. */
+  #failure: unknown
   #stopped: Promise<void> | undefined
 
   static async start({
@@ -144,6 +150,16 @@ class Supervisor implements EmbeddedPostgres {
     return this.#postmaster.pid
   }
 
+  whyDown(): AppError {
+    const failure = this.#failure
+    if (failure === undefined) return new AppError('database_down', { problem: 'it is being started again' })
+    if (!(failure instanceof AppError)) return new AppError('database_down', { problem: messageOf(failure) })
+    const { folder, free, problem } = failure.details
+    if (failure.code === 'disk_full')
+      return new AppError('database_full', { problem: `no space is left in ${folder} (${free} free)` })
+    return new AppError('database_down', { problem: withoutStop(String(problem ?? failure.message)) })
+  }
+
   stop(): Promise<void> {
     this.#stopped ??= this.#stop()
     return this.#stopped
@@ -175,7 +191,8 @@ class Supervisor implements EmbeddedPostgres {
         if (signal.aborted) return
         if (performance.now() - upSince > healthyAfterMs) delayMs = restartDelay.firstMs
       }
-      this.#log.error({ pid: this.pid, delayMs }, 'PostgreSQL has ended by itself; starting it again')
+      if (isUp || this.#notes.isDue('ended'))
+        this.#log.error({ pid: this.pid, delayMs }, 'PostgreSQL has ended by itself; starting it again')
       await sleep(delayMs, undefined, { signal }).catch(() => {})
       delayMs = Math.min(delayMs * 2, restartDelay.maxMs)
       if (signal.aborted) return
@@ -188,14 +205,25 @@ class Supervisor implements EmbeddedPostgres {
     try {
       const { postmaster } = await launchOrAdopt(this.#dataDir, this.#launch, signal)
       this.#postmaster = postmaster
+      this.#failure = undefined
       this.#log.warn({ pid: postmaster.pid }, 'PostgreSQL runs again')
       return true
     } catch (error) {
-      if (!signal.aborted)
-        this.#log.error({ err: dataDirError(this.#dataDir, error) }, 'PostgreSQL could not be started again')
+      if (signal.aborted) return false
+      const failure = dataDirError(this.#dataDir, error)
+      this.#failure = failure
+      const code = failure instanceof AppError ? failure.code : 'unknown'
+      // How much is free changes with every look.
+      if (this.#notes.isDue(code))
+        this.#log.error({ error: messageOf(failure) }, 'PostgreSQL could not be started again; tried until it can be')
       return false
     }
   }
+}
+
+/** For a sentence that goes on after it. */
+function withoutStop(message: string): string {
+  return message.trimEnd().replace(/\.$/, '')
 }
 
 /** Leaves nothing running when it throws. */

@@ -123,6 +123,32 @@ describe.skipIf(!canMount)('on a disk of its own (skipped: needs root and the ri
     await pool.end()
   })
 
+  test('while it cannot be started again for want of room that is what is said, and logged once', async () => {
+    using disk = tinyDisk(100)
+    const errors: string[] = []
+    const noted = {
+      ...log,
+      error: (fields: unknown, text?: string) => void errors.push(`${text} ${JSON.stringify(fields)}`),
+    }
+    await using database = await startEmbeddedPostgres({ dataDir: disk.path, log: noted })
+    fillDisk(disk.path, 0)
+    process.kill(database.pid, 'SIGKILL')
+    await vi.waitFor(() => expect(database.whyDown().code).toBe('database_full'), { timeout: 20_000, interval: 20 })
+    expect(database.whyDown().message).toContain(
+      `The database has no room to write: no space is left in ${disk.path} (`,
+    )
+    // Three more attempts.
+    await new Promise((resolve) => setTimeout(resolve, 2_000))
+    expect(errors.filter((line) => line.startsWith('PostgreSQL could not be started again'))).toHaveLength(1)
+    expect(errors.join()).not.toContain('    at ')
+    rmSync(join(disk.path, 'ballast'))
+    const pool = new pg.Pool(database.connection)
+    pool.on('error', () => {})
+    await vi.waitFor(() => pool.query('select 1'), { timeout: 30_000, interval: 100 })
+    expect(database.whyDown().code).toBe('database_down')
+    await pool.end()
+  })
+
   test('a disk of 40 MB is too small and says so', async () => {
     using disk = tinyDisk(40)
     expect((await refusal(disk.path)).code).toBe('disk_full')

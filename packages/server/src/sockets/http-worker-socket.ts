@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import type { WorkerSocket } from './worker-connection.ts'
+import type { WorkerSocket } from './worker-frame.ts'
 
 const encoder = new TextEncoder()
 

@@ -25,7 +25,7 @@ import {
   updateWorkerStatus,
   type WorkerTransport,
 } from '../store/workers.ts'
-import { parseMessage } from './worker-frame.ts'
+import { parseMessage, type WorkerSocket } from './worker-frame.ts'
 
 /**
  * One socket of a worker: (ours: `worker_hello`) → present, offered to, heard → closed. Its messages are handled one after the other, in order,
@@ -34,24 +34,6 @@ import { parseMessage } from './worker-frame.ts'
  * A pong to one of ours says that what it had written before its ping is done with: it forgets claims and outcomes by it. Work that hangs keeps
  * pongs back, and must not look like a dead path: our own pings go on (`worker-sockets.ts`).
  */
-
-/** What is used of a socket: ws' WebSocket, or `HttpWorkerSocket` where something on the way ends WebSockets. */
-export interface WorkerSocket {
-  readonly readyState: number
-  readonly OPEN: number
-  send(text: string): void
-  ping(): void
-  pong(payload: Buffer): void
-  /** Says why, and ends once the other side knows. */
-  close(code: number, reason: string): void
-  /** Ends at once. */
-  terminate(): void
-  on(event: 'message', listener: (text: { toString(): string }) => void): unknown
-  on(event: 'ping' | 'pong', listener: (payload: Buffer) => void): unknown
-  on(event: 'error', listener: (error: Error) => void): unknown
-  /** The end, once, whoever wanted it. */
-  on(event: 'close', listener: (code: number, reason: Buffer) => void): unknown
-}
 
 /** What a worker says that it has from before this connection. */
 interface Possessions {
@@ -93,6 +75,8 @@ export class Connection implements Slot {
   #isDraining = false
   /** By an operator's. */
   #isDrained = false
+  /** What it believes of being drained is what we told it here, or what it said first. */
+  #knowsDrain = false
   /** It may be offered to: what it said hello with is stored, and it is still there. */
   #isReady = false
   #saidHello = false
@@ -154,7 +138,15 @@ export class Connection implements Slot {
   }
 
   #tellDrained(): void {
+    this.#knowsDrain = true
     if (this.speaksOurs) this.#sendMessage({ type: 'worker_drain', data: { draining: this.#isDrained } })
+  }
+
+  /** It may come with what it was told on a connection before this one, while its drain was ended. */
+  #correctDrain(believesDrained: boolean): void {
+    if (this.#knowsDrain) return
+    this.#knowsDrain = true
+    if (believesDrained) this.#tellDrained()
   }
 
   send(offer: Offer): boolean {
@@ -327,6 +319,7 @@ export class Connection implements Slot {
         return this.#forget(await reportEnd(ctx, this, message), true)
       case 'worker_status':
         this.#isDraining = message.data.draining
+        this.#correctDrain(message.data.draining)
         await updateWorkerStatus(ctx.db, this.id, message.data)
         return this.#wakeDispatcher()
       case 'heartbeat':
@@ -353,8 +346,8 @@ export class Connection implements Slot {
         this.adopt(runId, executionId)
     const drains = await listWorkerDrains(this.#ctx.db, [this.teamId])
     this.#isDrained = drains.some(({ workerId }) => workerId === this.workerId)
-    // Also that it is not: it may still believe what it was told on a connection before this one.
-    this.#tellDrained()
+    // Not that it is not: workers of before drains do not know the message, and one that believes it is drained says so (`#correctDrain`).
+    if (this.#isDrained) this.#tellDrained()
     this.#isReady = true
     this.#ctx.log.info(
       {

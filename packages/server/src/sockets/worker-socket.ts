@@ -19,7 +19,8 @@ import { touchPresent } from '../store/presence.ts'
 import { listWorkerDrains } from '../store/worker-drains.ts'
 import { createHttpChannels } from './http-channels.ts'
 import { HttpWorkerSocket } from './http-worker-socket.ts'
-import { type ConnectedWorker, Connection, type WorkerSocket } from './worker-connection.ts'
+import { type ConnectedWorker, Connection } from './worker-connection.ts'
+import type { WorkerSocket } from './worker-frame.ts'
 
 /**
  * Workers' sockets of this server: WebSockets, upgraded after their key was checked, and the plain HTTP channels of workers whose network ends

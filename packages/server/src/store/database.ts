@@ -48,17 +48,22 @@ export interface DatabaseOptions {
   idleTransactionMs?: number
   /** A pooler in between cannot keep statements for a connection: from now on they are parsed and planned at every execution. */
   onUnprepared?: (error: Error) => void
+  /** What to say instead of how a connection failed, where somebody knows why: PostgreSQL is ours, and could not be started. */
+  whyAway?: () => AppError
 }
 
 export function openDatabase(
   config: pg.PoolConfig,
   onError: (error: Error) => void,
-  { idleTransactionMs = defaultIdleTransactionMs, onUnprepared }: DatabaseOptions = {},
+  { idleTransactionMs = defaultIdleTransactionMs, onUnprepared, whyAway }: DatabaseOptions = {},
 ): Database {
   // 10 connections: more only makes two cores switch; node waits for the disk, not for a free connection.
   const pool = new pg.Pool({ max: 10, connectionTimeoutMillis: 10_000, application_name: 'openoz', ...config })
   // A database that stops breaks idle connections; unhandled, that would end the process.
   pool.on('error', onError)
+
+  const explain = (error: unknown) =>
+    whyAway && isDatabaseAway(error) ? Object.assign(whyAway(), { cause: error }) : error
 
   const names = createStatementNames(onUnprepared)
   async function run<Row extends pg.QueryResultRow>(
@@ -82,13 +87,15 @@ export function openDatabase(
           return await run<Row>(pool, ...statement)
         } catch (error) {
           // A statement on its own was a transaction on its own: nothing of it is kept.
-          if (attempt >= maxAttempts || !isRetryable(error)) throw error
+          if (attempt >= maxAttempts || !isRetryable(error)) throw explain(error)
         }
       }
     },
     async transaction(work) {
       for (let attempt = 1; ; attempt++) {
-        const client = await pool.connect()
+        const client = await pool.connect().catch((error: unknown) => {
+          throw explain(error)
+        })
         let broken: Error | undefined
         // Between two statements nobody else listens, and an error that nobody hears ends the process.
         const onBroken = (error: Error) => {
@@ -105,7 +112,7 @@ export function openDatabase(
           await client.query('rollback').catch((rollbackError: Error) => {
             broken = rollbackError
           })
-          if (attempt >= maxAttempts || !isRetryable(error)) throw error
+          if (attempt >= maxAttempts || !isRetryable(error)) throw explain(error)
         } finally {
           client.off('error', onBroken)
           client.release(broken)
@@ -155,6 +162,7 @@ export async function withSavepoint<T>(tx: Tx, work: () => Promise<T>): Promise<
 /** Whether the statement failed because the database was away, not because it was wrong: the same request may succeed later. */
 export function isDatabaseAway(error: unknown): boolean {
   const { code, message } = error as { code?: string; message?: string }
+  if (error instanceof AppError) return ['database_unreachable', 'database_down', 'database_full'].includes(error.code)
   if (code?.startsWith('08') || code?.startsWith('57P')) return true
   if (networkCodes.has(code ?? '')) return true
   return /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error/.test(
@@ -174,6 +182,7 @@ export function isNotMigrated(error: unknown): boolean {
 }
 
 export function databaseUnreachable(error: unknown): AppError {
+  if (error instanceof AppError) return error
   return new AppError('database_unreachable', { problem: (error as Error).message || 'no answer' }, { cause: error })
 }
 

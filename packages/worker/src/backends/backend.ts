@@ -1,4 +1,4 @@
-import type { FailureReason, TaskAssignment } from '@openoz/protocol'
+import type { ReportedFailureReason, TaskAssignment } from '@openoz/protocol'
 
 /** What `--backend` can choose in this version. */
 export const backendNames = ['direct'] as const
@@ -26,6 +26,8 @@ export interface Backend {
    * called again.
    */
   check(signal: AbortSignal): Promise<void>
+  /** Why no task can begin here for now, as a sentence, though there may be slots: the disk is full. undefined: one can. */
+  lackOfRoom(): string | undefined
   /**
    * Makes the task's surroundings and starts its agent. Nothing of the operator's or of the task runs before `claimed` resolves. Resolves once the
    * process exists. Rejects with a TaskFailure, or with the signal's reason (a TaskStopped), and nothing runs then; `remove` is still to be called,
@@ -94,6 +96,8 @@ export interface TaskRemains {
   isLost: boolean
   /** The kernel has ended processes while it ran, because memory ran out. */
   ranOutOfMemory: boolean
+  /** The disk of the worker's own files was full when it ended: that, as a sentence. */
+  fullDisk?: string
 }
 
 /** The wire's names for the execution of a task. */
@@ -124,10 +128,10 @@ export type TaskStep = 'worker_setup' | 'mirror' | 'start' | 'teardown'
 
 /** Why a task could not be started, in the words of the wire. `message` is fit for the run's owner. */
 export class TaskFailure extends Error {
-  readonly reason: FailureReason
+  readonly reason: ReportedFailureReason
   readonly exitCode: number | undefined
 
-  constructor(reason: FailureReason, message: string, options: { exitCode?: number; cause?: unknown } = {}) {
+  constructor(reason: ReportedFailureReason, message: string, options: { exitCode?: number; cause?: unknown } = {}) {
     super(message, { cause: options.cause })
     this.name = 'TaskFailure'
     this.reason = reason

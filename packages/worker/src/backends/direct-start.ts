@@ -4,6 +4,7 @@ import type { TaskAssignment } from '@openoz/protocol'
 import { launchArguments } from '../launch-command.ts'
 import { starter } from '../shell-text.ts'
 import { startShim } from '../shim-process.ts'
+import { keepRoomForEnd } from '../task-end.ts'
 import { parseEnvironmentFile, taskEnvironment } from '../task-environment.ts'
 import {
   createTaskFolder,
@@ -56,6 +57,7 @@ export async function prepareTask(
     const context = contextOf(host, { record, paths, user, token, secrets, reporter })
     const mcpServers = assignment.task.agent_config_snapshot?.mcp_servers
     const { authorities } = host.network
+    await keepRoomForEnd(paths)
     await createTaskFolder(paths, { record, token, mcpServers, authorities, owner: user })
     held.set(executionId, { lock, context })
     return context

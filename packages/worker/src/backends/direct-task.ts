@@ -1,5 +1,6 @@
 import { bootClockMs, countOomKills, createMasker, hasOomKillSince, type ProcessIdentity, sleep } from '@openoz/machine'
-import { type FailureReason, leaseLostExitCode } from '@openoz/protocol'
+import { leaseLostExitCode, type ReportedFailureReason } from '@openoz/protocol'
+import { fullDisk, isNoSpace, noRoom } from '../disk-room.ts'
 import { askToEnd, waitForExit } from '../shim-process.ts'
 import { deliverSpool } from '../spool-delivery.ts'
 import { readEnd, type TaskEndRecord, writeEnd } from '../task-end.ts'
@@ -39,6 +40,8 @@ export class DirectTask implements Task {
   #verdict: TaskExit | undefined
   #isSpoolKept = false
   #mayRun = false
+  /** That there was no room for its files when it ended, as a sentence. */
+  #fullDisk: string | undefined
 
   constructor(context: DirectTaskContext, { shim, depth, end }: DirectTaskState, leaving: AbortSignal) {
     this.#context = context
@@ -109,6 +112,8 @@ export class DirectTask implements Task {
   async close(cause: StopCause | undefined): Promise<StopCause | undefined> {
     const { paths, secrets } = this.#context
     const exit = await this.exited
+    // Before anything is removed.
+    this.#fullDisk = fullDisk(this.#context.paths.folder)
     const ranOutOfMemory = this.#end?.ran_out_of_memory ?? hasOomKillSince(this.#oomKillsBefore)
     this.#mayRun = !(await endPersistently(this.#context, this.#shim, { signal: this.#leaving }))
     // The next process finds it as we did.
@@ -134,7 +139,7 @@ export class DirectTask implements Task {
     if (this.#mayRun) {
       // In folders that something still writes to we have no business: the rest is for the sweep.
       this.#isSpoolKept = true
-      return { lastWords: end.last_words, isLost: false, ranOutOfMemory: end.ran_out_of_memory }
+      return this.#remains(end, { isLost: false })
     }
     const left = end.left ?? (await this.#save(abandoned, signal))
     if (!abandoned.aborted) await this.#note({ ...end, left })
@@ -145,7 +150,12 @@ export class DirectTask implements Task {
       await this.#note({ ...(this.#end ?? end), is_torn_down: true })
     }
     signal.throwIfAborted()
-    return { lastWords: end.last_words, isLost: left === 'lost', ranOutOfMemory: end.ran_out_of_memory }
+    return this.#remains(end, { isLost: left === 'lost' })
+  }
+
+  #remains(end: TaskEndRecord, { isLost }: { isLost: boolean }): TaskRemains {
+    const { last_words: lastWords, ran_out_of_memory: ranOutOfMemory } = end
+    return { lastWords, isLost, ranOutOfMemory, ...(this.#fullDisk === undefined ? {} : { fullDisk: this.#fullDisk }) }
   }
 
   /** Of an execution that is over nothing would be taken. What fails for want of a connection is tried until there is one. */
@@ -193,7 +203,8 @@ export class DirectTask implements Task {
 
   async #note(end: TaskEndRecord): Promise<void> {
     this.#end = end
-    await noteEnd(this.#context, end)
+    const { isWritten } = await noteEnd(this.#context, end)
+    if (!isWritten) this.#fullDisk ??= noRoom(this.#context.paths.folder)
   }
 }
 
@@ -215,16 +226,20 @@ export async function noteFailure(context: DirectTaskContext, failure: unknown):
 /** What `noteFailure` noted, as it was thrown. */
 export function failureOf({ failure, cause }: TaskEndRecord): TaskFailure | TaskStopped {
   if (failure) {
-    return new TaskFailure(failure.reason as FailureReason, failure.message, { exitCode: failure.exit_code })
+    return new TaskFailure(failure.reason as ReportedFailureReason, failure.message, { exitCode: failure.exit_code })
   }
   return new TaskStopped(cause ?? 'shutdown')
 }
 
 /** Never rejects: on a full disk only a worker that is killed now would have needed it. */
-async function noteEnd({ paths, log }: DirectTaskContext, end: TaskEndRecord): Promise<void> {
-  await writeEnd(paths, end).catch((error: unknown) => {
+async function noteEnd({ paths, log }: DirectTaskContext, end: TaskEndRecord): Promise<{ isWritten: boolean }> {
+  try {
+    await writeEnd(paths, end)
+    return { isWritten: true }
+  } catch (error) {
     log.error({ error }, 'The end of a task could not be written down; a worker that is killed now does not report it')
-  })
+    return { isWritten: !isNoSpace(error) }
+  }
 }
 
 /** The end was told, and the spool could not be delivered: what is left is for sweeps. */

@@ -354,31 +354,6 @@ test('what a worker that died left is swept: processes, folders, users', async (
 })
 
 test.skipIf(!isRoot)(
-  'a full disk fails the task as workspace_setup, with a message, and leaves nothing behind',
-  async ({ skip }) => {
-    using folder = createFolder()
-    await using cp = await startControlPlane()
-    const stateDir = join(folder.path, 'state')
-    mkdirSync(stateDir)
-    if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k,mode=0755', 'tmpfs', stateDir]).status !== 0)
-      skip('mounting is not permitted here')
-    try {
-      await using worker = startWorker(cp, folder.path)
-      await worker.listening()
-      spawnSync('sh', ['-c', `head -c 1000000 /dev/zero > ${stateDir}/filler`])
-      const { execution_id } = cp.assign()
-      expect(await cp.outcome(execution_id)).toMatchObject({
-        type: 'task_failed',
-        data: { failure_reason: 'workspace_setup', message: expect.stringMatching(/ENOSPC|no space/) },
-      })
-      await until('the end', () => [...worker.leftovers().tasks, ...worker.leftovers().workspaces].length === 0)
-    } finally {
-      spawnSync('umount', ['-l', stateDir])
-    }
-  },
-)
-
-test.skipIf(!isRoot)(
   'a workspace root below a closed folder works, and the rest of that folder stays closed',
   async () => {
     using folder = createFolder()

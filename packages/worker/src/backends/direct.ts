@@ -1,7 +1,9 @@
+import { dirname } from 'node:path'
 import { type Dialer, endProcessTree } from '@openoz/machine'
 import { AppError, describeError, type TaskAssignment } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import { aborted } from '../aborted.ts'
+import { isNoSpace, lackOfRoom, noRoom } from '../disk-room.ts'
 import { marksOf, readInstallationId } from '../installation.ts'
 import { openInstances } from '../instances.ts'
 import { chooseIsolation } from '../isolation.ts'
@@ -120,6 +122,10 @@ class DirectBackend implements Backend {
     }
   }
 
+  lackOfRoom(): string | undefined {
+    return lackOfRoom(this.#host.stateDir)
+  }
+
   async start(assignment: TaskAssignment, reporter: StepReporter, options: StartOptions): Promise<Task> {
     const { claimed, signal } = options
     const host = this.#host
@@ -148,7 +154,11 @@ class DirectBackend implements Backend {
       return task
     } catch (error) {
       const isStopped = signal.aborted && !(error instanceof TaskFailure)
-      const failure = isStopped ? signal.reason : error instanceof TaskFailure ? error : workspaceFailure(error)
+      const failure = isStopped
+        ? signal.reason
+        : error instanceof TaskFailure
+          ? error
+          : startFailure(error, host.stateDir)
       if (context) await endUnstarted(context, failure, this.#leaving.signal)
       throw failure
     }
@@ -230,6 +240,13 @@ class DirectBackend implements Backend {
     this.#queue = result.catch(() => {})
     return result
   }
+}
+
+function startFailure(error: unknown, stateDir: string): TaskFailure {
+  if (!isNoSpace(error)) return workspaceFailure(error)
+  // Node names the file where it can; workspaces may be on a disk of their own.
+  const folder = error instanceof Error && 'path' in error ? dirname(String(error.path)) : stateDir
+  return new TaskFailure('disk_full', noRoom(folder), { cause: error })
 }
 
 /** Its folder stays until its end was told. */
