@@ -32,7 +32,7 @@ const reproducedBy: Record<string, [file: string, name: string]> = {
   'look-into-the-workspace': ['packages/worker/src/backends/direct.test.ts', 'with --no-cleanup the workspace stays'],
   'run-details': ['packages/worker/src/backends/direct.test.ts', 'an agent that does %j fails as %s with exit code %i'],
   'out-of-memory': ['packages/worker/src/backends/direct.test.ts', 'an agent that the kernel ended for memory'],
-  'out-of-disk': ['packages/worker/src/backends/direct.test.ts', 'a full disk fails the task as workspace_setup'],
+  'out-of-disk': ['packages/worker/src/full-disk.test.ts', 'a worker without room for a task leaves offers to others'],
   'oz-gone': ['packages/worker/src/run-worker.test.ts', 'an oz that disappears later fails the task, not the worker'],
   'workspace-not-made': [
     'packages/worker/src/run-worker.test.ts',
