@@ -1,9 +1,10 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
+import { isDiskFull } from '@openoz/machine'
 import { AppError, messageOf, type RunAttachment } from '@openoz/protocol'
 import { type AgentChannel, isRefusal } from './channel.ts'
-import { diskFull, isDiskFull } from './disk-full.ts'
+import { diskFull } from './disk-full.ts'
 import { type EventSink, notice } from './event-sink.ts'
 
 /**

@@ -1,10 +1,6 @@
 import { statfs } from 'node:fs/promises'
 import { AppError } from '@openoz/protocol'
 
-export function isDiskFull(error: unknown): error is NodeJS.ErrnoException {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')
-}
-
 /** The error to throw when there was no room for `what` in `folder`. */
 export async function diskFull(what: string, folder: string, cause?: unknown): Promise<AppError> {
   const free = await statfs(folder).then(

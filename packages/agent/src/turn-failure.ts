@@ -1,5 +1,5 @@
+import { isDiskFull } from '@openoz/machine'
 import { AppError, type ErrorCode } from '@openoz/protocol'
-import { isDiskFull } from './disk-full.ts'
 import type { TurnResult } from './harnesses/harness.ts'
 import { shortened } from './live-output.ts'
 

@@ -4,6 +4,7 @@ export { type ChunkMerger, type ChunkMergerOptions, createChunkMerger } from './
 export { cloneProblem } from './clone-failure.ts'
 export { type DialFailureReason, dialFailureReason, dialFailureReasons, toDialError } from './dial-failure.ts'
 export { createDialer, type Dialer, type DialerOptions } from './dialer.ts'
+export { isDiskFull } from './disk-full.ts'
 export { createEventPost, type EventPost } from './event-post.ts'
 export {
   drainSpool,

@@ -1,5 +1,6 @@
 import { closeSync, constants, renameSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { isDiskFull } from './disk-full.ts'
 import { openPlainFile, readSmallFile, writeNewFile } from './plain-file.ts'
 
 /** The file `acked` of a spool: one decimal number. Written in one step, and also on a full disk. */
@@ -20,7 +21,7 @@ export function writeAcked(folder: string, n: number): boolean {
     renameSync(temporary, join(folder, 'acked'))
     return true
   } catch (error) {
-    if (isNoSpace(error)) return overwriteAcked(folder, n)
+    if (isDiskFull(error)) return overwriteAcked(folder, n)
     throw error
   }
 }
@@ -41,8 +42,4 @@ function overwriteAcked(folder: string, n: number): boolean {
 
 export function noSpace(): Error {
   return Object.assign(new Error('No space is left on the disk.'), { code: 'ENOSPC' })
-}
-
-export function isNoSpace(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')
 }

@@ -1,7 +1,8 @@
 import { closeSync, mkdirSync, readdirSync } from 'node:fs'
 import { AppError, maxBatchBytes, type NumberedEvent } from '@openoz/protocol'
+import { isDiskFull } from './disk-full.ts'
 import { type FolderLock, isLockName, lockFolder } from './folder-lock.ts'
-import { ackedTemporary, isNoSpace, noSpace, readAcked, writeAcked } from './spool-acked.ts'
+import { ackedTemporary, noSpace, readAcked, writeAcked } from './spool-acked.ts'
 import {
   fitsReserve,
   hasRoomAgain,
@@ -172,7 +173,7 @@ export class Spool implements Disposable {
     try {
       this.#write(lines, { isFinal })
     } catch (cause) {
-      if (!isNoSpace(cause)) throw cause
+      if (!isDiskFull(cause)) throw cause
       throw new AppError(
         'disk_full',
         { what: 'the events of the run', folder: this.folder, free: 'nothing' },
@@ -264,7 +265,7 @@ export class Spool implements Disposable {
       try {
         appendLines(this.#segmentForAppend(), lines)
       } catch (error) {
-        if (!isNoSpace(error) || this.#reserve !== 'ready') throw error
+        if (!isDiskFull(error) || this.#reserve !== 'ready') throw error
         const last = this.#segments.at(-1)
         if (last && lastOf(last) < last.first) this.#remove(last)
         const reserve = takeReserve(this.folder, this.#lastN + 1)

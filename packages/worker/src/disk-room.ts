@@ -66,10 +66,6 @@ export function noRoom(folder: string): string {
   return describeError('disk_full', { what: 'the run', folder, free })
 }
 
-export function isNoSpace(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')
-}
-
 function roomOf(folder: string): Room | undefined {
   try {
     const { bavail, bsize, blocks, ffree, files } = statfsSync(folder)

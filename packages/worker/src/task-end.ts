@@ -1,8 +1,7 @@
 import { open, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { writePrivateFile } from '@openoz/machine'
+import { isDiskFull, writePrivateFile } from '@openoz/machine'
 import { z } from 'zod'
-import { isNoSpace } from './disk-room.ts'
 import type { TaskFolder } from './task-folder.ts'
 
 /**
@@ -47,7 +46,7 @@ export async function writeEnd(paths: TaskFolder, end: TaskEndRecord): Promise<v
   try {
     await writePrivateFile(endFile(paths), text)
   } catch (error) {
-    if (!isNoSpace(error) || !(await writeIntoRoom(paths, text))) throw error
+    if (!isDiskFull(error) || !(await writeIntoRoom(paths, text))) throw error
     // In the place of what the end before has freed, if it can be had.
     await keepRoomForEnd(paths)
   }

@@ -1,6 +1,7 @@
 import { relative } from 'node:path'
+import { isDiskFull } from '@openoz/machine'
 import { z } from 'zod'
-import { diskFull, isDiskFull } from '../disk-full.ts'
+import { diskFull } from '../disk-full.ts'
 import { wholeCharacters } from '../live-output.ts'
 import { edit } from './edit.ts'
 import { resolveInside } from './edit-path.ts'

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { chmod, chown, copyFile, link, lstat, mkdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { isDiskFull } from '../disk-full.ts'
+import { isDiskFull } from '@openoz/machine'
 import type { PlannedFile } from './edit-plan.ts'
 import { errorCode, fileFailure } from './file-failure.ts'
 import { encodeText } from './text-file.ts'

@@ -1,9 +1,8 @@
 import { spawn } from 'node:child_process'
 import { hostname } from 'node:os'
-import { endProcessTree, gitEnvironment, identifyProcess, ownTree } from '@openoz/machine'
+import { endProcessTree, gitEnvironment, identifyProcess, isDiskFull, ownTree } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 import { drainOutput, firstEnd, killedEnd } from '../child-end.ts'
-import { isDiskFull } from '../disk-full.ts'
 
 /**
  * git as the agent itself uses it: with the variables of `gitEnvironment`, no terminal to open (a session of its own) and nothing on stdin, so

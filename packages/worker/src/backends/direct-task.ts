@@ -1,6 +1,14 @@
-import { bootClockMs, countOomKills, createMasker, hasOomKillSince, type ProcessIdentity, sleep } from '@openoz/machine'
+import {
+  bootClockMs,
+  countOomKills,
+  createMasker,
+  hasOomKillSince,
+  isDiskFull,
+  type ProcessIdentity,
+  sleep,
+} from '@openoz/machine'
 import { leaseLostExitCode, type ReportedFailureReason } from '@openoz/protocol'
-import { fullDisk, isNoSpace, noRoom } from '../disk-room.ts'
+import { fullDisk, noRoom } from '../disk-room.ts'
 import { askToEnd, waitForExit } from '../shim-process.ts'
 import { deliverSpool } from '../spool-delivery.ts'
 import { readEnd, type TaskEndRecord, writeEnd } from '../task-end.ts'
@@ -238,7 +246,7 @@ async function noteEnd({ paths, log }: DirectTaskContext, end: TaskEndRecord): P
     return { isWritten: true }
   } catch (error) {
     log.error({ error }, 'The end of a task could not be written down; a worker that is killed now does not report it')
-    return { isWritten: !isNoSpace(error) }
+    return { isWritten: !isDiskFull(error) }
   }
 }
 

@@ -1,9 +1,9 @@
 import { dirname } from 'node:path'
-import { type Dialer, endProcessTree } from '@openoz/machine'
+import { type Dialer, endProcessTree, isDiskFull } from '@openoz/machine'
 import { AppError, describeError, type TaskAssignment } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import { aborted } from '../aborted.ts'
-import { isNoSpace, lackOfRoom, noRoom } from '../disk-room.ts'
+import { lackOfRoom, noRoom } from '../disk-room.ts'
 import { marksOf, readInstallationId } from '../installation.ts'
 import { openInstances } from '../instances.ts'
 import { chooseIsolation } from '../isolation.ts'
@@ -243,7 +243,7 @@ class DirectBackend implements Backend {
 }
 
 function startFailure(error: unknown, stateDir: string): TaskFailure {
-  if (!isNoSpace(error)) return workspaceFailure(error)
+  if (!isDiskFull(error)) return workspaceFailure(error)
   // Node names the file where it can; workspaces may be on a disk of their own.
   const folder = error instanceof Error && 'path' in error ? dirname(String(error.path)) : stateDir
   return new TaskFailure('disk_full', noRoom(folder), { cause: error })
