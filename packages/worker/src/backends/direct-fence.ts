@@ -46,10 +46,12 @@ async function fence(host: DirectHost, record: TaskRecord): Promise<void> {
     return
   }
   const context = await formerContext(host, record, silentReporter)
-  const held: HeldTask = { lock, context, over: 'spool' }
+  const held: HeldTask = { lock, context }
   host.held.set(executionId, held)
   held.mayRun = !(await endPersistently(context, shim, { signal: host.leaving }))
   // Evidence, as long as the folder is its own; the next execution does not wait long for it.
   if (!held.mayRun) await saveLeftWork(context, AbortSignal.any([host.leaving, AbortSignal.timeout(savingMs)]))
+  // Not before: a sweep that finds it over delivers what is there, and removes the rest under its saver.
+  held.over = 'spool'
   await removeTask(host, executionId)
 }
