@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { ArtifactResponse, Problem, UploadArtifactResponse } from '@openoz/protocol'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { type ControlPlane, startControlPlane } from './support/control-plane.ts'
 import { addMember, addTeam } from './support/people.ts'
 
@@ -234,4 +234,28 @@ test('an upload that is announced as too large is refused before it is read', as
   // The server may hang up before all was sent.
   if (response) expect(response.status).toBe(413)
   expect(await cp.db.query('select id from blobs')).toEqual([])
+})
+
+/** A link to more bytes than one answer's buffers hold. */
+async function storeMuch(cp: ControlPlane) {
+  const runId = await cp.createRun()
+  const { body } = await upload(cp, { run_id: runId, filepath: 'much' }, randomBytes(30_000_000))
+  const artifact = await cp.client.artifacts.get(body.artifact_uid)
+  if (artifact.artifact_type !== 'FILE') throw new Error('not a file')
+  return artifact.data.download_url
+}
+
+test.each([
+  ['were removed while they are read', `delete from blob_chunks where number > 5`],
+  ['cannot be read any more', `alter table blob_chunks rename to moved_chunks`],
+])('a download whose bytes %s is cut, not left open and not printed', async (_, damage) => {
+  await using cp = await startControlPlane()
+  const url = await storeMuch(cp)
+  const printed = vi.spyOn(console, 'error')
+  const response = await fetch(url)
+  expect(response.headers.get('content-length')).toBe('30000000')
+  await cp.db.query(damage)
+  await expect(response.arrayBuffer()).rejects.toThrow('terminated')
+  expect(printed).not.toHaveBeenCalled()
+  printed.mockRestore()
 })

@@ -10,6 +10,7 @@ import { appendBatch } from '../domain/event-batches.ts'
 import { CommandStreams } from '../sockets/agent-commands.ts'
 import { BlobTooLarge, findBlob, insertBlob, isOfConversation, readBlob } from '../store/blobs.ts'
 import { updateCommandsAcked } from '../store/commands.ts'
+import { byteAnswer } from './byte-answer.ts'
 import { eventStream } from './event-stream.ts'
 import { type AppEnv, allow, createRouter } from './router.ts'
 
@@ -96,9 +97,8 @@ export function agentChannelRoutes(ctx: Ctx, stopping: AbortSignal) {
     const blob = isUuid(blobId) ? await findBlob(ctx.db, blobId) : undefined
     if (!blob || !(await isOfConversation(ctx.db, blob.id, executionOf(c).runId)))
       throw new AppError('blob_not_found', { blobId })
-    return new Response(ReadableStream.from(readBlob(ctx.db, blob.id)), {
-      headers: { 'content-type': blob.contentType, 'content-length': String(blob.sizeBytes) },
-    })
+    const { sizeBytes, contentType } = blob
+    return byteAnswer(ctx, c, readBlob(ctx.db, blob.id), { sizeBytes, headers: { 'content-type': contentType } })
   })
 
   return router

@@ -9,6 +9,7 @@ import {
   renameConversationRequest,
   sessionRedirect,
 } from '@openoz/protocol/schemas'
+import type { Context } from 'hono'
 import { actorLabel } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
 import {
@@ -21,6 +22,7 @@ import {
 import { readConversation, readRunConversation } from '../domain/conversations.ts'
 import { doOnce } from '../domain/idempotency.ts'
 import { openTranscriptLink, transcriptJson, transcriptLink } from '../domain/transcripts.ts'
+import { byteAnswer } from './byte-answer.ts'
 import { requestIdentity } from './request-identity.ts'
 import { allow, createRouter, describe } from './router.ts'
 
@@ -38,7 +40,8 @@ export function conversationRoutes(ctx: Ctx) {
       success: { status: 200, body: conversationResponse },
       errors: [404],
     }),
-    async (c) => jsonStream(await readRunConversation(ctx, c.req.valid('param').runId, c.get('actor'))) as never,
+    async (c) =>
+      jsonStream(ctx, c, await readRunConversation(ctx, c.req.valid('param').runId, c.get('actor'))) as never,
   )
 
   router.openapi(
@@ -52,7 +55,8 @@ export function conversationRoutes(ctx: Ctx) {
       success: { status: 200, body: conversationResponse },
       errors: [404],
     }),
-    async (c) => jsonStream(await readConversation(ctx, c.req.valid('param').conversationId, c.get('actor'))) as never,
+    async (c) =>
+      jsonStream(ctx, c, await readConversation(ctx, c.req.valid('param').conversationId, c.get('actor'))) as never,
   )
 
   router.openapi(
@@ -144,7 +148,7 @@ export function conversationRoutes(ctx: Ctx) {
   router.get('/agent/transcripts/:runId', async (c) => {
     const { expires, signature } = c.req.query()
     const run = await openTranscriptLink(ctx, { runId: c.req.param('runId'), expires, signature })
-    return jsonStream(transcriptJson(ctx, run), {
+    return jsonStream(ctx, c, transcriptJson(ctx, run), {
       'cache-control': 'private, no-store',
       'content-disposition': `attachment; filename="run-${run.id}.json"`,
     })
@@ -153,8 +157,13 @@ export function conversationRoutes(ctx: Ctx) {
   return router
 }
 
-/** Pieces of one JSON document, written as they are made; a slow reader slows only itself. */
-function jsonStream(pieces: AsyncGenerator<string>, headers: Record<string, string> = {}): Response {
-  const body = ReadableStream.from(pieces).pipeThrough(new TextEncoderStream())
-  return new Response(body, { headers: { 'content-type': 'application/json', ...headers } })
+/** Pieces of one JSON document, written as they are made. */
+function jsonStream(
+  ctx: Ctx,
+  c: Context,
+  pieces: AsyncGenerator<string>,
+  headers: Record<string, string> = {},
+): Response {
+  const bytes = ReadableStream.from(pieces).pipeThrough(new TextEncoderStream())
+  return byteAnswer(ctx, c, bytes, { headers: { 'content-type': 'application/json', ...headers } })
 }

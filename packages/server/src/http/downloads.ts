@@ -3,6 +3,7 @@ import type { Ctx } from '../domain/context.ts'
 import { openDownload } from '../domain/downloads.ts'
 import { type Upload, usableContentType } from '../domain/uploads.ts'
 import { readBlob } from '../store/blobs.ts'
+import { byteAnswer } from './byte-answer.ts'
 import { createRouter } from './router.ts'
 
 /** Raw bytes by signed links; the document has the route from `http/openapi.ts`. */
@@ -13,10 +14,10 @@ export function downloadRoutes(ctx: Ctx) {
   router.get('/agent/downloads/:blobId', async (c) => {
     const { expires, signature, filename = '' } = c.req.query()
     const blob = await openDownload(ctx, { blobId: c.req.param('blobId'), filename, expires, signature })
-    return new Response(ReadableStream.from(readBlob(ctx.db, blob.id)), {
+    return byteAnswer(ctx, c, readBlob(ctx.db, blob.id), {
+      sizeBytes: blob.sizeBytes,
       headers: {
         'content-type': usableContentType(blob.contentType),
-        'content-length': String(blob.sizeBytes),
         'cache-control': 'private, no-store',
         // An agent, or who steers it, chose these bytes: no browser shall run them as a page of ours.
         'content-disposition': attachmentNamed(filename),

@@ -24,6 +24,7 @@ import { explainRun } from '../domain/why.ts'
 import { findBlob, readBlob } from '../store/blobs.ts'
 import { findLastWorkspace, findWorkspaceOfAttempt } from '../store/checkpoints.ts'
 import { maxBodyWithAttachmentsBytes } from './body-limits.ts'
+import { byteAnswer } from './byte-answer.ts'
 import { foldDeepObject } from './deep-object.ts'
 import { requestIdentity } from './request-identity.ts'
 import { allow, createRouter, describe } from './router.ts'
@@ -281,13 +282,12 @@ export function runRoutes(ctx: Ctx) {
     const isDiff = c.req.param('part') === 'diff'
     const blobId = isDiff ? repository?.diff_blob_id : repository?.bundle_blob_id
     if (!blobId) throw notSaved(run.id, attempt)
-    const size = (await findBlob(ctx.db, blobId))?.sizeBytes
-    return new Response(ReadableStream.from(readBlob(ctx.db, blobId)), {
-      headers: {
-        'content-type': isDiff ? 'text/plain; charset=utf-8' : 'application/octet-stream',
-        // A newer save may remove this one while it is read: then the answer is visibly cut.
-        ...(size === undefined ? {} : { 'content-length': String(size) }),
-      },
+    // A newer save may remove this one while it is read.
+    const blob = await findBlob(ctx.db, blobId)
+    if (!blob) throw notSaved(run.id, attempt)
+    return byteAnswer(ctx, c, readBlob(ctx.db, blobId), {
+      sizeBytes: blob.sizeBytes,
+      headers: { 'content-type': isDiff ? 'text/plain; charset=utf-8' : 'application/octet-stream' },
     })
   })
 
