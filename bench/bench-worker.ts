@@ -21,6 +21,7 @@ export async function connectBenchWorker(
   const socket = new WebSocket(url, {
     headers: { authorization: `Bearer ${controlPlane.apiKey}`, [workerProtocolHeader]: '1' },
   })
+  let isClosed = false
   const send = (type: string, data: object) => socket.send(JSON.stringify({ type, data }))
   socket.on('message', (text) => {
     const message = JSON.parse(text.toString()) as { type: string; data: TaskAssignment }
@@ -32,6 +33,10 @@ export async function connectBenchWorker(
   await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject))
   // A server that is killed resets its sockets.
   socket.on('error', () => {})
+  // It does not come back: what waits for it then waits for ever, and this says why.
+  socket.on('close', (code) => {
+    if (!isClosed) console.error(`the server has closed the connection of worker ${workerId} (${code})`)
+  })
   send('worker_hello', {
     protocol: 1,
     version: 'bench',
@@ -48,7 +53,10 @@ export async function connectBenchWorker(
       send('task_step', { task_id, execution_id, step: 'start', status: 'completed', duration_ms: 1 }),
     complete: ({ task_id, execution_id }: TaskAssignment) =>
       send('task_completed', { task_id, execution_id, message: '' }),
-    close: () => socket.close(),
+    close: () => {
+      isClosed = true
+      socket.close()
+    },
   }
 }
 
