@@ -39,7 +39,3 @@ function overwriteAcked(folder: string, n: number): boolean {
     if (descriptor !== undefined) closeSync(descriptor)
   }
 }
-
-export function noSpace(): Error {
-  return Object.assign(new Error('No space is left on the disk.'), { code: 'ENOSPC' })
-}

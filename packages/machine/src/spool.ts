@@ -1,8 +1,8 @@
 import { closeSync, mkdirSync, readdirSync } from 'node:fs'
 import { AppError, maxBatchBytes, type NumberedEvent } from '@openoz/protocol'
-import { isDiskFull } from './disk-full.ts'
+import { isDiskFull, noSpace } from './disk-full.ts'
 import { type FolderLock, isLockName, lockFolder } from './folder-lock.ts'
-import { ackedTemporary, noSpace, readAcked, writeAcked } from './spool-acked.ts'
+import { ackedTemporary, readAcked, writeAcked } from './spool-acked.ts'
 import {
   fitsReserve,
   hasRoomAgain,

@@ -52,3 +52,10 @@ export const databaseErrors = {
     remedy: 'Start the program that made this database.',
   },
 } as const satisfies Record<string, ErrorSpec>
+
+/** The database is away, and comes back: what was asked may succeed later. */
+export const databaseAwayCodes = [
+  'database_unreachable',
+  'database_down',
+  'database_full',
+] as const satisfies (keyof typeof databaseErrors)[]

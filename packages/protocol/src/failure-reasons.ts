@@ -224,11 +224,13 @@ export type OwnFailureReason = keyof typeof ownFailureReasons
 export type AnyFailureReason = FailureReason | OwnFailureReason
 
 /** What workers report beside the reasons of the reference wire. */
-export type ReportedFailureReason = FailureReason | 'disk_full' | 'lease_lost' | 'worker_died'
+const ownReportedReasons = ['disk_full', 'lease_lost', 'worker_died'] as const satisfies OwnFailureReason[]
+export type ReportedFailureReason = FailureReason | (typeof ownReportedReasons)[number]
 
 /** Reasons from a worker that is newer than this server are read as `unknown` instead of being refused. */
 export function failureReasonOf(text: string | undefined): ReportedFailureReason {
-  if (text === 'disk_full' || text === 'lease_lost' || text === 'worker_died') return text
+  const own = ownReportedReasons.find((reason) => reason === text)
+  if (own) return own
   return text !== undefined && Object.hasOwn(failureReasons, text) ? (text as FailureReason) : 'unknown'
 }
 

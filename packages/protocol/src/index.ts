@@ -73,6 +73,7 @@ export type {
   ConversationTitle,
   ForkedConversation,
 } from './conversations.ts'
+export { databaseAwayCodes } from './database-errors.ts'
 export { parseDuration } from './duration.ts'
 export type { CloudEnvironment, CreateEnvironmentRequest, ListEnvironmentsQuery } from './environments.ts'
 export { type ErrorSpec, type PlatformErrorCode, platformErrorCodes } from './error-spec.ts'

@@ -9,7 +9,7 @@ import { closeHttp, FrontDoor, listen, listenMetrics } from './http/front-door.t
 import { createServerMetrics, type ServerMetrics } from './http/metrics.ts'
 import { problemAnswer, toProblem } from './http/problems.ts'
 import { createModelGateway } from './model-gateway.ts'
-import { type Database, openDatabase, unpreparedNotice } from './store/database.ts'
+import { type Database, openDatabase, unpreparedNotice, whyUnreachable } from './store/database.ts'
 import { isMigrated, readMigrations } from './store/migrate.ts'
 import { version } from './version.ts'
 
@@ -74,7 +74,7 @@ export async function startGatewayServer(options: ServerOptions, { log }: { log:
   stopped.promise.catch(() => {})
   const migrated = untilMigrated(db, log, stopping.signal).then(
     () => {
-      frontDoor.whyNotReady = () => whyNotReachable(db)
+      frontDoor.whyNotReady = () => whyUnreachable(db)
       log.info({ url: http.url, version }, 'gateway ready')
     },
     (error: unknown) => {
@@ -121,11 +121,4 @@ async function untilMigrated(db: Database, log: Logger, signal: AbortSignal): Pr
     said = problem
     await sleep(lookAgainMs, undefined, { signal })
   }
-}
-
-async function whyNotReachable(db: Database): Promise<unknown> {
-  return db.query('select 1').then(
-    () => undefined,
-    (error: unknown) => error,
-  )
 }

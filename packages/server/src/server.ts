@@ -24,6 +24,7 @@ import {
   isDatabaseAway,
   openDatabase,
   unpreparedNotice,
+  whyUnreachable,
 } from './store/database.ts'
 import { migrate, readMigrations } from './store/migrate.ts'
 import { version } from './version.ts'
@@ -122,7 +123,7 @@ async function start(
     })
     return metrics
   }
-  frontDoor.whyNotReady = () => whyNotReady(db)
+  frontDoor.whyNotReady = () => whyUnreachable(db)
   frontDoor.metrics = async () => (await loadMetrics()).render()
   frontDoor.app = createApp(ctx, { catalog: gateway.catalog, version, stopping: stopping.signal, sockets })
   frontDoor.gateway = gateway.handle
@@ -186,13 +187,4 @@ async function openMigratedDatabase(
     throw isDatabaseAway(error) ? databaseUnreachable(error) : error
   }
   return db
-}
-
-async function whyNotReady(db: Database): Promise<unknown> {
-  try {
-    await db.query('select 1')
-    return undefined
-  } catch (error) {
-    return error
-  }
 }

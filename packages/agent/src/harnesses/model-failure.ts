@@ -1,4 +1,4 @@
-import { AppError, type ErrorCode, errorSpecs } from '@openoz/protocol'
+import { AppError, databaseAwayCodes, type ErrorCode, errorSpecs } from '@openoz/protocol'
 import { shortened } from '../live-output.ts'
 import {
   answerLimitIn,
@@ -154,7 +154,7 @@ function judgeAnswer(error: StatusError, modelId: string): ModelFailure {
 
 /** What the control plane says of itself while it is away. */
 const outages: ReadonlySet<string> = new Set<ErrorCode>([
-  ...(['database_unreachable', 'database_down', 'database_full'] as const),
+  ...databaseAwayCodes,
   ...(['server_starting', 'server_draining'] as const),
 ])
 

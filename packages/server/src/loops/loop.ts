@@ -1,3 +1,4 @@
+import { messageOf } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import { RepeatedFailures } from '../repeated-failures.ts'
 import { isDatabaseAway } from '../store/database.ts'
@@ -36,7 +37,7 @@ export function startLoop(options: {
   }
 
   function sayFailure(error: unknown): void {
-    const message = error instanceof Error ? error.message : String(error)
+    const message = messageOf(error)
     const isAway = isDatabaseAway(error)
     if (!failures.isDue(isAway ? 'away' : message)) return
     // Where we were when the database went says nothing about why.

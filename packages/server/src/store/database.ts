@@ -1,4 +1,4 @@
-import { AppError } from '@openoz/protocol'
+import { AppError, databaseAwayCodes } from '@openoz/protocol'
 import pg from 'pg'
 import { createStatementNames, isNameFailure } from './statement-names.ts'
 
@@ -162,7 +162,7 @@ export async function withSavepoint<T>(tx: Tx, work: () => Promise<T>): Promise<
 /** Whether the statement failed because the database was away, not because it was wrong: the same request may succeed later. */
 export function isDatabaseAway(error: unknown): boolean {
   const { code, message } = error as { code?: string; message?: string }
-  if (error instanceof AppError) return ['database_unreachable', 'database_down', 'database_full'].includes(error.code)
+  if (error instanceof AppError) return databaseAwayCodes.some((away) => away === error.code)
   if (code?.startsWith('08') || code?.startsWith('57P')) return true
   if (networkCodes.has(code ?? '')) return true
   return /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error/.test(
@@ -179,6 +179,16 @@ export function isDatabaseFull(error: unknown): boolean {
 export function isNotMigrated(error: unknown): boolean {
   const { code } = error as { code?: string }
   return code === '42P01' || code === '42703'
+}
+
+/** Resolves to why the database does not answer; to nothing where it does. */
+export async function whyUnreachable(db: Database): Promise<unknown> {
+  try {
+    await db.query('select 1')
+    return undefined
+  } catch (error) {
+    return error
+  }
 }
 
 export function databaseUnreachable(error: unknown): AppError {
