@@ -44,6 +44,26 @@ export const cloudEnvironmentConfig = z
   .meta({ id: 'CloudEnvironmentConfig' })
 export type CloudEnvironmentConfig = z.infer<typeof cloudEnvironmentConfig>
 
+/** What a task's container gets: a share of CPU time, and memory after which the kernel ends it. */
+export const instanceShape = z
+  .strictObject({
+    /** CPUs; 0.5 is half of one. */
+    vcpus: z.number().positive().max(1024),
+    /** GiB. */
+    memory_gb: z.number().positive().max(65_536),
+  })
+  .meta({ id: 'InstanceShape' })
+
+/** An image whose files are mounted into a task's container. */
+export const taskSidecar = z
+  .strictObject({
+    image: z.string().min(1).max(512),
+    mount_path: z.string().min(1).max(1024),
+    /** Default: the task can only read it. */
+    read_write: z.boolean().optional(),
+  })
+  .meta({ id: 'TaskSidecar' })
+
 /** Keys of the reference's config that its SDKs know and nothing here could act on: refused by name (422). */
 export const unsupportedConfigKeys = [
   'skill_spec',
@@ -76,6 +96,10 @@ export const ambientAgentConfig = z
     /** Minutes that the agent waits for a follow-up after its turn. Default 10 for managed runs; 0 ends at once. */
     idle_timeout_minutes: z.int().min(0).max(1_000_000).optional(),
     computer_use_enabled: z.boolean().optional(),
+    /** CPUs and memory of the task's container. Default: as the worker's machine has them. Does not apply on the direct backend. */
+    instance_shape: instanceShape.optional(),
+    /** Images whose files the task's container gets beside its own. Does not apply on the direct backend. */
+    additional_sidecars: z.array(taskSidecar).max(10).optional(),
     skill_spec: z.string().min(1).max(1024).optional(),
     mcp_servers: z.record(z.string(), z.unknown()).optional(),
     harness: z

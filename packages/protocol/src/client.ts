@@ -5,6 +5,13 @@ import type { Conversation, ConversationTitle, ForkedConversation } from './conv
 import type { CloudEnvironment, CreateEnvironmentRequest, ListEnvironmentsQuery } from './environments.ts'
 import { AppError, type ErrorCode, errorSpecs } from './errors.ts'
 import type { ListEventsResponse } from './events.ts'
+import type {
+  CheckJoinTokenResponse,
+  CreateJoinTokenRequest,
+  CreateJoinTokenResponse,
+  JoinWorkerRequest,
+  JoinWorkerResponse,
+} from './join-tokens.ts'
 import type { ListModelsResponse } from './models.ts'
 import type { Problem } from './problem.ts'
 import type { FullMessage, MessageHeader, SendMessageRequest, SendMessageResponse } from './run-messages.ts'
@@ -167,6 +174,14 @@ export function createApiClient(options: { fetch: ApiFetch; apiKey: string }) {
       drain: (workerId: string) => call<DrainWorkerResponse>('POST', `workers/${encodeURIComponent(workerId)}/drain`),
       endDrain: (workerId: string) =>
         call<DrainWorkerResponse>('DELETE', `workers/${encodeURIComponent(workerId)}/drain`),
+      createJoinToken: (request: CreateJoinTokenRequest) =>
+        call<CreateJoinTokenResponse>('POST', 'worker-join-tokens', request),
+      /** With a join token in place of the key; spends nothing. */
+      checkJoinToken: () => call<CheckJoinTokenResponse>('GET', 'worker-join'),
+      /** The same, and it is spent. Asked again with the same nonce, it answers again. */
+      join: (request: JoinWorkerRequest) => call<JoinWorkerResponse>('POST', 'worker-join', request),
+      /** Ends the worker key that asks. */
+      leave: () => call<undefined>('DELETE', 'worker-join'),
     },
     apiKeys: {
       list: () => call<{ api_keys: ApiKey[] }>('GET', 'api-keys'),

@@ -40,6 +40,10 @@ export const setupSteps = [
   'claim',
   'start',
   'worker_setup',
+  'image_pull',
+  'agent_bundle',
+  'sidecars',
+  'container',
   'mirror',
   'hello',
   'workspace',
@@ -53,14 +57,17 @@ export const setupSteps = [
 export interface SessionEventData {
   /** One per transition, one terminal one per turn. */
   run_state: { state: string; message?: string; error_code?: string; failure_reason?: string; late?: boolean }
-  /** A step of the cold-start waterfall. `started` and then `completed` or `failed` with its duration. */
+  /** A step of the cold-start waterfall. `started`, then any number of `progress`, then `completed` or `failed` with its duration. */
   setup_step: {
+    /** Of a newer worker it may be none of these. */
     step: (typeof setupSteps)[number]
-    status: 'started' | 'completed' | 'failed'
+    status: 'started' | 'progress' | 'completed' | 'failed'
     title?: string
     detail?: string
     started_at?: string
     duration_ms?: number
+    /** With `progress`: how far it is, in `bytes`. `total` is absent while nobody knows it. */
+    progress?: { current: number; total?: number; unit: string }
   }
   /** `turn` is the one that it began, or for `steer` and `interrupt` the one that it was said to. */
   user_message: {

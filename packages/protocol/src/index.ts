@@ -32,6 +32,8 @@ export {
   maxTurnMessages,
 } from './agent-channel-paths.ts'
 export type { AmbientAgentConfig, CloudEnvironmentConfig, SourceRepo } from './agent-config.ts'
+export type { AgentManifest, BundleFile } from './agent-manifest.ts'
+export { type AgentPlatform, agentFolder, agentPlatforms } from './agent-platforms.ts'
 export type { ListAgentsQuery, ListAgentsResponse } from './agents.ts'
 export type { ApiKey, ApiKeyScope, CreateApiKeyRequest, CreateApiKeyResponse, Whoami } from './api-keys.ts'
 export type {
@@ -96,6 +98,13 @@ export {
   ownFailureReasons,
   type ReportedFailureReason,
 } from './failure-reasons.ts'
+export type {
+  CheckJoinTokenResponse,
+  CreateJoinTokenRequest,
+  CreateJoinTokenResponse,
+  JoinWorkerRequest,
+  JoinWorkerResponse,
+} from './join-tokens.ts'
 export type { ListModelsResponse, ModelInfo } from './models.ts'
 export { operatorErrors } from './operator-errors.ts'
 export type { Problem } from './problem.ts'

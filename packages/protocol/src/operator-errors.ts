@@ -1,5 +1,8 @@
 import { backupErrors } from './backup-errors.ts'
+import { bundleErrors } from './bundle-errors.ts'
 import { databaseErrors } from './database-errors.ts'
+import { dockerOperatorErrors } from './docker-errors.ts'
+import { engineErrors } from './engine-errors.ts'
 import type { ErrorSpec } from './error-spec.ts'
 
 /** What an operator meets when starting and running the programs on a machine. Part of the registry in `errors.ts`. */
@@ -175,7 +178,7 @@ export const operatorErrors = {
     retryable: false,
     title: 'Backend not available',
     message: 'The backend {backend} is not part of this version.',
-    remedy: 'Use --backend direct.',
+    remedy: 'Use --backend docker, or --backend direct.',
   },
   oz_missing: {
     status: 503,
@@ -217,6 +220,10 @@ export const operatorErrors = {
     message: 'The file {file} can be read by other users.',
     remedy: 'chmod 600 it.',
   },
+
+  ...engineErrors,
+  ...dockerOperatorErrors,
+  ...bundleErrors,
 
   ...backupErrors,
 
@@ -342,6 +349,30 @@ export const operatorErrors = {
     title: 'Service not installed',
     message: 'The service could not be set up. {path}: {problem}.',
     remedy: 'Run it as root, or with `--user` for a service of your own.',
+  },
+  program_in_the_way: {
+    status: 409,
+    platform: 'conflict',
+    retryable: false,
+    title: 'Another program of this name',
+    message: 'There is another program in {path}; the installation does not replace what it has not put there.',
+    remedy: 'Remove it first: `npm uninstall -g @openoz/cli`, if it came with that package.',
+  },
+  worker_not_running: {
+    status: 500,
+    platform: 'internal_error',
+    retryable: false,
+    title: 'Worker does not run',
+    message: 'The worker has joined, but {problem}.',
+    remedy: 'Its log, {log}, says more. `oz-agent-worker join` starts it again.',
+  },
+  worker_still_stopping: {
+    status: 503,
+    platform: 'resource_unavailable',
+    retryable: true,
+    title: 'Worker has not stopped',
+    message: 'The worker, process {pid}, was told to stop and still runs after {seconds} s.',
+    remedy: 'It may be saving the work of its agents. Try again; a second SIGTERM ends it at once.',
   },
   websocket_blocked: {
     status: 503,

@@ -1,5 +1,6 @@
 import type { ErrorSpec } from './error-spec.ts'
 import { fileErrors } from './file-errors.ts'
+import { joinTokenErrors } from './join-token-errors.ts'
 
 /** Refusals of a request: who asks, what for, and how. Part of the registry in `errors.ts`. */
 export const requestErrors = {
@@ -60,6 +61,7 @@ export const requestErrors = {
     message: 'This key may connect as worker {allowed} only, not as {workerId}.',
     remedy: 'Start the worker with `--worker-id {allowed}`, or make a key for {workerId}.',
   },
+  ...joinTokenErrors,
 
   // What was asked for
   route_not_found: {

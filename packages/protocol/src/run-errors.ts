@@ -1,3 +1,5 @@
+import { dockerRunErrors } from './docker-errors.ts'
+import { imageErrors } from './engine-errors.ts'
 import type { ErrorSpec } from './error-spec.ts'
 
 /** What can go wrong in a run: its executions, its model, its environment. Part of the registry in `errors.ts`. */
@@ -241,6 +243,14 @@ export const runErrors = {
     message: 'This machine has no POSIX shell, which setup commands need.',
     remedy: 'Install Git for Windows, whose bash is used, or start the run without setup commands.',
   },
+  shell_missing: {
+    status: 422,
+    platform: 'environment_setup_failed',
+    retryable: false,
+    title: 'No shell',
+    message: 'There is no shell here (no bash, no sh), so no command can be run: the image holds none.',
+    remedy: 'Files can be read, searched and edited all the same. For commands, use an image that has a shell.',
+  },
   setup_command_exited_shell: {
     status: 422,
     platform: 'environment_setup_failed',
@@ -298,13 +308,15 @@ export const runErrors = {
     message: 'The kernel ended {what}: memory ran out on the machine, or in the control group that it runs in.',
     remedy: 'Use less at a time, give the machine more, or let its worker take fewer tasks (--max-concurrent-tasks).',
   },
+  ...imageErrors,
+  ...dockerRunErrors,
   git_missing: {
     status: 422,
     platform: 'environment_setup_failed',
     retryable: false,
     title: 'No git',
-    message: 'Environment setup failed: there is no `git` on the machine {host}.',
-    remedy: 'Install git there, or run without repositories.',
+    message: 'Environment setup failed: there is no `git` on the machine {host}{tried}.',
+    remedy: 'Install git there (in its image, for a container), or run without repositories.',
   },
   harness_unknown: {
     status: 422,

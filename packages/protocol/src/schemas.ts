@@ -13,6 +13,7 @@ export {
   nextTurnRequest,
 } from './agent-channel.ts'
 export { ambientAgentConfig, cloudEnvironmentConfig, unsupportedConfigKeys } from './agent-config.ts'
+export { agentManifest } from './agent-manifest.ts'
 export { listAgentsQuery, listAgentsResponse } from './agents.ts'
 export {
   apiKeyItem,
@@ -54,6 +55,15 @@ export {
   listEnvironmentsResponse,
 } from './environments.ts'
 export { listEventsQuery, listEventsResponse, sessionEvent, sessionEventTypes, setupSteps } from './events.ts'
+export {
+  checkJoinTokenResponse,
+  createJoinTokenRequest,
+  createJoinTokenResponse,
+  joinWorkerRequest,
+  joinWorkerResponse,
+  workerJoinPath,
+  workerJoinTokensPath,
+} from './join-tokens.ts'
 export { listModelsResponse, modelInfo } from './models.ts'
 export { problem } from './problem.ts'
 export {

@@ -51,6 +51,36 @@ export const troubles: readonly Trouble[] = [
       'The message names the flag, or the path of the key in the config file. [Configuration](configuration.md) lists all.',
   },
   {
+    id: 'engine-unreachable',
+    area: 'The worker does not start',
+    symptom: 'It ends at once, because no Docker engine answers',
+    codes: ['engine_unreachable', 'docker_context_invalid', 'docker_config_unreadable'],
+    advice:
+      'The sentence names the address and who named it: `DOCKER_HOST`, a context, or the default socket. `docker info`, as the user and with the environment of the worker, has to work; `oz doctor` asks in the same way as a worker does. A worker in a container needs the socket in it: `-v /var/run/docker.sock:/var/run/docker.sock`.',
+  },
+  {
+    id: 'engine-permission',
+    area: 'The worker does not start',
+    symptom: 'It ends at once, because it may not use the socket of Docker',
+    codes: ['engine_permission'],
+    advice:
+      '`ls -l` of the socket names the group that may. A group that was added counts from the next login on, and for a service from its next start. Whoever may use the socket of an engine that root runs can become root.',
+  },
+  {
+    id: 'engine-platform',
+    area: 'The worker does not start',
+    symptom: 'It ends at once, because of what the Docker engine is',
+    codes: ['engine_not_linux', 'engine_platform_unsupported', 'engine_api_unsupported'],
+    advice: '`docker version` shows system, CPU and API of the engine, which may be another machine than the worker’s.',
+  },
+  {
+    id: 'no-agent-bundle',
+    area: 'The worker does not start',
+    symptom: 'It ends at once, because it has no agent for containers',
+    codes: ['agent_bundle_missing', 'agent_bundle_wrong_platform', 'agent_bundle_broken'],
+    advice: '`oz doctor` shows which one would be taken. [The agent bundle](agent-bundle.md) says how one is made.',
+  },
+  {
     id: 'service',
     area: 'The worker does not start',
     symptom: 'The service cannot be installed',
@@ -160,6 +190,75 @@ export const troubles: readonly Trouble[] = [
     codes: ['out_of_memory'],
     reasons: ['agent_invocation'],
     advice: '137 is SIGKILL. Where it was the kernel’s, for memory, the message says so; else somebody ended it.',
+  },
+  {
+    id: 'container-out-of-memory',
+    area: 'A run fails',
+    symptom: 'Its container has used more memory than it was given',
+    codes: ['out_of_memory', 'instance_shape_too_large'],
+    reasons: ['container_oom'],
+    advice:
+      'Start it with more, `--memory-gb` and `--vcpus` of `oz agent run-cloud`, up to what the engine’s machine has. A command of the agent that the kernel ends does not end the run: the agent is told, and goes on.',
+  },
+  {
+    id: 'engine-stopped',
+    area: 'A run fails',
+    symptom: 'Docker was stopped while it ran',
+    codes: ['engine_stopped', 'engine_failed'],
+    reasons: ['container_wait'],
+    advice:
+      'It is tried again. While the engine is away nothing is known of its containers, and nothing is called ended; with `live-restore` they go on, and so does the run.',
+  },
+  {
+    id: 'image-lacks',
+    area: 'A run fails',
+    symptom: 'Its image has no shell, or no git',
+    codes: ['shell_missing', 'git_missing'],
+    advice:
+      'Images of any kind will do, musl (Alpine) and distroless ones too: the agent [brings what it needs itself](agent-bundle.md). Commands need the image’s own shell, and so do setup commands.',
+  },
+  {
+    id: 'image-wrong-platform',
+    area: 'A run fails',
+    symptom: 'Its image is for another CPU than the engine’s',
+    codes: ['image_wrong_platform'],
+    reasons: ['invalid_image'],
+    advice:
+      '`docker image inspect --format {{.Architecture}} IMAGE` against `docker version`. An engine would run it, where it can, by emulation and many times slower; the worker refuses it before it starts.',
+  },
+  {
+    id: 'image-login',
+    area: 'A run fails',
+    symptom: 'Its image cannot be pulled: the registry asks for a login',
+    codes: ['image_login_required', 'credential_helper_failed'],
+    reasons: ['image_pull'],
+    advice:
+      'Logins are those of the worker’s user and machine, not yours: `docker login` there, then `docker pull IMAGE` there has to work. A worker in a container is given them as a file: `-v ~/.docker/config.json:/root/.docker/config.json:ro`; helpers that the file names have to be in that container, too. They count from the next pull on.',
+  },
+  {
+    id: 'image-missing',
+    area: 'A run fails',
+    symptom: 'Its image cannot be pulled: there is no such image or tag',
+    codes: ['image_not_found', 'image_not_present', 'image_reference_invalid'],
+    reasons: ['image_pull', 'invalid_image'],
+    advice: 'The message has the name as it was asked for. Without a host it is one of Docker Hub.',
+  },
+  {
+    id: 'image-registry-away',
+    area: 'A run fails',
+    symptom: 'Its image cannot be pulled: the registry cannot be reached',
+    codes: ['image_registry_unreachable', 'image_corrupt', 'image_pull_failed'],
+    reasons: ['image_pull'],
+    advice:
+      'The engine pulls, with its own name servers and proxies (`docker info` shows them), not the worker and not your machine: `docker pull IMAGE` there tries it. An unreachable registry was asked four times by then. `image_pull_policy: IfNotPresent` does with what is on the engine already.',
+  },
+  {
+    id: 'image-no-room',
+    area: 'A run fails',
+    symptom: 'Its image cannot be pulled: the engine’s disk is full',
+    codes: ['image_disk_full'],
+    reasons: ['image_pull'],
+    advice: '`docker system df` shows what is on it. Layers are stored packed and unpacked while they are pulled.',
   },
   {
     id: 'out-of-disk',

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { AmbientAgentConfig } from './agent-config.ts'
+import { type AmbientAgentConfig, instanceShape, taskSidecar } from './agent-config.ts'
 
 /**
  * The worker socket `/api/v1/selfhosted/worker/ws?worker_id=…`: JSON text frames `{type, data}`.
@@ -24,6 +24,9 @@ const envelope = <T extends string, D extends z.ZodType>(type: T, data: D) => z.
 const executionRef = z.object({ task_id: z.uuid(), execution_id: z.uuid() })
 export type ExecutionRef = z.infer<typeof executionRef>
 
+/** How far a step is; `unit` is `bytes` so far. `total` is absent while nobody knows it. */
+const stepProgress = z.object({ current: z.number(), total: z.number().optional(), unit: z.string().max(32) })
+
 const taskRef = { task_id: z.uuid(), execution_id: z.uuid().optional() }
 
 /** worker → server. Additional fields are left out, not refused: servers of a version before go on with a newer worker. */
@@ -34,7 +37,10 @@ export const workerMessage = z.discriminatedUnion('type', [
       protocol: z.int(),
       version: z.string().max(64),
       backend: z.string().max(64),
+      /** Of the machine that tasks run on. */
       platform: z.string().max(64),
+      /** What runs its containers, in words: `docker 20.10.24 linux/amd64`. Absent: nothing does. */
+      engine: z.string().max(128).optional(),
       host: z.string().max(255),
       /** 0: no limit. */
       max_concurrent_tasks: z.int().min(0),
@@ -71,10 +77,13 @@ export const workerMessage = z.discriminatedUnion('type', [
     z.object({
       task_id: z.uuid(),
       execution_id: z.uuid(),
-      step: z.enum(['worker_setup', 'mirror', 'start', 'teardown']),
-      status: z.enum(['started', 'completed', 'failed']),
+      /** One of `setupSteps`, or of a newer worker's: refused, it would cost that one its connection. */
+      step: z.string().min(1).max(64),
+      status: z.enum(['started', 'progress', 'completed', 'failed']),
       duration_ms: z.number().optional(),
       detail: z.string().max(65_536).optional(),
+      /** With the status `progress`. */
+      progress: stepProgress.optional(),
     }),
   ),
   /** Ours: slots changed. */
@@ -102,7 +111,10 @@ export const taskAssignment = z.object({
     agent_conversation_id: z.string().optional(),
   }),
   docker_image: z.string().optional(),
+  /** The reference's agent in an image, instead of the one that the worker brings. */
   sidecar_image: z.string().optional(),
+  additional_sidecars: z.array(z.object(taskSidecar.shape)).optional(),
+  instance_shape: z.object(instanceShape.shape).optional(),
   env_vars: z.record(z.string(), z.string()).optional(),
   additional_oz_args: z.array(z.string()).optional(),
   /** Ours: the execution's token, to be handed over in a 0600 file. Absent for reference workers, which find it in `env_vars`. */

@@ -67,7 +67,8 @@ export const leaseFlags = {
     env: 'OZ_START_TIMEOUT',
     value: 'DURATION',
     default: '40m',
-    description: 'How long a worker may take from its claim to the agent’s hello, its hooks and mirrors included.',
+    description:
+      'How long a worker may take from its claim, or from the last step that it told of, to the agent’s hello.',
   },
   cancelGrace: {
     flag: null,

@@ -3,6 +3,7 @@ import {
   type ExecutionRef,
   failureReasonOf,
   isLive,
+  type SessionEventData,
   type TaskAssignment,
   type WorkerMessage,
 } from '@openoz/protocol'
@@ -16,6 +17,7 @@ import {
   updateExecutionEnded,
   updateExecutionFinishing,
   updateExecutionStarted,
+  updateExecutionStartUntil,
 } from '../store/executions.ts'
 import { listExecutionsOfInstances, updateExecutionsHolder } from '../store/leases.ts'
 import { claimNextRun, listIdleExecutionsInTheWay } from '../store/queue.ts'
@@ -87,6 +89,8 @@ export async function offerNextRun(ctx: Ctx, connection: WorkerConnection): Prom
       ...(run.config.environment?.docker_image === undefined
         ? {}
         : { docker_image: run.config.environment.docker_image }),
+      ...(run.config.instance_shape && { instance_shape: run.config.instance_shape }),
+      ...(run.config.additional_sidecars && { additional_sidecars: run.config.additional_sidecars }),
       // A worker that knows only the reference messages can hand a token over in no other way than by environment.
       ...(connection.speaksOurs ? { execution_token: token } : { env_vars: { WARP_API_KEY: token } }),
     },
@@ -182,6 +186,7 @@ export async function withdrawOffer({ tx, hint, run, execution }: Locked, messag
   else await moveRun(tx, hint, run, { state: 'QUEUED', message: `${message} Waiting for a worker.` })
 }
 
+/** Work on the way to the agent is a sign of life: a large image may take longer to pull than an agent may take to begin. */
 export async function reportStep(
   ctx: Ctx,
   connection: WorkerConnection,
@@ -189,15 +194,18 @@ export async function reportStep(
 ): Promise<Verdict> {
   return withLiveExecution(ctx, connection, step, async ({ tx, hint, run, execution }) => {
     if (step.step === 'start' && step.status === 'completed') await updateExecutionStarted(tx, execution.id)
+    if (execution.helloAt === null) await updateExecutionStartUntil(tx, execution.id, ctx.config.lease.startMs / 1000)
     await appendServerEvents(tx, run.id, [
       {
         type: 'setup_step',
         executionId: execution.id,
         data: {
-          step: step.step,
+          // One that this server does not know is a newer worker's, and stored as it is.
+          step: step.step as SessionEventData['setup_step']['step'],
           status: step.status,
           ...(step.duration_ms === undefined ? {} : { duration_ms: step.duration_ms }),
           ...(step.detail === undefined ? {} : { detail: step.detail }),
+          ...(step.progress === undefined ? {} : { progress: step.progress }),
         },
       },
     ])

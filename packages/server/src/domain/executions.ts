@@ -69,8 +69,8 @@ function agentSteps(events: { at: Date; data: Record<string, unknown> }[]): Wate
     const status = String(data.status)
     const duration = typeof data.duration_ms === 'number' ? data.duration_ms : null
     const open = rows.findLast((row) => row.step === name && row.duration_ms === null)
-    // The server writes `hello` from its own clock; the agent's view of it would be a second row.
-    if (data.step === 'hello') continue
+    // The server writes `hello` from its own clock; the agent's view of it would be a second row. How far a step is changes none.
+    if (data.step === 'hello' || status === 'progress') continue
     if (status === 'started') rows.push({ step: name, started_at: at.toISOString(), duration_ms: null, status })
     else if (open) Object.assign(open, { duration_ms: duration, status })
     else

@@ -281,7 +281,7 @@ export class Connection implements Slot {
     const ctx = this.#ctx
     switch (message.type) {
       case 'worker_hello': {
-        const { backend, platform, version, host, max_concurrent_tasks, ...has } = message.data
+        const { backend, platform, engine, version, host, max_concurrent_tasks, ...has } = message.data
         this.#about = {
           backend: storableText(backend),
           platform: storableText(platform),
@@ -289,6 +289,7 @@ export class Connection implements Slot {
           host: storableText(host),
         }
         this.#maxConcurrentTasks = max_concurrent_tasks
+        if (engine !== undefined) this.#ctx.log.info({ workerId: this.workerId, engine }, 'worker runs containers')
         return this.#ready(has)
       }
       case 'task_claimed': {

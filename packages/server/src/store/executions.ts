@@ -235,6 +235,15 @@ export async function updateExecutionStarted(tx: Tx, executionId: string): Promi
   ])
 }
 
+/** The agent has that long to say hello from now on; never less than it had. */
+export async function updateExecutionStartUntil(tx: Tx, executionId: string, startSeconds: number): Promise<void> {
+  await tx.query(
+    `update executions set start_until = greatest(start_until, db_now() + make_interval(secs => $2))
+      where id = $1 and hello_at is null and ${isLive}`,
+    [executionId, startSeconds],
+  )
+}
+
 /** The agent's hello: from now on the agent alone renews, and stops itself by the times that it is told. */
 export async function updateExecutionHello(
   tx: Tx,
