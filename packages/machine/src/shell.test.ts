@@ -28,6 +28,14 @@ test.each([
   expect(commandShell({ platform, env, exists: only(...paths) })).toMatchObject({ program, kind })
 })
 
+test('an image may keep its shell elsewhere, or have none', () => {
+  const env = { PATH: 'here:/busybox:/usr/local/bin' }
+  const found = (...paths: string[]) => commandShell({ platform: 'linux', env, exists: only(...paths) })
+  expect(found('/busybox/sh', '/here/sh')).toMatchObject({ program: '/busybox/sh', kind: 'sh' })
+  expect(found('/bin/sh', '/usr/local/bin/bash')).toMatchObject({ program: '/usr/local/bin/bash', kind: 'bash' })
+  expect(() => found('/bin/ls')).toThrow('There is no shell here')
+})
+
 test('the script is one argument for every shell', () => {
   const bash = commandShell({ platform: 'linux', exists: only('/bin/bash') })
   expect(bash.args('echo a; echo b')).toEqual(['-c', 'echo a; echo b'])

@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs'
-import { win32 } from 'node:path'
+import { delimiter, isAbsolute, join, win32 } from 'node:path'
+import { AppError } from '@openoz/protocol'
 
 /**
  * The shell that commands are written for: bash where the machine has it, else the POSIX shell that every Unix has; on Windows the bash of Git for
- * Windows, else PowerShell. Used for tools and for setup commands. The platform is a parameter so that each branch is tested on every machine.
+ * Windows, else PowerShell. Used for tools and for setup commands. Some container images keep their shell elsewhere on the PATH, and some have none:
+ * then it throws `shell_missing`. The platform is a parameter so that each branch is tested on every machine.
  */
 export interface CommandShell {
   program: string
@@ -27,7 +29,12 @@ export function commandShell({
     const bash = gitBashPaths(env).find((path) => exists(path))
     return bash === undefined ? powershell(env) : posix(bash, 'bash')
   }
-  return exists('/bin/bash') ? posix('/bin/bash', 'bash') : posix('/bin/sh', 'sh')
+  const folders = ['/bin', ...(env.PATH ?? '').split(delimiter).filter(isAbsolute)]
+  for (const kind of ['bash', 'sh'] as const) {
+    const program = folders.map((folder) => join(folder, kind)).find((path) => exists(path))
+    if (program !== undefined) return posix(program, kind)
+  }
+  throw new AppError('shell_missing')
 }
 
 /**
