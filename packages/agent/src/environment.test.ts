@@ -63,13 +63,21 @@ test('a repository that is named twice is cloned once', async () => {
   expect(terminal(agent)).toContain(`${join(agent.workspace, 'origin')}\n`)
 })
 
-test('a run on a machine of its own says that its image does not apply', async () => {
+test('a run on a machine of its own says what is meant for a container and does not apply', async () => {
   await using agent = await startAgentFixture({
     steps: [{ text: 'Hi.' }],
     hello: { execution_location: 'LOCAL' },
     env: { OZ_WORKER_BACKEND: undefined },
   })
-  agent.server.hello.config = { environment: { docker_image: 'node:24' } }
+  agent.server.hello.config = {
+    environment: { docker_image: 'node:24' },
+    instance_shape: { vcpus: 2, memory_gb: 4 },
+    additional_sidecars: [{ image: 'tools', mount_path: '/tools' }],
+  }
   expect(await agent.run()).toMatchObject({ exitCode: 0 })
-  expect(notices(agent)).toEqual(['The image node:24 does not apply: this run works on the machine itself.'])
+  expect(notices(agent)).toEqual([
+    'The image node:24 does not apply: this run works on the machine itself.',
+    'The instance shape does not apply: this run works on the machine itself.',
+    'The additional sidecars do not apply: this run works on the machine itself.',
+  ])
 })

@@ -131,12 +131,10 @@ async function requireFolder(folder: string): Promise<void> {
 
 /** Parts of the config that have no effect here: said, not silently dropped. */
 function whatDoesNotApply({ hello, env }: LiveExecution): string[] {
-  const { environment, mcp_servers, skill_spec, computer_use_enabled } = hello.config
+  const { mcp_servers, skill_spec, computer_use_enabled } = hello.config
   const texts: string[] = []
-  if (environment?.docker_image && (isLocal(hello) || env.OZ_WORKER_BACKEND === 'direct')) {
-    const why = isLocal(hello) ? 'this run works' : "the worker's direct backend runs"
-    texts.push(`The image ${environment.docker_image} does not apply: ${why} on the machine itself.`)
-  }
+  if (isLocal(hello)) texts.push(...ofContainers(hello, 'this run works'))
+  else if (env.OZ_WORKER_BACKEND === 'direct') texts.push(...ofContainers(hello, "the worker's direct backend runs"))
   const reserved = reservedVariables(hello)
   if (reserved.length > 0) texts.push(`Variables that an environment cannot set are left out: ${reserved.join(', ')}.`)
   if (Object.keys(mcp_servers ?? {}).length > 0)
@@ -144,6 +142,17 @@ function whatDoesNotApply({ hello, env }: LiveExecution): string[] {
   if (skill_spec) texts.push(`The built-in harness does not use skills; ${skill_spec} is left out.`)
   if (computer_use_enabled) texts.push('The built-in harness cannot use a computer’s screen; the setting is left out.')
   return texts
+}
+
+/** What is said of a container, where there is none. */
+function ofContainers({ config }: LiveExecution['hello'], why: string): string[] {
+  const { environment, instance_shape, additional_sidecars = [] } = config
+  const what = [
+    ...(environment?.docker_image ? [`The image ${environment.docker_image} does`] : []),
+    ...(instance_shape ? ['The instance shape does'] : []),
+    ...(additional_sidecars.length > 0 ? ['The additional sidecars do'] : []),
+  ]
+  return what.map((words) => `${words} not apply: ${why} on the machine itself.`)
 }
 
 interface Place {

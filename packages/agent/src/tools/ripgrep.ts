@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { realpath, stat } from 'node:fs/promises'
 import { basename, dirname, join, relative, resolve, sep } from 'node:path'
+import { bundleFolder } from '@openoz/machine'
 import { firstEnd, killedEnd } from '../child-end.ts'
 import { errorCode, fileFailure } from './file-failure.ts'
 import type { ToolCall } from './tool.ts'
@@ -111,10 +112,12 @@ function splitRecords(separator: string, take: (record: string) => boolean): (ch
   }
 }
 
-/** `OZ_RIPGREP` names the one of an installation that has no packages; else the package's, else the machine's own. */
+/** `OZ_RIPGREP` names the one of an installation that has no packages; else the agent bundle's, the package's, or the machine's own. */
 async function ripgrepPath(): Promise<string> {
   const named = process.env.OZ_RIPGREP
   if (named) return named
+  const bundle = bundleFolder()
+  if (bundle !== undefined) return join(bundle, 'bin', 'rg')
   const packaged = await import('@vscode/ripgrep').then(
     ({ rgPath }) => rgPath,
     () => undefined,

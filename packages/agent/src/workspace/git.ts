@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { hostname } from 'node:os'
-import { endProcessTree, gitEnvironment, identifyProcess, isDiskFull, ownTree } from '@openoz/machine'
+import { endProcessTree, gitEnvironment, gitProgram, identifyProcess, isDiskFull, ownTree } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 import { drainOutput, firstEnd, killedEnd } from '../child-end.ts'
 
@@ -57,10 +57,13 @@ export function withSetting(env: NodeJS.ProcessEnv, name: string, value: string)
  * it left running in the background; what has not ended in time is ended with everything that it started.
  */
 export async function git(args: string[], options: GitOptions): Promise<GitResult> {
-  const { cwd, env, signal, timeoutMs, onMessage, input } = options
+  const { cwd, signal, timeoutMs, onMessage, input } = options
   signal?.throwIfAborted()
+  const found = gitProgram(options.env)
+  if (!found) throw gitMissing()
+  const { program, env } = found
   // A file system monitor is a program of the repository's choice that only saves time, and its daemon outlives the command.
-  const child = spawn('git', ['-c', 'core.fsmonitor=false', ...args], {
+  const child = spawn(program, ['-c', 'core.fsmonitor=false', ...args], {
     cwd,
     env,
     ...ownTree(),
@@ -138,7 +141,12 @@ export function gitFailure(
 
 function startFailure(error: Error): Error {
   const isMissing = 'code' in error && error.code === 'ENOENT'
-  return isMissing ? new AppError('git_missing', { host: hostname() }, { cause: error }) : error
+  return isMissing ? gitMissing({ cause: error }) : error
+}
+
+/** `tried`: what else was done to get one. */
+export function gitMissing({ tried = '', cause }: { tried?: string; cause?: unknown } = {}): AppError {
+  return new AppError('git_missing', { host: hostname(), tried }, { cause })
 }
 
 /** Whether it failed because there is no room, for git or for us. */

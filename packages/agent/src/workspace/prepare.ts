@@ -7,6 +7,7 @@ import { type EventSink, notice } from '../event-sink.ts'
 import { setupStep } from '../setup-step.ts'
 import { cloneRepository, existingRepository, type Repository } from './clone.ts'
 import { gitEnvironment } from './git.ts'
+import { provideGit } from './install-git.ts'
 import { mirrorsVariable } from './mirror.ts'
 import type { CheckoutStart } from './own-changes.ts'
 import { repositoryFolder } from './repository-folder.ts'
@@ -52,6 +53,7 @@ export async function prepareRepositories(request: PrepareRequest): Promise<Work
   const options = { env: gitEnvironment(request.env), signal }
   const wanted = request.sources.map((source) => ({ source, dir: repositoryFolder(source) }))
   refuseConflicts(wanted)
+  if (wanted.length > 0) await provideGit(request)
 
   const found = await readdir(folder)
   const failing = new AbortController()

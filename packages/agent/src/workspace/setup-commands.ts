@@ -15,7 +15,8 @@ interface SetupRequest {
 
 /**
  * Runs the environment's setup commands in order, each as a visible step, and resolves with the environment that they left. The first that
- * fails, hangs or ends the shell ends the run: rejects with `setup_command_failed`, `setup_command_timeout` or `setup_command_exited_shell`.
+ * fails, hangs or ends the shell ends the run: rejects with `setup_command_failed`, `setup_command_timeout` or `setup_command_exited_shell`; with
+ * `shell_missing` or `setup_shell_missing` where there is none to run them.
  */
 export async function runSetupCommands(request: SetupRequest): Promise<NodeJS.ProcessEnv> {
   const { commands, folder, env, signal, sink } = request
@@ -23,7 +24,8 @@ export async function runSetupCommands(request: SetupRequest): Promise<NodeJS.Pr
   const emit = (text: string) => sink.emit({ type: 'terminal_output', data: { step: 'setup_command', text } })
   const decoder = createOutputDecoder()
   let output = createLiveOutput(emit)
-  const shell = startSetupShell({ folder, env, onOutput: (bytes) => output.push(decoder.push(bytes)) })
+  const onOutput = (bytes: Buffer) => output.push(decoder.push(bytes))
+  const shell = await openShell(request, () => startSetupShell({ folder, env, onOutput }))
   try {
     for (const [index, command] of commands.entries()) {
       output = createLiveOutput(emit)
@@ -40,6 +42,18 @@ export async function runSetupCommands(request: SetupRequest): Promise<NodeJS.Pr
     return (await shell.environment(signal)) ?? env
   } finally {
     await shell.close()
+  }
+}
+
+/** Without a shell it is the first command that fails, for whoever looks at the steps of the run. */
+function openShell(
+  { commands: [first = ''], sink }: SetupRequest,
+  open: () => SetupShell,
+): Promise<SetupShell> | SetupShell {
+  try {
+    return open()
+  } catch (error) {
+    return setupStep(sink, { step: 'setup_command', title: shorten(first) }, () => Promise.reject(error))
   }
 }
 

@@ -41,8 +41,9 @@ interface SetupShellOptions {
   onOutput: (bytes: Buffer) => void
 }
 
+/** Throws `shell_missing` or `setup_shell_missing` where there is none. */
 export function startSetupShell({ folder, env, onOutput }: SetupShellOptions): SetupShell {
-  const shell = commandShell()
+  const shell = commandShell({ env })
   // One line count and one loop in the shell's own language: PowerShell has another one.
   if (shell.kind === 'powershell') throw new AppError('setup_shell_missing')
   const child = spawn(shell.program, shell.args(driver), {
