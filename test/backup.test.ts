@@ -119,6 +119,8 @@ async function useEverything(cp: ControlPlane): Promise<string> {
     insert into late_workspaces (id, run_id, execution_id, repositories)
       values (${id}, ${id}, '${assignment.execution_id}', '[]');
     insert into worker_drains (team_id, worker_id, requested_by) select team_id, 'w9', 'me' from runs where id = ${id};
+    insert into join_tokens (id, team_id, token_hash, expires_at)
+      select ${id}, team_id, 'hash', now() + interval '1 hour' from runs where id = ${id};
     insert into attachments (id, run_id, file_name, mime_type) values (${id}, ${id}, 'notes.txt', 'text/plain');
     insert into conversations (id, team_id, forked_from, title)
       select gen_random_uuid(), team_id, conversation_id, E'a fork\\twith "odd" \\\\ text' from runs where id = ${id};

@@ -97,7 +97,7 @@ test('a worker’s key is told that it may do nothing of this', async () => {
   await using scene = await startSdkScene()
   const { operations, check, requestFor } = await openContract(scene)
   const { raw_api_key: key } = await scene.cp.client.apiKeys.create({ name: 'w', scope: 'worker', worker_id: 'w' })
-  const allowed = ['public', 'link', 'self.read', 'worker.connect']
+  const allowed = ['public', 'link', 'join-token', 'self.read', 'worker.connect', 'worker.leave']
   for (const operation of operations.filter(({ action }) => !allowed.includes(action))) {
     const answer = await send({ serverUrl: scene.cp.url, key }, operation, await requestFor(operation))
     expect([operation.operationId, answer.status, check(operation, answer)]).toEqual([

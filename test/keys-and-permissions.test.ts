@@ -200,8 +200,8 @@ const undocumented: Record<string, Action | 'open'> = {
 }
 
 interface Operation {
-  /** `link`: the signature in the link is the permission. */
-  'x-action': Action | 'public' | 'link'
+  /** `link`: the signature in the link is the permission; `join-token`: that token is. */
+  'x-action': Action | 'public' | 'link' | 'join-token'
 }
 
 async function documentedRoutes(cp: ControlPlane): Promise<Map<string, Operation>> {
@@ -240,7 +240,7 @@ test('every route lets in exactly the kinds of actor that the permission table n
   for (const [route, operation] of await documentedRoutes(cp)) {
     const action = operation['x-action']
     if (!action) throw new Error(`${route} names no action`)
-    routes.set(route, action === 'link' ? 'open' : action)
+    routes.set(route, action === 'link' || action === 'join-token' ? 'open' : action)
   }
   const unknown = '00000000-0000-4000-8000-000000000000'
   for (const [route, action] of routes) {
@@ -250,8 +250,11 @@ test('every route lets in exactly the kinds of actor that the permission table n
     for (const [name, actor] of Object.entries(actors)) {
       // A stream of commands never ends by itself; that it opens is shown elsewhere.
       if (route === 'GET /api/v1/agent-channel/commands' && actor.kind === 'execution') continue
+      // Who leaves has no key afterwards.
+      const leaving = { name: 'leaving', scope: 'worker', worker_id: 'w1' } as const
+      const isLeaving = route === 'DELETE /api/v1/worker-join' && actor.kind === 'worker'
       const { status } = await cp.request(method, path, {
-        key: actor.key,
+        key: isLeaving ? (await cp.client.apiKeys.create(leaving)).raw_api_key : actor.key,
         ...(method === 'GET' || method === 'DELETE' ? {} : { json: { unknown_key: 1 } }),
       })
       if (action === 'public') {

@@ -271,14 +271,44 @@ test('a team’s run is owned by the team on the wire, and our worker gets its t
   expect(assignment.task).toMatchObject({ owner: { Type: 'TEAM', Id: 1 }, task_definition: { prompt: '' } })
 })
 
-test('a worker that is newer than the server may say more than that knows', async () => {
+test('what a run wants of its container reaches its worker as it was asked for', async () => {
   await using cp = await startControlPlane()
   const worker = await cp.connectWorker()
+  const wanted = {
+    instance_shape: { vcpus: 0.5, memory_gb: 2 },
+    additional_sidecars: [{ image: 'tools:1', mount_path: '/tools', read_write: true }],
+  }
+  const runId = await cp.createRun({ config: wanted })
+  const assignment = await worker.nextAssignment()
+  expect(assignment).toMatchObject({ ...wanted, task: { agent_config_snapshot: wanted } })
+  expect((await cp.client.runs.get(runId)).agent_config).toMatchObject(wanted)
+  const refused = { config: { instance_shape: { vcpus: 0, memory_gb: 2 } } }
+  await expect(cp.createRun(refused)).rejects.toMatchObject({ problem: { code: 'invalid_request' } })
+})
+
+test('a worker that is newer than the server may say more than that knows', async () => {
+  await using cp = await startControlPlane()
+  const worker = await cp.connectWorker({ maxConcurrentTasks: 2 })
+  const runId = await cp.createRun()
+  const { task_id, execution_id } = await worker.claimNext()
+  const step = { task_id, execution_id, step: 'from_the_future' }
+  worker.send({ type: 'task_step', data: { ...step, status: 'started' } })
+  const progress = { current: 1, unit: 'stars' }
+  worker.send({ type: 'task_step', data: { ...step, status: 'progress', detail: 'a star', progress } })
   worker.sendRaw('{"type":"worker_status","data":{"active":0,"draining":true,"more":1}}')
   await until(
     () => cp.client.workers.list(),
     ({ workers }) => workers[0]?.draining === true,
   )
+  const { events } = await cp.client.runs.events(runId)
+  expect(events.filter(({ type }) => type === 'setup_step').map(({ data }) => data)).toEqual([
+    { step: 'from_the_future', status: 'started' },
+    { step: 'from_the_future', status: 'progress', detail: 'a star', progress },
+  ])
+  const { executions } = await cp.client.runs.executions(runId)
+  expect(executions[0]?.waterfall.filter((row) => row.step === 'from_the_future')).toMatchObject([
+    { status: 'started', duration_ms: null },
+  ])
 })
 
 test('a reference worker may send messages that we do not know; ours may not', async () => {

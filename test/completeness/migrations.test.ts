@@ -10,6 +10,7 @@ const hashes: Record<string, string> = {
   '0002_turns_and_usage.sql': 'f50fe1a0fed3fd6f82b0ad5df80afcd2351d372517048edc6b86825ccb720954',
   '0003_front_doors.sql': '0038ed9cc28102c47946e78f7f4da09a065b844951425f44ca68bf03380f4649',
   '0004_ownership.sql': 'eaf806ef2f053f09957ffcce5e0cfbf2c135db4c6cd7fbe8aab18f07bac10e6e',
+  '0005_join_tokens.sql': '30130533e02a50466a0bfb637658bd50bbfddcf555c69f858fce765a1ced78d4',
 }
 
 test('migrations are numbered from 1 without gaps', async () => {

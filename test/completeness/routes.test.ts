@@ -29,7 +29,8 @@ function createParts() {
     publicUrl: 'http://127.0.0.1',
   } as Partial<Ctx> as Ctx
   const sockets = { openChannel: () => Promise.reject(new Error('nobody connects here')) }
-  const app = createApp(ctx, { catalog, version: '0', stopping: new AbortController().signal, sockets })
+  const archives = { find: () => Promise.reject(new Error('nobody installs here')) }
+  const app = createApp(ctx, { catalog, version: '0', stopping: new AbortController().signal, sockets, archives })
   return { app }
 }
 

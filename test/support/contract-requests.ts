@@ -68,6 +68,16 @@ export async function contractRequests(scene: SdkScene): Promise<ContractRequest
     await worker.disconnect()
     return runId
   }
+  const joinToken = async (workerId?: string) =>
+    (await cp.client.workers.createJoinToken({ worker_id: workerId })).token
+  const joining = () => ({
+    worker_id: 'build-1',
+    host: 'build',
+    platform: 'linux/x64',
+    nonce: randomUUID().replaceAll('-', ''),
+  })
+  const workerKey = async () =>
+    (await cp.client.apiKeys.create({ name: `k-${randomUUID()}`, scope: 'worker', worker_id: 'w' })).raw_api_key
   const heartbeat = { type: 'heartbeat', data: {} }
   /** Open until its worker has been silent for too long. */
   const openChannel = async (): Promise<string> => {
@@ -137,6 +147,10 @@ export async function contractRequests(scene: SdkScene): Promise<ContractRequest
       listConnectedWorkers: query({}),
       drainWorker: () => ({ path: { workerId: `w-${randomUUID()}` } }),
       endWorkerDrain: () => ({ path: { workerId: `w-${randomUUID()}` } }),
+      createJoinToken: () => ({ json: { expires_in_minutes: 5 } }),
+      checkJoinToken: async () => ({ key: await joinToken() }),
+      joinWorker: async () => ({ key: await joinToken(), json: joining() }),
+      leaveAsWorker: async () => ({ key: await workerKey() }),
       openWorkerChannel: () => ({
         query: { worker_id: 'by-http' },
         headers: { [workerProtocolHeader]: String(workerProtocolVersion) },
@@ -195,6 +209,21 @@ export async function contractRequests(scene: SdkScene): Promise<ContractRequest
       sendAgentMessage: {
         404: () => ({ json: { sender_run_id: unknown, to: [waitingRunId], subject: 'Hi', body: '' } }),
         422: () => ({ json: { sender_run_id: waitingRunId, to: [doneRunId], subject: 'Hi', body: '' } }),
+      },
+      checkJoinToken: {
+        410: async () => {
+          const key = await joinToken()
+          await cp.clientFor(key).workers.join(joining())
+          return { key }
+        },
+      },
+      joinWorker: {
+        409: async () => ({ key: await joinToken('other'), json: joining() }),
+        410: async () => {
+          const key = await joinToken()
+          await cp.clientFor(key).workers.join(joining())
+          return { key, json: joining() }
+        },
       },
       openWorkerChannel: { 400: query({ worker_id: 'warp' }) },
       drainWorker: { 400: () => ({ path: { workerId: 'warp' } }) },

@@ -11,7 +11,7 @@ import {
   type SessionEvent,
   type TaskAssignment,
 } from '@openoz/protocol'
-import { type RunningServer, readServerOptions, startServer } from '@openoz/server'
+import { type AgentBundles, type RunningServer, readServerOptions, startServer } from '@openoz/server'
 import pino from 'pino'
 import { scratchFolder } from '../../packages/server/src/postgres/testing/scratch-folder.ts'
 import { until } from './poll.ts'
@@ -26,6 +26,8 @@ export interface ControlPlaneOptions {
   lease?: { unreachable?: string; stop?: string; lost?: string }
   /** False: servers hear of one another only by looking. */
   useNotify?: boolean
+  /** What other machines are installed with. */
+  bundles?: AgentBundles
   /** Nothing is started yet: the test does it. */
   isStopped?: boolean
   /** An empty database instead of a migrated one. */
@@ -79,6 +81,7 @@ export async function startControlPlane(options: ControlPlaneOptions = {}) {
     const server = await startServer(serverOptions, {
       log: testLog(errors),
       ...(options.useNotify === undefined ? {} : { useNotify: options.useNotify }),
+      ...(options.bundles && { bundles: options.bundles }),
     })
     servers.push(server)
     return server

@@ -1,4 +1,4 @@
-import { homedir, userInfo } from 'node:os'
+import { homedir } from 'node:os'
 import { join, resolve, win32 } from 'node:path'
 import { AppError, parseDuration } from '@openoz/protocol'
 import { type ClientAddress, readClientAddress } from './http/client-address.ts'
@@ -321,7 +321,8 @@ export function defaultDataDir(env: Record<string, string | undefined>, platform
   if (platform === 'win32' && !env.XDG_DATA_HOME) {
     return win32.join(env.LOCALAPPDATA || win32.join(homedir(), 'AppData', 'Local'), 'openoz', 'data')
   }
-  if (userInfo().uid === 0) return '/var/lib/openoz'
+  // Not `userInfo()`: in a container the user may have no entry anywhere.
+  if (process.getuid?.() === 0) return '/var/lib/openoz'
   return join(env.XDG_DATA_HOME || join(env.HOME || homedir(), '.local', 'share'), 'openoz')
 }
 

@@ -1,3 +1,4 @@
+export type { AgentBundles } from './agent-archives.ts'
 export { type RestoreSummary, restoreBackup } from './backup/restore-backup.ts'
 export { type BackupSummary, type TransferProgress, writeBackup } from './backup/write-backup.ts'
 export { readServerOptions, type ServerOptions, serverFlags } from './config.ts'

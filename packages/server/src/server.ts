@@ -1,6 +1,9 @@
+import { join } from 'node:path'
+import { AppError } from '@openoz/protocol'
 import type pg from 'pg'
 import type { Logger } from 'pino'
 import { v7 as uuidv7 } from 'uuid'
+import { type AgentBundles, createAgentArchives } from './agent-archives.ts'
 import type { ServerOptions } from './config.ts'
 import { bootstrap } from './domain/bootstrap.ts'
 import type { Ctx } from './domain/context.ts'
@@ -49,6 +52,8 @@ export interface RunningServer {
 /** `useNotify: false` is for tests: what arrives then arrives by looking. */
 interface ServerDeps {
   log: Logger
+  /** What machines are installed with. Default: there is nothing to install. */
+  bundles?: AgentBundles
   useNotify?: boolean
 }
 
@@ -74,7 +79,7 @@ export async function startServer(options: ServerOptions, deps: ServerDeps): Pro
 
 async function start(
   options: ServerOptions,
-  { log, useNotify = true }: ServerDeps,
+  { log, useNotify = true, bundles = noBundles }: ServerDeps,
   closers: (() => Promise<void> | void)[],
   closeAll: () => Promise<void>,
 ): Promise<RunningServer> {
@@ -125,7 +130,8 @@ async function start(
   }
   frontDoor.whyNotReady = () => whyUnreachable(db)
   frontDoor.metrics = async () => (await loadMetrics()).render()
-  frontDoor.app = createApp(ctx, { catalog: gateway.catalog, version, stopping: stopping.signal, sockets })
+  const archives = createAgentArchives({ bundles, folder: join(dataDir, 'install') })
+  frontDoor.app = createApp(ctx, { catalog: gateway.catalog, version, stopping: stopping.signal, sockets, archives })
   frontDoor.gateway = gateway.handle
   frontDoor.upgrade = sockets.upgrade
 
@@ -158,6 +164,10 @@ async function start(
       return stop
     },
   }
+}
+
+const noBundles: AgentBundles = {
+  find: (platform) => Promise.reject(new AppError('agent_bundle_missing', { platform, places: 'nowhere' })),
 }
 
 async function openMigratedDatabase(

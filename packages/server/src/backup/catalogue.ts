@@ -9,6 +9,7 @@ export const leftOut: Readonly<Record<string, string>> = {
   worker_connections: 'Sockets of servers that are not there: workers connect anew.',
   worker_channels: 'The same for workers without WebSockets.',
   worker_frames: 'What such a worker said to a channel that is not there; it says it again.',
+  join_tokens: 'They are good for a day at most, and one that was used since the backup would be good again.',
   control_plane_heartbeat: 'A beat of servers that are not there; the first migration makes the row.',
   schema_migrations: 'In the manifest: the migrations are run again, and write it.',
 }

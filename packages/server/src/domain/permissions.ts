@@ -38,6 +38,9 @@ export const permissions = {
   'worker.read': { ...people, user: 'member', team: true, words: 'list workers' },
   // A team's key is what automation has that takes machines out of service.
   'worker.drain': { ...people, user: 'admin', team: true, words: 'drain workers' },
+  // What a joining machine gets can connect as a worker, as the team's key itself can.
+  'worker.join-token': { ...people, user: 'admin', team: true, words: 'make join tokens' },
+  'worker.leave': { user: null, team: false, worker: true, execution: false, words: 'end its own worker key' },
   'worker.connect': { user: 'member', team: true, worker: true, execution: false, words: 'connect as a worker' },
   'api-key.read': { ...people, user: 'member', team: true, words: 'list API keys' },
   'api-key.create': { ...people, user: 'member', team: false, words: 'make API keys' },

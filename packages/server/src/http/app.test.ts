@@ -10,6 +10,7 @@ const app = createApp({ publicUrl: 'http://test' } as Ctx, {
   version: '1.2.3',
   stopping: new AbortController().signal,
   sockets: { openChannel: () => Promise.reject(new Error('nobody connects here')) },
+  archives: { find: () => Promise.reject(new Error('nobody installs here')) },
 })
 
 interface Document {
@@ -30,7 +31,8 @@ const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
   })),
 )
 
-/** Described elsewhere: the agent's channel in the protocol package, the document by itself and its page, the pages of errors by the errors. */
+/** Described elsewhere: the agent's channel in the protocol package, the document by itself and its page, the pages of errors by the errors,
+ * what machines are installed with by its page. */
 const outsideOfTheDocument = [
   'GET /api/v1/openapi.json',
   'GET /api/v1/docs',
@@ -38,6 +40,8 @@ const outsideOfTheDocument = [
   'GET /api/v1/docs/swagger-ui-bundle.js',
   'GET /api/v1/docs/swagger-ui.css',
   'GET /errors/{code}',
+  'GET /install.sh',
+  'GET /install/{file}',
   'GET /api/v1/agent-channel/blobs/{blobId}',
   'GET /api/v1/agent-channel/commands',
   'POST /api/v1/agent-channel/blobs',
@@ -81,7 +85,9 @@ test('every operation tells all refusals that any of its kind may give', () => {
     expect([route, Object.keys(responses)]).toEqual([route, expect.arrayContaining(['500', '503'])])
     const needsKey = action !== 'public' && action !== 'link'
     expect([route, security]).toEqual([route, needsKey ? [{ bearer: [] }] : []])
-    if (needsKey) expect([route, Object.keys(responses)]).toEqual([route, expect.arrayContaining(['401', '403'])])
+    // Nobody is named by a join token, so that nothing can be forbidden to them.
+    const whoIsRefused = action === 'join-token' ? ['401'] : ['401', '403']
+    if (needsKey) expect([route, Object.keys(responses)]).toEqual([route, expect.arrayContaining(whoIsRefused)])
     if (!route.startsWith('GET '))
       expect([route, Object.keys(responses)]).toEqual([route, expect.arrayContaining(['413'])])
   }

@@ -1,5 +1,6 @@
 import { AppError, describeError, type ErrorCode, errorSpecs } from '@openoz/protocol'
 import { Hono } from 'hono'
+import type { AgentArchives } from '../agent-archives.ts'
 import type { Ctx } from '../domain/context.ts'
 import type { ModelCatalog } from '../llm/catalog.ts'
 import { RunEventFeed } from '../sockets/run-event-feed.ts'
@@ -16,6 +17,7 @@ import { conversationRoutes } from './conversations.ts'
 import { downloadRoutes } from './downloads.ts'
 import { environmentRoutes } from './environments.ts'
 import { eventRoutes } from './events.ts'
+import { installRoutes } from './install.ts'
 import { localRunRoutes } from './local-runs.ts'
 import { modelRoutes } from './models.ts'
 import { addOpenApiDocument } from './openapi.ts'
@@ -24,9 +26,10 @@ import { runEventRoutes } from './run-events.ts'
 import { runMessageRoutes } from './run-messages.ts'
 import { runRoutes } from './runs.ts'
 import { workerChannelRoutes } from './worker-channel.ts'
+import { workerJoinRoutes } from './worker-join.ts'
 import { workerRoutes } from './workers.ts'
 
-/** Everything under /api/v1, and the pages of errors. `stopping` ends the streams. */
+/** Everything under /api/v1, what installs machines, and the pages of errors. `stopping` ends the streams. */
 export function createApp(
   ctx: Ctx,
   deps: {
@@ -34,6 +37,7 @@ export function createApp(
     version: string
     stopping: AbortSignal
     sockets: Pick<WorkerSockets, 'openChannel'>
+    archives: AgentArchives
   },
 ): Hono {
   const api = createRouter(ctx)
@@ -52,6 +56,7 @@ export function createApp(
   api.route('/', agentRoutes(ctx))
   api.route('/', modelRoutes(ctx, deps.catalog))
   api.route('/', workerRoutes(ctx))
+  api.route('/', workerJoinRoutes(ctx))
   api.route('/', workerChannelRoutes(ctx, deps.sockets))
   api.route('/', apiKeyRoutes(ctx))
   api.route('/', agentChannelRoutes(ctx, deps.stopping))
@@ -60,6 +65,7 @@ export function createApp(
 
   const app = new Hono()
   app.route('/api/v1', api)
+  app.route('/', installRoutes(ctx, deps.archives))
   // Where a problem's `type` leads.
   app.get('/errors/:code', (c) => {
     const code = c.req.param('code')

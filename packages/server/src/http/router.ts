@@ -5,6 +5,7 @@ import type { Context, MiddlewareHandler } from 'hono'
 import type { z } from 'zod'
 import { type Actor, authenticate } from '../domain/actors.ts'
 import type { Ctx } from '../domain/context.ts'
+import { assertJoinToken } from '../domain/join-tokens.ts'
 import { type Action, assertMay, assertOfTeam } from '../domain/permissions.ts'
 import { bearerToken } from '../sockets/worker-socket.ts'
 import { limitBody, maxBodyBytes as usualBodyBytes } from './body-limits.ts'
@@ -39,6 +40,14 @@ export function allow(ctx: Ctx, action: Action): MiddlewareHandler<AppEnv> {
   }
 }
 
+/** Before what is asked: whether there is such a token at all. What it is still good for is the route's. */
+function needJoinToken(ctx: Ctx): MiddlewareHandler<AppEnv> {
+  return async (c, next) => {
+    await assertJoinToken(ctx, bearerToken(c.req.header('authorization')))
+    await next()
+  }
+}
+
 /** The same types that the body's validator takes. */
 const jsonContentType = /^application\/([a-z.-]+\+)?json(;|$)/i
 
@@ -56,8 +65,8 @@ type Described = Omit<RouteConfig, 'responses' | 'middleware' | 'security' | 'op
 
 interface Description<Body extends z.ZodType, Status extends 200 | 201 | 204> {
   operationId: string
-  /** `public`: needs no key, and gets no actor. */
-  action: Action | 'public'
+  /** `public`: needs no key, and gets no actor. `join-token`: such a token stands where a key would, and is asked for by the route. */
+  action: Action | 'public' | 'join-token'
   /** Without a body: 204. */
   success: { status: Status; body?: Body }
   errors: number[]
@@ -79,7 +88,8 @@ export function describe<Route extends Described, Body extends z.ZodType, Status
     tags: [tagOf(route.path)],
     'x-action': action,
     // Who asks comes before what is asked: a wrong key is 401, whatever the body.
-    middleware: action === 'public' ? checks : [allow(ctx, action), ...checks],
+    middleware:
+      action === 'public' ? checks : [action === 'join-token' ? needJoinToken(ctx) : allow(ctx, action), ...checks],
     security: action === 'public' ? [] : [{ bearer: [] }],
     // Typed as the success alone: refusals are thrown, and made by `problemResponse`.
     responses: {
@@ -87,9 +97,15 @@ export function describe<Route extends Described, Body extends z.ZodType, Status
         description: 'Done.',
         ...(success.body && { content: { 'application/json': { schema: success.body } } }),
       },
-      ...(action === 'public' ? refusalsWithoutKey(errors) : refusals(errors)),
+      ...refusalsOf(action, errors),
     } as Record<Status, { description: string; content: { 'application/json': { schema: Body } } }>,
   })
+}
+
+/** Nobody is named by a join token, so that nothing can be forbidden to them. */
+function refusalsOf(action: Action | 'public' | 'join-token', errors: number[]) {
+  if (action === 'public') return refusalsWithoutKey(errors)
+  return action === 'join-token' ? refusalsWithoutKey([401, ...errors]) : refusals(errors)
 }
 
 /** The chapter of the API's page in which a route stands. */
@@ -111,6 +127,8 @@ const chapters: Record<string, string> = {
   downloads: 'Files',
   models: 'Models',
   workers: 'Workers',
+  'worker-join': 'Workers',
+  'worker-join-tokens': 'Workers',
   selfhosted: 'Workers',
   'connected-self-hosted-workers': 'Workers',
   'api-keys': 'Keys',

@@ -5,6 +5,7 @@ import { waitingSentence } from '../domain/why.ts'
 import { lookEveryMs } from '../lease-times.ts'
 import { deleteUnfinishedBlobs, deleteUnreferencedBlobs } from '../store/blobs.ts'
 import { deleteOldIdempotencyKeys } from '../store/idempotency-keys.ts'
+import { deleteOldJoinTokens } from '../store/join-tokens.ts'
 import { deleteStale } from '../store/presence.ts'
 import { listWaitingHosts } from '../store/queue.ts'
 import { deleteOldRunEvents } from '../store/run-events.ts'
@@ -15,6 +16,9 @@ const idempotencyKeySeconds = 24 * 3600
 
 /** Whoever waits for runs looks more often than once a month. */
 const runEventSeconds = 30 * 24 * 3600
+
+/** So long an administrator may ask what became of one. */
+const expiredJoinTokenSeconds = 24 * 3600
 
 /** No upload takes a day. */
 const unfinishedBlobSeconds = 24 * 3600
@@ -63,6 +67,7 @@ export function startHousekeeping(ctx: Ctx, signal: AbortSignal): Loop[] {
         )
       if (round++ % 120 !== 0) return
       await deleteOldIdempotencyKeys(ctx.db, idempotencyKeySeconds)
+      await deleteOldJoinTokens(ctx.db, expiredJoinTokenSeconds)
       await deleteOldRunEvents(ctx.db, runEventSeconds)
       // Also where nobody reads them, so that the first reader does not wait for all of them.
       await numberAllRunEvents(ctx.db)

@@ -141,3 +141,8 @@ export async function updateApiKeyRevoked(
   )
   return rows[0] && toApiKey(rows[0])
 }
+
+/** Revokes by id, whoever asks. One that is revoked stays as it is. */
+export async function updateApiKeyEnded(tx: Tx, keyId: string): Promise<void> {
+  await tx.query('update api_keys set revoked_at = db_now() where id = $1 and revoked_at is null', [keyId])
+}
