@@ -1,7 +1,9 @@
 import { workerFlags } from '@openoz/worker'
 import { expect, test } from 'vitest'
 import { type ServerFlag, serverFlags } from '../../packages/server/src/config.ts'
+import { availableBackendNames } from '../../packages/worker/src/backends/backend.ts'
 import { parseConfigFile } from '../../packages/worker/src/config-file.ts'
+import { dockerBlock } from '../../packages/worker/src/docker-options.ts'
 import { read, repositoryFiles } from './documents.ts'
 
 const page = read('docs/configuration.md')
@@ -18,7 +20,9 @@ test('every flag, variable and config key of the worker is in docs/configuration
 
 test('docs/configuration.md explains the keys that the config file takes, and no others', () => {
   const explained = [...configFileSection().matchAll(/^\| `([^`]+)` \|/gm)].map((match) => match[1] ?? '')
-  expect(explained.toSorted()).toEqual([...configFileKeys(), 'backend'].toSorted())
+  const ofDocker = availableBackendNames.includes('docker') ? Object.keys(dockerBlock.shape) : []
+  const keys = [...configFileKeys(), 'backend', ...ofDocker.map((name) => `backend.docker.${name}`)]
+  expect(explained.toSorted()).toEqual(keys.toSorted())
 })
 
 test('the config file in docs/configuration.md is valid', () => {

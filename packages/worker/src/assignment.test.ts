@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import type { WorkerMessage } from '@openoz/protocol'
 import { pino } from 'pino'
 import { expect, test } from 'vitest'
-import { type AssignmentContext, resumeAssignment } from './assignment.ts'
+import { type AssignmentContext, createStepReporter, resumeAssignment } from './assignment.ts'
 import type { Backend, StopCause, Task, TaskRemains } from './backends/backend.ts'
 import { until } from './test-support/until.ts'
 
@@ -18,6 +18,7 @@ function follow(options: { mayRun?: boolean; code?: number; pid?: number; signal
   const finished = Promise.withResolvers<TaskRemains>()
   const task: Task = {
     pid: options.pid,
+    place: 'nowhere',
     workspace: '/nowhere',
     exited: Promise.resolve(
       options.signal === undefined
@@ -54,7 +55,7 @@ function follow(options: { mayRun?: boolean; code?: number; pid?: number; signal
     sent,
     reached: (step: string) => until(step, () => steps.includes(step)),
     close: closed.resolve,
-    finish: () => finished.resolve({ lastWords: '', isLost: false, ranOutOfMemory: false }),
+    finish: () => finished.resolve({ lastWords: '', isLost: false }),
   }
 }
 
@@ -132,4 +133,19 @@ test('a task of which something cannot be ended is never told to be gone', async
   finish()
   await assignment.done
   expect(types()).toEqual([])
+})
+
+test('how far a step is is told at once, and not again with every byte', () => {
+  const sent: WorkerMessage[] = []
+  const reporter = createStepReporter((message) => void sent.push(message), refs)
+  reporter.started('image_pull')
+  for (let current = 1; current < 1_000; current++) reporter.progress('image_pull', { current, total: 1_000 })
+  reporter.progress('sidecars', { text: 'first of two' })
+  reporter.completed('image_pull')
+  expect(sent.map(({ data }) => data)).toMatchObject([
+    { step: 'image_pull', status: 'started' },
+    { step: 'image_pull', status: 'progress', progress: { current: 1, total: 1_000, unit: 'bytes' } },
+    { step: 'sidecars', status: 'progress', detail: 'first of two' },
+    { step: 'image_pull', status: 'completed', duration_ms: expect.any(Number) },
+  ])
 })

@@ -8,6 +8,7 @@ import {
   type StepReporter,
   type StopCause,
   type Task,
+  TaskFailure,
   type TaskRefs,
   type TaskStep,
   TaskStopped,
@@ -206,7 +207,10 @@ async function live(
       return { result: 'left', message: 'This worker process ends; the next one goes on.' }
     }
     if (failure instanceof TaskStopped) state.cause ??= failure.stopCause
-    else context.log.warn({ error: failure }, 'A task could not be started')
+    else {
+      const code = failure instanceof TaskFailure ? failure.code : undefined
+      context.log.warn({ error: failure, code }, 'A task could not be started')
+    }
     end = { failure }
   }
   if (state.cause === 'abandon' && state.endedBy && 'exit' in end) return untoldOutcomeOf(end, state.endedBy.cause)
@@ -243,15 +247,30 @@ function tellGone(context: AssignmentContext, refs: TaskRefs, state: AssignmentS
   context.send({ type: 'task_gone', data: refs })
 }
 
+/** Between two words of how far a step is: as long at least, and a tenth of what it has taken so far; so a step of an hour has some 60. */
+const progressEveryMs = 2_000
+
 export function createStepReporter(send: AssignmentContext['send'], { task_id, execution_id }: TaskRefs): StepReporter {
   const startedAt = new Map<TaskStep, number>()
+  const progressAt = new Map<TaskStep, number>()
+  const wordsOf = (detail: string | undefined) => (detail === undefined ? {} : { detail: detail.slice(0, 65_536) })
   const report = (step: TaskStep, status: 'started' | 'completed' | 'failed', detail?: string) => {
     const began = startedAt.get(step)
     const duration = began === undefined ? {} : { duration_ms: Math.round(performance.now() - began) }
-    const words = detail === undefined ? {} : { detail: detail.slice(0, 65_536) }
-    send({ type: 'task_step', data: { task_id, execution_id, step, status, ...duration, ...words } })
+    send({ type: 'task_step', data: { task_id, execution_id, step, status, ...duration, ...wordsOf(detail) } })
   }
   return {
+    progress(step, { text, current, total }) {
+      const now = performance.now()
+      const pauseMs = Math.max(progressEveryMs, (now - (startedAt.get(step) ?? now)) / 10)
+      if (now - (progressAt.get(step) ?? Number.NEGATIVE_INFINITY) < pauseMs) return
+      progressAt.set(step, now)
+      const progress = current === undefined ? {} : { progress: { current, total, unit: 'bytes' } }
+      send({
+        type: 'task_step',
+        data: { task_id, execution_id, step, status: 'progress', ...wordsOf(text), ...progress },
+      })
+    },
     started(step) {
       report(step, 'started')
       startedAt.set(step, performance.now())

@@ -1,6 +1,8 @@
 import { AppError, parseDuration } from '@openoz/protocol'
 import { parse } from 'yaml'
 import { z } from 'zod'
+import { type EnvironmentEntry, environmentEntry, text } from './config-entries.ts'
+import { type DockerBlock, dockerBlock } from './docker-options.ts'
 import { type DrainMode, drainModes } from './worker-options.ts'
 
 /**
@@ -14,7 +16,7 @@ export interface ConfigFile {
   idle_on_complete?: string
   drain?: DrainMode
   backend?: {
-    docker?: unknown
+    docker?: DockerBlock | null
     kubernetes?: unknown
     command?: unknown
     direct?: {
@@ -24,20 +26,12 @@ export interface ConfigFile {
       oz_path?: string
       setup_command?: string
       teardown_command?: string
-      environment?: { name: string; value?: string }[]
+      environment?: EnvironmentEntry[]
       hidden_paths?: string[]
       readable_paths?: string[]
     } | null
   }
 }
-
-const text = z.string().min(1, 'must not be empty')
-
-const environmentEntry = z.strictObject({
-  name: text.regex(/^\S+$/, 'must not contain whitespace').regex(/^[^=]+$/, 'must not contain ='),
-  /** Without a value the worker's own is passed on. */
-  value: z.string().optional(),
-})
 
 const configFile = z.strictObject({
   worker_id: text.regex(/^\S+$/, 'must not contain whitespace').optional(),
@@ -49,7 +43,7 @@ const configFile = z.strictObject({
   drain: z.enum(drainModes).optional(),
   backend: z
     .strictObject({
-      docker: z.unknown().optional(),
+      docker: dockerBlock.nullable().optional(),
       kubernetes: z.unknown().optional(),
       command: z.unknown().optional(),
       direct: z

@@ -16,7 +16,7 @@ import { z } from 'zod'
 
 /**
  * The worker processes of a state folder, one folder each: `<state>/instances/<uuid>/` with a lock (who lives) and `worker.json` (for which
- * worker id of which control plane). A task's record names the instance that answers for it.
+ * worker id of which control plane, on which backend). A task's record names the instance that answers for it.
  *
  * Of the instances whose process is gone a process of the same worker id takes over what it can lock, with all of their tasks, and only then names
  * them in its hello: what such an instance held and the hello does not name was lost with it. Once the control plane has handled that hello their
@@ -41,7 +41,12 @@ export interface Instances {
   close(options: { isDone: boolean }): void
 }
 
-const workerFile = z.object({ worker_id: z.string(), server_url: z.string() })
+const workerFile = z.object({
+  worker_id: z.string(),
+  server_url: z.string(),
+  /** Another one could not follow what it has left. Absent in files of versions that had but one. */
+  backend: z.string().default('direct'),
+})
 type Whose = z.infer<typeof workerFile>
 
 export function openInstances(stateDir: string, whose: Whose): Instances {
@@ -51,7 +56,11 @@ export function openInstances(stateDir: string, whose: Whose): Instances {
   const all = [own]
   const isOurs = (instance: string) => {
     const theirs = readWhose(join(folder, instance))
-    return theirs?.worker_id === whose.worker_id && theirs.server_url === whose.server_url
+    return (
+      theirs?.worker_id === whose.worker_id &&
+      theirs.server_url === whose.server_url &&
+      theirs.backend === whose.backend
+    )
   }
   const list = () => readNames(folder).filter((name) => z.uuid().safeParse(name).success)
 

@@ -55,6 +55,7 @@ async function offer(sources: SourceRepo[], options: Partial<Parameters<typeof c
     started: (step) => steps.push(`${step} started`),
     completed: (step, detail) => steps.push(`${step} completed: ${detail}`),
     failed: (step, detail) => steps.push(`${step} failed: ${detail}`),
+    progress() {},
   }
   const signal = new AbortController().signal
   const log = pino({ level: 'silent' })

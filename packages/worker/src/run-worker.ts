@@ -1,7 +1,7 @@
-import { createDialer } from '@openoz/machine'
+import { createDialer, type Dialer } from '@openoz/machine'
+import type { Logger } from 'pino'
 import manifest from '../package.json' with { type: 'json' }
-import type { Backend } from './backends/backend.ts'
-import { createDirectBackend } from './backends/direct.ts'
+import type { Backend, BackendLimits } from './backends/backend.ts'
 import { Link } from './link.ts'
 import { createWorkerMetrics } from './metrics.ts'
 import { Worker } from './worker.ts'
@@ -28,7 +28,7 @@ export async function runWorker(options: RunWorkerOptions, timing: Partial<Worke
   try {
     const { deliveryTimeoutMs, savingTimeoutMs, unsteadyTimeoutMs } = times
     const limits = { deliveryTimeoutMs, savingTimeoutMs, unsteadyTimeoutMs }
-    backend = createDirectBackend({ worker: options, dialer, link, log, ...limits })
+    backend = await openBackend({ worker: options, dialer, link, log, ...limits })
     await backend.check(signal)
     worker = new Worker({ options, dialer, backend, link, metrics, times })
     await worker.adopt()
@@ -38,6 +38,30 @@ export async function runWorker(options: RunWorkerOptions, timing: Partial<Worke
     await backend?.leave({ isAllTold })
     await metrics.shutdown()
     await dialer.close()
+  }
+}
+
+interface BackendParts extends BackendLimits {
+  worker: RunWorkerOptions
+  dialer: Dialer
+  link: Link
+  log: Logger
+}
+
+/** Loads what the chosen one needs, and of the others nothing. */
+async function openBackend(parts: BackendParts): Promise<Backend> {
+  const name = parts.worker.backend
+  switch (name) {
+    case 'direct': {
+      const { createDirectBackend } = await import('./backends/direct.ts')
+      return createDirectBackend(parts)
+    }
+    case 'docker': {
+      const { createDockerBackend } = await import('./backends/docker.ts')
+      return createDockerBackend(parts)
+    }
+    default:
+      return name satisfies never
   }
 }
 

@@ -98,7 +98,11 @@ function watchFolder(folder: string): Disposable & { next(signal?: AbortSignal):
 }
 
 function toExit(code: number | 'unknown'): TaskExit {
-  if (code === 'unknown') return { type: 'vanished' }
+  return code === 'unknown' ? { type: 'vanished' } : exitOfCode(code)
+}
+
+/** As shells, and the init of a container, tell it: a code above 128 is a signal’s. */
+export function exitOfCode(code: number): TaskExit {
   const signal = code - 128
   const isSignal = signal > 0 && Object.values(constants.signals).some((number) => number === signal)
   return isSignal ? { type: 'killed', signal } : { type: 'exited', code }

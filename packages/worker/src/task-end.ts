@@ -23,6 +23,12 @@ const taskEnd = z.object({
   cause: z.enum(['cancel', 'abandon', 'shutdown']).optional(),
   last_words: z.string(),
   ran_out_of_memory: z.boolean(),
+  /** Absent with the above: of the machine, nobody knows whose. */
+  out_of_memory: z.literal('task').optional(),
+  /** What its container was limited to. */
+  memory_limit_bytes: z.int().optional(),
+  /** What ran its container has stopped, and ended it with that. */
+  engine_stopped: z.boolean().optional(),
   /** What became of what the agent had not saved; absent until that is decided. */
   left: z.enum(['none', 'saved', 'lost']).optional(),
   is_torn_down: z.boolean().optional(),

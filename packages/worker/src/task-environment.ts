@@ -36,10 +36,7 @@ export function taskEnvironment(input: TaskEnvironmentInput): Record<string, str
     ...base,
     ...networkVariables(network, paths.given),
     GIT_CONFIG_GLOBAL: paths.agent.gitConfig,
-    TASK_ID: assignment.task_id,
-    GIT_TERMINAL_PROMPT: '0',
-    GH_PROMPT_DISABLED: '1',
-    WARP_SERVER_ROOT_URL: serverRootUrl,
+    ...commonVariables(assignment, serverRootUrl),
     ...assignment.env_vars,
     ...configured,
     ...fromSetup,
@@ -48,6 +45,14 @@ export function taskEnvironment(input: TaskEnvironmentInput): Record<string, str
     OZ_SPOOL_DIR: paths.spool,
     ...(assignment.execution_token === undefined ? {} : { OZ_EXECUTION_TOKEN_FILE: paths.agent.token }),
   }
+}
+
+/** Of every task, whatever it runs in. */
+export function commonVariables(
+  { task_id: taskId }: Pick<TaskAssignment, 'task_id'>,
+  serverRootUrl: string,
+): Record<string, string> {
+  return { TASK_ID: taskId, GIT_TERMINAL_PROMPT: '0', GH_PROMPT_DISABLED: '1', WARP_SERVER_ROOT_URL: serverRootUrl }
 }
 
 /** For the operator's own commands: no token, no assignment variables. */

@@ -89,6 +89,8 @@ const taskRecord = z.object({
   server_url: z.string(),
   task_id: z.uuid(),
   execution_id: z.uuid(),
+  /** What it was given to; see `backendOf`. */
+  backend: z.string().optional(),
   /** The user that the task has to itself; absent where it shares one. */
   uid: z.int().optional(),
   workspace: z.string(),
@@ -107,6 +109,11 @@ const taskRecord = z.object({
   ended_at: z.string().optional(),
 })
 export type TaskRecord = z.infer<typeof taskRecord>
+
+/** Records of versions that had but one name none. */
+export function backendOf({ backend = 'direct' }: TaskRecord): string {
+  return backend
+}
 
 interface TaskFolderContent {
   record: TaskRecord

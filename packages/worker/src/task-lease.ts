@@ -11,6 +11,9 @@ import { readTaskFile, type TaskFolder } from './task-folder.ts'
 /** Leases of up to this length are believed without the shim's word: the default is 12.5 min. The shim has the same number. */
 const usualLeaseMs = 900_000
 
+/** By when a lease of that length is over at the control plane, counted from its last renewal. */
+export const longestLeaseMs = usualLeaseMs * 1.2
+
 /**
  * Answers by when the agent must be dead, on the boot clock; undefined while there is no such word. The file is the task's: read by the same rules as the
  * shim's guard does, and a date is believed for no longer than a lease takes from when it was first seen.

@@ -35,13 +35,17 @@ export function outcomeOf(end: TaskEnd, stopCause: StopCause | undefined): TaskO
       return { result: 'failed', reason: 'graceful_shutdown', message: 'The worker was stopped.', ...exitCodeOf(end) }
   }
   if ('failure' in end) return startFailure(end.failure)
-  const { exit, lastWords, isLost, ranOutOfMemory, isFoundDead, fullDisk } = end
+  const { exit, lastWords, isLost, outOfMemory, memoryLimitBytes, isEngineStopped, isFoundDead, fullDisk } = end
   // Which of the two nobody has seen.
   const when = isFoundDead && isKilled(exit) ? ', together with its worker or while that was away' : ''
   const lost = isLost ? ' Files that it had changed since they were last saved are lost.' : ''
   // Only what SIGKILL ended: another task may have been the one that used too much.
-  const why = ranOutOfMemory && isKilled(exit) ? ` ${describeError('out_of_memory', { what: 'it' })}` : ''
+  const why = outOfMemory && isKilled(exit) ? ` ${describeError('out_of_memory', { what: 'it' })}` : ''
   const said = lastWords === '' ? `${why}${lost}` : `${why}${lost}\n${lastWords}`
+  if (isEngineStopped) {
+    const message = `${describeError('engine_stopped')}${said}`
+    return { result: 'failed', reason: 'container_wait', message, ...exitCodeOf(end) }
+  }
   if (fullDisk !== undefined && mayBeForRoom(exit)) {
     const { exitCode } = exitCodeOf(end)
     const how = exitCode === undefined ? 'nothing could be written down of its end' : `its exit code is ${exitCode}`
@@ -50,6 +54,19 @@ export function outcomeOf(end: TaskEnd, stopCause: StopCause | undefined): TaskO
       reason: 'disk_full',
       message: `${fullDisk} The agent has ended; ${how}.${said}`,
       exitCode,
+    }
+  }
+  // The engine says so of the task itself; of a machine nobody knows who used too much.
+  if (outOfMemory === 'task' && isKilled(exit)) {
+    const limit =
+      memoryLimitBytes === undefined
+        ? ''
+        : `: its container is limited to ${Math.floor(memoryLimitBytes / 1024 ** 2)} MiB`
+    return {
+      result: 'failed',
+      reason: 'container_oom',
+      message: `The agent ran out of memory${when}${limit}.${said}`,
+      ...exitCodeOf(end),
     }
   }
   switch (exit.type) {
@@ -136,7 +153,12 @@ function exitCodeOf(end: TaskEnd): { exitCode?: number } {
   return end.exit.type === 'exited' ? { exitCode: end.exit.code } : {}
 }
 
+const assignmentFailures: readonly string[] = [
+  ...['workspace_setup', 'setup_command'],
+  ...['image_pull', 'invalid_image', 'sidecar_prep', 'volume_mount', 'container_create', 'container_start'],
+]
+
 /** Of the two phases that metrics know: before the agent was started, and then. */
 export function isAssignmentFailure(reason: string): boolean {
-  return reason === 'workspace_setup' || reason === 'setup_command'
+  return assignmentFailures.includes(reason)
 }

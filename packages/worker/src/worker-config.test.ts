@@ -107,6 +107,13 @@ test.each([
     'backend:\n  direct:\n    environment:\n      - name: WARP_API_KEY\n        value: wk-x',
     'WARP_API_KEY must not be in',
   ],
+  ['backend:\n  docker:\n    volumez: []', 'unknown key backend.docker.volumez'],
+  ['backend:\n  docker:\n    network: "two words"', 'backend.docker.network must be none, isolated'],
+  ['backend:\n  docker:\n    network_pool: 10.0.0.0', 'backend.docker.network_pool must be a range'],
+  ['backend:\n  docker:\n    dns: [resolver]', 'backend.docker.dns[0] must be an IP address'],
+  ['backend:\n  docker:\n    allowed_host_paths: [cache]', 'must be an absolute path'],
+  ['backend:\n  docker:\n    pids_limit: -1', 'backend.docker.pids_limit must be 0'],
+  ['backend:\n  docker:\n    environment:\n      - name: OZ_API_KEY\n        value: wk-x', 'OZ_API_KEY must not be in'],
   ['- a', 'it must be a map of keys'],
   ['a: [', ''],
 ])('the config file %j is refused', (yaml, problem) => {
@@ -121,7 +128,6 @@ test.each<[WorkerFlagValues, string, string]>([
   [{ backend: 'direct' }, 'usage', 'A worker id is required'],
   [{ ...direct, workerId: 'warp-1' }, 'worker_id_reserved', 'warp-1'],
   [{ ...direct, workerId: 'a b' }, 'option_invalid', 'must not contain whitespace'],
-  [{ workerId: 'w' }, 'backend_not_available', 'docker'],
   [{ workerId: 'w', backend: 'kubernetes' }, 'backend_not_available', '--backend direct'],
   [{ workerId: 'w', backend: 'nomad' }, 'option_invalid', 'nomad'],
   [{ ...direct, targetDir: '/no/such/folder' }, 'target_dir_invalid', '/no/such/folder'],
@@ -132,6 +138,7 @@ test.each<[WorkerFlagValues, string, string]>([
   [{ ...direct, env: ['A B=secret'] }, 'option_invalid', 'must not contain whitespace'],
   [{ ...direct, logLevel: 'loud' }, 'option_invalid', 'loud'],
   [{ ...direct, webSocketUrl: 'ftp://x' }, 'option_invalid', '--web-socket-url'],
+  [{ ...direct, volumes: ['/a:/b'] }, 'option_invalid', '--volumes'],
   [{ ...direct, configFile: '/no/such/file' }, 'config_file_invalid', 'it does not exist'],
 ])('the flags %j are refused', (flags, code, words) => {
   const error = failure(() => readWorkerConfig({ flags, env }))
@@ -144,10 +151,30 @@ test('without a key the worker says how to give one', () => {
   expect(failure(() => read(direct, undefined, {})).code).toBe('not_logged_in')
 })
 
-test('the file of a backend that is not there yet is known by its name, unless another is chosen', () => {
+test('nothing said about it is the docker backend, and what the file says of another is left alone', () => {
   const yaml = 'backend:\n  docker:\n    volumes: ["/a:/b"]'
+  expect(read({ workerId: 'w' }).backend).toBe('docker')
+  expect(read({ workerId: 'w' }, yaml)).toMatchObject({ backend: 'docker', docker: { volumes: [{ target: '/b' }] } })
+  expect(read(direct, yaml).backend).toBe('direct')
+})
+
+test('the file of a backend that is not there yet is known by its name, unless another is chosen', () => {
+  const yaml = 'backend:\n  kubernetes:\n    namespace: agents'
   expect(failure(() => read({ workerId: 'w' }, yaml)).code).toBe('backend_not_available')
   expect(read(direct, yaml).backend).toBe('direct')
+})
+
+test('volumes of the command line come behind those of the file, and what is for another backend is refused', () => {
+  const yaml = 'backend:\n  docker:\n    volumes: ["/a:/b"]\n    environment: [{ name: A, value: file }]'
+  const flags = { workerId: 'w', volumes: ['/c:/d:ro'], env: ['B=flag'] }
+  expect(read(flags, yaml)).toMatchObject({
+    docker: { volumes: [{ target: '/b' }, { target: '/d', mode: 'ro' }], network: 'isolated' },
+    taskEnvironment: { A: 'file', B: 'flag' },
+  })
+  expect(read(direct)).not.toHaveProperty('docker')
+  const docker = { workerId: 'w', backend: 'docker' }
+  expect(failure(() => read({ ...docker, targetDir: '/' })).message).toContain('--target-dir')
+  expect(failure(() => read({ ...docker, volumes: ['/a'] })).code).toBe('volume_spec_invalid')
 })
 
 test('ids are reserved by their exact beginning', () => {

@@ -1,8 +1,10 @@
 import { readFileSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { AppError, parseDuration } from '@openoz/protocol'
-import { type BackendName, backendNames, plannedBackendNames } from './backends/backend.ts'
+import { availableBackendNames, type BackendName, backendNames, plannedBackendNames } from './backends/backend.ts'
+import type { EnvironmentEntry } from './config-entries.ts'
 import { type ConfigFile, parseConfigFile } from './config-file.ts'
+import { readDockerOptions } from './docker-options.ts'
 import { defaultServerUrl, logLevels, type WorkerFlagValues } from './worker-flags.ts'
 import { type DrainMode, drainModes, type WorkerOptions } from './worker-options.ts'
 
@@ -18,15 +20,17 @@ export interface WorkerConfigSources {
 
 /**
  * Flag, then environment variable, then config file, then saved login, then default. Throws AppErrors in words for the operator: `usage`,
- * `option_invalid`, `config_file_invalid`, `backend_not_available`, `not_logged_in`, `target_dir_invalid`.
+ * `option_invalid`, `config_file_invalid`, `backend_not_available`, `not_logged_in`, `target_dir_invalid`, `volume_spec_invalid`.
  */
 export function readWorkerConfig(sources: WorkerConfigSources): WorkerOptions {
   const { flags, env, login = {}, readFile = (path) => readFileSync(path, 'utf8') } = sources
   const file = flags.configFile === undefined ? {} : readConfigFile(flags.configFile, readFile)
   const direct = file.backend?.direct ?? {}
+  const docker = file.backend?.docker ?? {}
 
   const backend = chooseBackend(flags, file)
   checkPlatform(backend, sources.platform)
+  refuseForeignFlags(backend, flags)
   const workerId = checkWorkerId(flags.workerId ?? file.worker_id)
   const rootUrl = given(flags.serverRootUrl)
   const serverUrl =
@@ -48,6 +52,7 @@ export function readWorkerConfig(sources: WorkerConfigSources): WorkerOptions {
     serverRootUrl: rootUrl ?? serverUrl,
     sessionSharingServerUrl: given(flags.sessionSharingServerUrl),
     backend,
+    ...(backend === 'docker' ? { docker: readDockerOptions(docker, flags) } : {}),
     direct: {
       workspaceRoot: absolute(direct.workspace_root),
       stateDir: absolute(direct.state_dir),
@@ -64,7 +69,7 @@ export function readWorkerConfig(sources: WorkerConfigSources): WorkerOptions {
     idleOnComplete: checkIdle(flags.idleOnComplete) ?? file.idle_on_complete?.trim(),
     oneShot: flags.oneShot ?? false,
     drain: checkDrain(flags.drain) ?? file.drain ?? (flags.oneShot ? 'wait' : 'leave'),
-    taskEnvironment: mergeEnvironment(direct.environment ?? [], flags.env ?? [], env),
+    taskEnvironment: mergeEnvironment({ direct, docker }[backend].environment ?? [], flags.env ?? [], env),
     env,
   }
 }
@@ -83,9 +88,9 @@ function readConfigFile(path: string, readFile: (path: string) => string): Confi
 /** Without a word from anybody the reference means docker, and so do we: a missing isolation must be chosen, never slipped into. */
 function chooseBackend(flags: WorkerFlagValues, file: ConfigFile): BackendName {
   const name = given(flags.backend) ?? Object.keys(file.backend ?? {})[0] ?? 'docker'
-  const known = backendNames.find((backend) => backend === name)
-  if (known) return known
-  if (plannedBackendNames.some((backend) => backend === name)) {
+  const available = availableBackendNames.find((backend) => backend === name)
+  if (available) return available
+  if ([...backendNames, ...plannedBackendNames].some((backend) => backend === name)) {
     throw new AppError('backend_not_available', { backend: name })
   }
   throw optionInvalid('--backend', `${name} is none of docker, direct, kubernetes, command`)
@@ -95,6 +100,17 @@ function chooseBackend(flags: WorkerFlagValues, file: ConfigFile): BackendName {
 function checkPlatform(backend: BackendName, platform = process.platform): void {
   if (backend === 'direct' && platform === 'win32')
     throw optionInvalid('--backend direct', 'it needs Linux or macOS; on Windows start the worker in WSL')
+}
+
+/** What has no meaning on this backend is a misunderstanding, and no wish to be dropped. */
+function refuseForeignFlags(backend: BackendName, { volumes = [], targetDir }: WorkerFlagValues): void {
+  if (backend === 'direct' && volumes.length > 0)
+    throw optionInvalid(
+      '--volumes',
+      'tasks of the direct backend see this machine’s files; it is for the docker backend',
+    )
+  if (backend === 'docker' && targetDir !== undefined)
+    throw optionInvalid('--target-dir', 'it is for the direct backend; give containers a folder with --volumes')
 }
 
 function checkWorkerId(id: string | undefined): string {
@@ -153,7 +169,7 @@ function checkIdle(duration: string | undefined): string | undefined {
 
 /** A name without a value means the worker's own; where the worker has none, the task gets none (as `docker run -e` does). */
 function mergeEnvironment(
-  entries: { name: string; value?: string }[],
+  entries: EnvironmentEntry[],
   flags: string[],
   env: NodeJS.ProcessEnv,
 ): Record<string, string> {

@@ -34,6 +34,7 @@ export interface WorkerFlagValues {
   /** False for `--no-cleanup`; true, commander's own default, counts as not given. */
   cleanup?: boolean
   env?: string[]
+  volumes?: string[]
   maxConcurrentTasks?: string | number
   idleOnComplete?: string
   oneShot?: boolean
@@ -62,7 +63,7 @@ export const workerFlags: readonly WorkerFlag[] = [
     choices: ['docker', 'direct', 'kubernetes', 'command'],
     default: 'docker',
     configKey: 'backend',
-    description: 'What runs tasks. This version has direct: a process on this machine.',
+    description: 'What runs tasks: docker (a container each) or direct (processes on this machine).',
   },
   {
     name: 'apiKey',
@@ -114,6 +115,14 @@ export const workerFlags: readonly WorkerFlag[] = [
     type: 'list',
     configKey: 'backend.direct.environment',
     description: 'KEY=VALUE, or KEY to pass on the worker’s own value, for every task. May be repeated.',
+  },
+  {
+    name: 'volumes',
+    flag: '-v, --volumes <spec>',
+    type: 'list',
+    configKey: 'backend.docker.volumes',
+    description:
+      'HOST:CONTAINER[:MODE] of the docker backend, for every task, beside those of the file. May be repeated.',
   },
   {
     name: 'maxConcurrentTasks',

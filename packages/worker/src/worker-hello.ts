@@ -3,6 +3,7 @@ import type { ExecutionRef, WorkerMessage } from '@openoz/protocol'
 import { workerProtocolVersion } from '@openoz/protocol/schemas'
 import manifest from '../package.json' with { type: 'json' }
 import type { Assignment, AssignmentPhase } from './assignment.ts'
+import type { Backend } from './backends/backend.ts'
 import type { RunWorkerOptions } from './worker-options.ts'
 
 export type WorkerHello = Extract<WorkerMessage, { type: 'worker_hello' }>
@@ -15,7 +16,7 @@ export function workerHello({
   assignments,
 }: {
   options: Pick<RunWorkerOptions, 'maxConcurrentTasks'>
-  backend: string
+  backend: Pick<Backend, 'name' | 'platform' | 'engine'>
   instances: readonly string[]
   assignments: readonly Assignment[]
 }): WorkerHello {
@@ -28,8 +29,9 @@ export function workerHello({
     data: {
       protocol: workerProtocolVersion,
       version: manifest.version,
-      backend,
-      platform: `${process.platform}/${process.arch}`,
+      backend: backend.name,
+      platform: backend.platform,
+      ...(backend.engine === undefined ? {} : { engine: backend.engine.slice(0, 128) }),
       host: hostname().slice(0, 255),
       max_concurrent_tasks: options.maxConcurrentTasks,
       running: refsOf('running'),

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import type { BackendName } from './backends/backend.ts'
+import type { DockerOptions } from './docker-options.ts'
 
 /**
  * What a worker that is told to stop does; it takes nothing new in any case. `leave`: running tasks go on, for the next process of this worker to take
@@ -23,6 +24,8 @@ export interface WorkerOptions {
   sessionSharingServerUrl?: string
   backend: BackendName
   direct: DirectOptions
+  /** Of the docker backend; the others have none. */
+  docker?: DockerOptions
   logLevel: string
   /** False keeps workspaces after their tasks (stopped, and the log says where). */
   cleanup: boolean
@@ -78,7 +81,15 @@ export type WorkerEvent =
   | { type: 'disconnected'; problem: string }
   | { type: 'listening' }
   | { type: 'task_claimed'; taskId: string; executionId: string }
-  | { type: 'task_started'; taskId: string; executionId: string; pid: number; workspace: string }
+  | {
+      type: 'task_started'
+      taskId: string
+      executionId: string
+      /** 0: it has none on this machine. */
+      pid: number
+      place: string
+      workspace: string
+    }
   | { type: 'task_rejected'; taskId: string; executionId: string; reason: string }
   | {
       type: 'task_ended'

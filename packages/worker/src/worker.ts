@@ -205,7 +205,7 @@ export class Worker {
     const { options, backend } = this.#parts
     this.#mustRenew = false
     const assignments = [...this.#assignments.values()]
-    return workerHello({ options, backend: backend.name, instances: this.#instances, assignments })
+    return workerHello({ options, backend, instances: this.#instances, assignments })
   }
 
   #onOpen(): void {
@@ -288,9 +288,9 @@ export class Worker {
       deliver: (message) => this.#connection.deliver(message),
       graceMs: times.graceMs,
       leaving: this.#leaving.signal,
-      onStarted: ({ pid = 0, workspace }) => {
-        log.info({ pid, workspace }, 'Task started')
-        options.onEvent?.({ type: 'task_started', taskId, executionId, pid, workspace })
+      onStarted: ({ pid = 0, place, workspace }) => {
+        log.info({ place, workspace }, 'Task started')
+        options.onEvent?.({ type: 'task_started', taskId, executionId, pid, place, workspace })
         this.#wake()
       },
       onGone: () => {

@@ -1,11 +1,14 @@
-import type { ReportedFailureReason, TaskAssignment } from '@openoz/protocol'
+import type { ErrorCode, ReportedFailureReason, TaskAssignment } from '@openoz/protocol'
 
-/** What `--backend` can choose in this version. */
-export const backendNames = ['direct'] as const
+/** What tasks can be run by; records and labels name it. */
+export const backendNames = ['direct', 'docker'] as const
 export type BackendName = (typeof backendNames)[number]
 
-/** Names that the command line and the config file know, and that answer `backend_not_available`. */
-export const plannedBackendNames = ['docker', 'kubernetes', 'command'] as const
+/** Those of them that `--backend` can choose in this version. */
+export const availableBackendNames: readonly BackendName[] = ['direct', 'docker']
+
+/** Names that the command line and the config file know as well; like those that are not available they answer `backend_not_available`. */
+export const plannedBackendNames = ['kubernetes', 'command'] as const
 
 /** Why a task is being stopped. `abandon` outranks the others: then nothing is reported but that it is gone. */
 export type StopCause = 'cancel' | 'abandon' | 'shutdown'
@@ -16,6 +19,10 @@ export type StopCause = 'cancel' | 'abandon' | 'shutdown'
  */
 export interface Backend {
   readonly name: BackendName
+  /** Of the machine that tasks run on, as Node names them: `linux/x64`. To be read once `check` has resolved. */
+  readonly platform: string
+  /** What runs its containers, in words: `docker 20.10.24 linux/amd64`. undefined: nothing does. To be read once `check` has resolved. */
+  readonly engine: string | undefined
   /**
    * This process first, then the dead ones of this worker whose tasks it took over; see `worker_hello`. Filled by `adopt`: to be named once that has resolved
    * and its tasks are followed.
@@ -59,6 +66,19 @@ export interface Backend {
   stopSweeping(): void
 }
 
+/** How long what is left to do of an ended task may take; the same for every backend. */
+export interface BackendLimits {
+  /** How long the control plane may be there and not take an ended agent's events, before its end is told without them. */
+  deliveryTimeoutMs?: number
+  /** How long what a dead agent left may take to be saved. Its lease holds meanwhile: the saver renews it. */
+  savingTimeoutMs?: number
+  /**
+   * How long all tries at saving, or at delivering, may take together in which the connection broke. They say nothing about what was tried; but each of
+   * its connections renews the lease of what ends here, and a network on which none ever lasts would keep the run from being tried again.
+   */
+  unsteadyTimeoutMs?: number
+}
+
 export interface StartOptions {
   /** Resolves when the control plane has handled the claim. May never. */
   claimed: Promise<void>
@@ -67,8 +87,10 @@ export interface StartOptions {
 
 /** A started agent. */
 export interface Task {
-  /** undefined when it has ended in the time of an earlier process. */
+  /** Its process on this machine. undefined when it has none, or has ended in the time of an earlier process. */
   readonly pid: number | undefined
+  /** What it runs in, for the log: `process 4711`, `container oz-task-…`. */
+  readonly place: string
   readonly workspace: string
   /** Never rejects: a crash is an exit too. Pending for ever once the backend was left. */
   readonly exited: Promise<TaskExit>
@@ -94,8 +116,15 @@ export interface TaskRemains {
   lastWords: string
   /** What it had changed could not be saved. */
   isLost: boolean
-  /** The kernel has ended processes while it ran, because memory ran out. */
-  ranOutOfMemory: boolean
+  /**
+   * The kernel has ended processes for want of memory. `task`: the agent itself, of the memory that the task was given. `machine`: some on the machine
+   * while it ran, perhaps another's.
+   */
+  outOfMemory?: 'task' | 'machine'
+  /** What its container was limited to, where that is known. */
+  memoryLimitBytes?: number
+  /** What ran its container has stopped, and ended it with that. */
+  isEngineStopped?: boolean
   /** The disk of the worker's own files was full when it ended: that, as a sentence. */
   fullDisk?: string
 }
@@ -123,19 +152,42 @@ export interface StepReporter {
   started(step: TaskStep): void
   completed(step: TaskStep, detail?: string): void
   failed(step: TaskStep, detail: string): void
+  /** How far a step is. May be called as often as there is something to say: what is too often is not sent. */
+  progress(step: TaskStep, how: StepProgress): void
 }
-export type TaskStep = 'worker_setup' | 'mirror' | 'start' | 'teardown'
+
+/** For tasks that are not ours to speak of. */
+export const silentReporter: StepReporter = { started() {}, completed() {}, failed() {}, progress() {} }
+
+export type TaskStep =
+  | ('worker_setup' | 'mirror' | 'start' | 'teardown')
+  | ('image_pull' | 'agent_bundle' | 'sidecars' | 'container')
+
+export interface StepProgress {
+  /** In words, where numbers do not say it. */
+  text?: string
+  /** Bytes; `total` only once it is known. */
+  current?: number
+  total?: number
+}
 
 /** Why a task could not be started, in the words of the wire. `message` is fit for the run's owner. */
 export class TaskFailure extends Error {
   readonly reason: ReportedFailureReason
   readonly exitCode: number | undefined
+  /** The registry's name for it, where it has one: for the worker's log. */
+  readonly code: ErrorCode | undefined
 
-  constructor(reason: ReportedFailureReason, message: string, options: { exitCode?: number; cause?: unknown } = {}) {
+  constructor(
+    reason: ReportedFailureReason,
+    message: string,
+    options: { exitCode?: number; code?: ErrorCode; cause?: unknown } = {},
+  ) {
     super(message, { cause: options.cause })
     this.name = 'TaskFailure'
     this.reason = reason
     this.exitCode = options.exitCode
+    this.code = options.code
   }
 }
 

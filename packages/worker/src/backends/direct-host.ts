@@ -1,8 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
-import type { Dialer, FolderLock } from '@openoz/machine'
-import type { Logger } from 'pino'
-import type { Instances } from '../instances.ts'
+import type { Dialer } from '@openoz/machine'
 import type { Isolation, TaskUser } from '../isolation.ts'
 import type { Link } from '../link.ts'
 import type { Mirrors } from '../mirrors.ts'
@@ -12,55 +10,26 @@ import type { TaskNetwork } from '../task-network.ts'
 import type { WorkerOptions } from '../worker-options.ts'
 import type { StepReporter } from './backend.ts'
 import type { DirectTaskContext } from './direct-context.ts'
-import type { Mirroring } from './direct-mirrors.ts'
-import type { DirectTask } from './direct-task.ts'
+import type { SweepHost } from './sweep-folders.ts'
 
 /** The direct backend once it was checked: what starting, adopting and sweeping share. */
-export interface DirectHost {
+export interface DirectHost extends SweepHost<DirectTaskContext> {
   worker: WorkerOptions
   dialer: Dialer
-  log: Logger
   link: Link
   deliveryTimeoutMs: number
   savingTimeoutMs: number
   unsteadyTimeoutMs: number
-  stateDir: string
   workspaceRoot: string
   installationId: string
-  instances: Instances
   oz: string
   isolation: Isolation
   network: TaskNetwork
   /** undefined: the operator wants none. */
   mirrors: Mirrors | undefined
-  /** Tasks of our worker id at another control plane that the log has named. */
-  toldElsewhere: Set<string>
-  /** Tasks that this process answers for, by execution: from the first file to the last. */
-  held: Map<string, HeldTask>
-  /** Aborted when this process lets go of them. */
-  leaving: AbortSignal
-  /** One at a time: what a sweep clears of workspaces, and what makes new ones. Other processes do the same: see `removeWorkspace`. */
-  alone: <T>(work: () => Promise<T>) => Promise<T>
+  /** What a sweep clears of workspaces, and what makes new ones, as well. Other processes do the same: see `removeWorkspace`. */
+  alone: SweepHost<DirectTaskContext>['alone']
 }
-
-export interface HeldTask {
-  lock: FolderLock
-  /** Absent until its folder is complete. */
-  context?: DirectTaskContext
-  mirroring?: Mirroring
-  task?: DirectTask
-  /** Something of it could not be ended: its files are left alone until it is. */
-  mayRun?: boolean
-  /** Taken over, and its lock or its record could not be written yet. */
-  isUnsettled?: boolean
-  /** It is saved and delivered for another worker id; aborted when a newer execution of its run comes. */
-  clearing?: AbortController
-  /** Its end was told, or need not be. `spool`: all that is left is to deliver that. */
-  over?: 'spool' | 'all'
-}
-
-/** For tasks that are not ours to speak of. */
-export const silentReporter: StepReporter = { started() {}, completed() {}, failed() {} }
 
 export function contextOf(
   host: DirectHost,

@@ -6,6 +6,7 @@ import { hookEnvironment } from '../task-environment.ts'
 import { keptWorkName, readTaskFile } from '../task-folder.ts'
 import { type DirectTaskContext, runAsTask, writeForTask } from './direct-context.ts'
 import { ownsItsWorkspace } from './direct-workspace.ts'
+import type { SaveResult } from './ended-task.ts'
 
 /**
  * What an agent that died has left unsaved is saved by a second process of the same task: `oz agent save-work`, shut in as the agent was, with its
@@ -13,10 +14,6 @@ import { ownsItsWorkspace } from './direct-workspace.ts'
  *
  * Called when nothing of the task runs any more, and before its spool is delivered, which then holds what the saver said.
  */
-export type LeftWork = 'none' | 'saved' | 'lost'
-
-/** `again`: the control plane was not to be reached. */
-type SaveResult = LeftWork | 'again'
 
 /** What the task wrote into its own file of variables; far more than a worker ever puts there. */
 const maxVariablesBytes = 1024 * 1024

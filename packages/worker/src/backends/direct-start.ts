@@ -15,11 +15,13 @@ import {
   taskFolder,
   writeRecord,
 } from '../task-folder.ts'
+import { secretsOf } from '../task-secrets.ts'
 import { returnTaskUser, takeTaskUser } from '../task-users.ts'
 import { type StepReporter, TaskFailure } from './backend.ts'
 import { type DirectTaskContext, exposedOf, runTaskHook, writeVariables } from './direct-context.ts'
 import { contextOf, type DirectHost } from './direct-host.ts'
 import { DirectTask } from './direct-task.ts'
+import type { HeldTask } from './held-tasks.ts'
 
 /** The steps of a task's start, in order. */
 
@@ -34,7 +36,8 @@ export async function prepareTask(
   const { targetDir } = worker.direct
   const paths = taskFolder(stateDir, executionId)
   const lock = await makeTaskFolder(paths)
-  held.set(executionId, { lock })
+  const task: HeldTask<DirectTaskContext> = { lock }
+  held.hold(executionId, task)
   let uid: number | undefined
   try {
     if (isolation.kind === 'uid' && !isolation.sharedUser) uid = await takeTaskUser(stateDir, executionId)
@@ -45,6 +48,7 @@ export async function prepareTask(
       server_url: worker.serverUrl,
       task_id: taskId,
       execution_id: executionId,
+      backend: host.backend,
       uid,
       workspace: targetDir ?? join(host.workspaceRoot, taskId),
       removes_workspace: targetDir === undefined && worker.cleanup,
@@ -59,10 +63,10 @@ export async function prepareTask(
     const { authorities } = host.network
     await keepRoomForEnd(paths)
     await createTaskFolder(paths, { record, token, mcpServers, authorities, owner: user })
-    held.set(executionId, { lock, context })
+    task.context = context
     return context
   } catch (error) {
-    held.delete(executionId)
+    held.forget(executionId)
     await removeTaskFolder(paths).catch(() => {})
     if (uid !== undefined) await returnTaskUser(stateDir, uid, executionId).catch(() => {})
     throw error
@@ -134,10 +138,4 @@ export function describeSetup({ isolation }: DirectHost, assignment: TaskAssignm
   const image = assignment.docker_image ?? assignment.task.agent_config_snapshot?.environment?.docker_image
   const about = image === undefined ? '' : ` The image ${image} does not apply on the direct backend.`
   return `Isolation: ${isolation.text}.${about}`
-}
-
-/** Values that must not be quoted from a log: the token, and what is named like a secret. */
-function secretsOf({ execution_token: token, env_vars = {} }: TaskAssignment, apiKey: string): string[] {
-  const named = Object.entries(env_vars).filter(([name]) => /KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL/i.test(name))
-  return [apiKey, ...(token === undefined ? [] : [token]), ...named.map(([, value]) => value)]
 }

@@ -9,49 +9,43 @@ import { openInstances } from '../instances.ts'
 import { chooseIsolation } from '../isolation.ts'
 import type { Link } from '../link.ts'
 import { findOnPath, isExecutable, taskPath } from '../task-environment.ts'
-import { lockTask, readRecord, taskFolder, tasksFolder } from '../task-folder.ts'
+import { backendOf, lockTask, readRecord, taskFolder, tasksFolder } from '../task-folder.ts'
 import { readTaskNetwork } from '../task-network.ts'
 import type { WorkerOptions } from '../worker-options.ts'
 import {
   type AdoptedTask,
   type Backend,
+  type BackendLimits,
   type StartOptions,
   type StepReporter,
   type Task,
   TaskFailure,
   type TaskRefs,
 } from './backend.ts'
-import { adoptTasks, shimOf } from './direct-adopt.ts'
 import type { DirectTaskContext } from './direct-context.ts'
 import { endPersistently } from './direct-ending.ts'
 import { fenceFormerExecutions } from './direct-fence.ts'
+import { directFormer, shimOf } from './direct-former.ts'
 import type { DirectHost } from './direct-host.ts'
 import { directLayout } from './direct-layout.ts'
 import { mirrorForTask, openMirrors } from './direct-mirrors.ts'
-import { deliverKept, removeTask } from './direct-removal.ts'
+import { directRemoval } from './direct-removal.ts'
 import { describeSetup, launchTask, prepareTask, setUpTask } from './direct-start.ts'
 import { sweepMachine } from './direct-sweep.ts'
-import { noteFailure } from './direct-task.ts'
 import { isFolder, layFoldersApart, makeWorkspace, makeWritable, workspaceFailure } from './direct-workspace.ts'
+import { noteFailure } from './ended-task.ts'
+import { HeldTasks } from './held-tasks.ts'
+import { adoptTasks } from './take-over.ts'
 
 /**
  * Tasks as processes of this machine: a process tree and a folder each. It owns `<state>/tasks` and the workspaces; `task-folder.ts` says
  * what lies there, `isolation.ts` how tasks are kept apart, `shell-text.ts` what stands between worker and agent.
  */
-interface DirectBackendOptions {
+interface DirectBackendOptions extends BackendLimits {
   worker: WorkerOptions
   dialer: Dialer
   link: Link
   log: Logger
-  /** How long the control plane may be there and not take an ended agent's events, before its end is told without them. */
-  deliveryTimeoutMs?: number
-  /** How long what a dead agent left may take to be saved. Its lease holds meanwhile: the saver renews it. */
-  savingTimeoutMs?: number
-  /**
-   * How long all tries at saving, or at delivering, may take together in which the connection broke. They say nothing about what was tried; but each of
-   * its connections renews the lease of what ends here, and a network on which none ever lasts would keep the run from being tried again.
-   */
-  unsteadyTimeoutMs?: number
 }
 
 export function createDirectBackend({
@@ -65,14 +59,18 @@ export function createDirectBackend({
 
 class DirectBackend implements Backend {
   readonly name = 'direct'
+  readonly platform = `${process.platform}/${process.arch}`
+  readonly engine = undefined
   readonly #options: Required<DirectBackendOptions>
   readonly #leaving = new AbortController()
-  readonly #held: DirectHost['held'] = new Map()
+  readonly #held: DirectHost['held']
   #queue: Promise<unknown> = Promise.resolve()
   #checked: DirectHost | undefined
 
   constructor(options: Required<DirectBackendOptions>) {
     this.#options = options
+    const { log, deliveryTimeoutMs } = options
+    this.#held = new HeldTasks({ log, deliveryTimeoutMs, ...directRemoval })
   }
 
   get instances(): readonly string[] {
@@ -110,10 +108,11 @@ class DirectBackend implements Backend {
     const { kind, text } = isolation
     log[kind === 'none' ? 'warn' : 'info']({ isolation: kind }, text)
     const installationId = await readInstallationId(stateDir)
-    const whose = { worker_id: worker.workerId, server_url: worker.serverUrl }
+    const whose = { worker_id: worker.workerId, server_url: worker.serverUrl, backend: this.name }
     const instances = this.#checked?.instances ?? openInstances(stateDir, whose)
     this.#checked = {
       ...this.#options,
+      backend: this.name,
       ...{ stateDir, workspaceRoot, installationId, instances, oz, isolation, network, mirrors },
       held: this.#held,
       toldElsewhere: this.#checked?.toldElsewhere ?? new Set(),
@@ -143,7 +142,7 @@ class DirectBackend implements Backend {
       await this.#makePlace(context)
       const mirroring = await mirrorForTask(host.mirrors, assignment, context)
       const held = host.held.get(assignment.execution_id)
-      if (held) held.mirroring = mirroring
+      if (held) held.helpers = mirroring
       const fromSetup = await setUpTask(host, context, signal)
       reporter.completed('worker_setup', describeSetup(host, assignment))
       signal.throwIfAborted()
@@ -174,7 +173,7 @@ class DirectBackend implements Backend {
   }
 
   adopt(reporterOf: (task: TaskRefs) => StepReporter): Promise<AdoptedTask[]> {
-    return adoptTasks(this.#host, reporterOf)
+    return adoptTasks(this.#host, directFormer(this.#host), reporterOf)
   }
 
   forgetInstances(named: readonly string[]): void {
@@ -186,7 +185,7 @@ class DirectBackend implements Backend {
   }
 
   async deliver(signal: AbortSignal): Promise<void> {
-    await deliverKept(this.#host, AbortSignal.any([signal, this.#leaving.signal]))
+    await this.#held.deliverKept(AbortSignal.any([signal, this.#leaving.signal]))
   }
 
   async endStray({ execution_id: executionId }: TaskRefs): Promise<boolean> {
@@ -194,6 +193,7 @@ class DirectBackend implements Backend {
     const paths = taskFolder(stateDir, executionId)
     try {
       const record = await readRecord(paths)
+      if (record && backendOf(record) !== this.name) return false
       if (record && !held.has(executionId)) {
         const lock = lockTask(paths)
         if (!lock) return false
@@ -201,7 +201,7 @@ class DirectBackend implements Backend {
       }
       const signal = this.#leaving.signal
       if (record)
-        return await endPersistently({ record, log, installationId }, await shimOf(this.#host, record), { signal })
+        return await endPersistently({ record, log, installationId }, await shimOf(stateDir, record), { signal })
       const { survivors } = await endProcessTree({ marker: marksOf(installationId, executionId) }, 0)
       return survivors.length === 0
     } catch (error) {
@@ -211,7 +211,7 @@ class DirectBackend implements Backend {
   }
 
   remove(executionId: string): Promise<void> {
-    return removeTask(this.#host, executionId)
+    return this.#held.remove(executionId)
   }
 
   stopSweeping(): void {
@@ -223,11 +223,9 @@ class DirectBackend implements Backend {
     const host = this.#checked
     if (!host) return
     await this.#queue
-    for (const { mirroring } of host.held.values()) await mirroring?.stop()
-    for (const { lock } of host.held.values()) lock.release()
+    const { isAllOver } = await this.#held.leave()
     // What only waits for its spool was told. A claim may have been all that was told of what has no folder.
-    host.instances.close({ isDone: isAllTold && [...host.held.values()].every(({ over }) => over !== undefined) })
-    host.held.clear()
+    host.instances.close({ isDone: isAllTold && isAllOver })
   }
 
   get #host(): DirectHost {
