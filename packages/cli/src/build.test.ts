@@ -12,7 +12,9 @@ const root = fileURLToPath(new URL('../../../', import.meta.url))
 /** Inside the clone, where the PostgreSQL programs are found from; a name of its own, so that nobody's `dist/` is touched. */
 const dist = join(root, 'node_modules', '.cache', `openoz-build-test-${process.pid}`)
 
-beforeAll(() => run(process.execPath, [join(root, 'scripts', 'build.ts'), '--into', dist], { cwd: root }))
+beforeAll(() =>
+  run(process.execPath, [join(root, 'scripts', 'build.ts'), '--into', dist, '--no-bundle'], { cwd: root }),
+)
 afterAll(() => rm(dist, { recursive: true, force: true }))
 
 test('the built programs are executable, and say their version without loading themselves', async () => {

@@ -1,3 +1,4 @@
+import { restoreImageVariables } from '@openoz/machine'
 import { readWorkerConfig, runWorker, type WorkerFlagValues } from '@openoz/worker'
 import { isSameServer } from './connection.ts'
 import { createLogger } from './log.ts'
@@ -10,6 +11,7 @@ import { createWorkerCommand, messageOf } from './worker-command.ts'
 /** `oz-agent-worker`. */
 export async function main(args: string[]): Promise<void> {
   const { env } = process
+  restoreImageVariables(env)
   const say = (line: string) => void process.stdout.write(`${line}\n`)
   const command = createWorkerCommand({
     work: (flags) => work(flags, env),
@@ -20,6 +22,18 @@ export async function main(args: string[]): Promise<void> {
     async uninstall(flags) {
       const { uninstallService } = await import('./service/worker-service.ts')
       await uninstallService({ flags, env, say })
+    },
+    async join(flags) {
+      const { joinMachine } = await import('./join/set-up.ts')
+      await joinMachine({ flags, env, say })
+    },
+    async setUp(flags) {
+      const { setUpMachine } = await import('./join/set-up.ts')
+      await setUpMachine({ flags, env, say })
+    },
+    async leave({ stop = false }) {
+      const { leaveMachine } = await import('./join/leave-machine.ts')
+      await leaveMachine({ env, say, stopOnly: stop })
     },
   })
   try {

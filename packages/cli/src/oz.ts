@@ -1,3 +1,4 @@
+import { restoreImageVariables } from '@openoz/machine'
 import type { Command } from 'commander'
 import type { AgentRunInput } from './commands/agent-run.ts'
 import { readWorkerCommandLine } from './commands/worker-command-line.ts'
@@ -8,6 +9,7 @@ import { topCommands } from './top-commands.ts'
 export async function main(args: string[]): Promise<void> {
   endQuietlyWithoutReader()
   hideSecrets(args)
+  restoreImageVariables(process.env)
   const forAgent = readWorkerCommandLine(args)
   if (forAgent) return beAgent(forAgent)
   const { createProgram } = await import('./global-options.ts')

@@ -38,6 +38,13 @@ test('flags win over the file, key by key', () => {
     source_repos: [{ url: 'acme/shop' }, { url: 'file:///srv/repo' }],
     setup_commands: ['npm ci'],
   })
+  expect(runRequest({ ...flags, vcpus: 2 }, { instance_shape: { vcpus: 1, memory_gb: 4 } }).config).toMatchObject({
+    instance_shape: { vcpus: 2, memory_gb: 4 },
+  })
+  expect(runRequest({ ...flags, vcpus: 0.5, memoryGb: 1 }, {}).config).toMatchObject({
+    instance_shape: { vcpus: 0.5, memory_gb: 1 },
+  })
+  expect(() => runRequest({ ...flags, memoryGb: 1 }, {})).toThrow(/--memory-gb .*both/)
   expect(runRequest({ ...flags, personal: true }, {}).team).toBe(false)
   expect(runRequest({ ...flags, maxAttempts: 2 }, {}).retry).toEqual({ max_attempts: 2 })
   expect(runRequest(flags, {})).not.toHaveProperty('retry')

@@ -95,6 +95,11 @@ export const topCommands: readonly TopCommand[] = [
     register: async (program) => (await import('./commands/chaos.ts')).registerChaos(program),
   },
   {
+    name: 'bundle',
+    summary: 'make and check the folder that agents in containers run from',
+    register: async (program) => (await import('./commands/bundle.ts')).registerBundle(program),
+  },
+  {
     name: 'completions',
     summary: 'print what completes this command line in a shell',
     register: async (program) => (await import('./commands/completions.ts')).registerCompletions(program, loadProgram),

@@ -1,17 +1,18 @@
 import { type WorkerEvent, type WorkerFlag, type WorkerFlagValues, workerFlags } from '@openoz/worker'
 import { Command, Option } from 'commander'
+import { type JoinActions, registerJoin } from './join/join-commands.ts'
 import type { ServiceFlags } from './service/worker-service.ts'
 import type { WorkerMessage } from './stack/worker-process.ts'
 import { readVersion } from './version.ts'
 
-interface WorkerActions {
+interface WorkerActions extends JoinActions {
   work: (flags: WorkerFlagValues) => Promise<void>
   install: (flags: WorkerFlagValues & ServiceFlags) => Promise<void>
   uninstall: (flags: ServiceFlags) => Promise<void>
 }
 
 /** The command line of `oz-agent-worker`, made from the worker's own table of options. */
-export function createWorkerCommand({ work, install, uninstall }: WorkerActions): Command {
+export function createWorkerCommand({ work, install, uninstall, ...joining }: WorkerActions): Command {
   const command = new Command('oz-agent-worker')
     .description('Takes runs from a control plane and works on them on this machine.')
     .version(readVersion(), '-V, --version', 'print the version')
@@ -28,6 +29,7 @@ export function createWorkerCommand({ work, install, uninstall }: WorkerActions)
     .description('stop the systemd service and remove its files; the state of the worker stays')
     .option('--user', 'the service of this user')
     .action((flags: ServiceFlags) => uninstall(flags))
+  registerJoin(command, joining, workerOption)
   command.addHelpText(
     'after',
     `

@@ -1,6 +1,7 @@
 import { sleep } from '@openoz/machine'
 import {
   type AmbientAgentConfig,
+  AppError,
   type CreateRunRequest,
   type CreateRunResponse,
   isTerminal,
@@ -23,6 +24,8 @@ export interface RunCloudOptions {
   host?: string
   model?: string
   repo: string[]
+  vcpus?: number
+  memoryGb?: number
   setupCommand: string[]
   /** Id of a stored one; false: none. */
   environment?: string | false
@@ -68,7 +71,12 @@ export async function runCloud(context: Context, options: RunCloudOptions): Prom
 
 /** Flags win over the file, key by key; what they say of the environment replaces all that the file says of it. */
 export function runRequest(options: RunCloudOptions, fromFile: AmbientAgentConfig): CreateRunRequest {
-  const fromFlags = { name: options.name, model_id: options.model, worker_host: options.host }
+  const fromFlags = {
+    name: options.name,
+    model_id: options.model,
+    worker_host: options.host,
+    instance_shape: shapeOf(options, fromFile),
+  }
   const { environment, environment_id, ...rest } = fromFile
   const config = {
     ...rest,
@@ -86,6 +94,20 @@ export function runRequest(options: RunCloudOptions, fromFile: AmbientAgentConfi
     ...(options.maxAttempts !== undefined && { retry: { max_attempts: options.maxAttempts } }),
   }
 }
+
+/** undefined: the flags say nothing of it. */
+function shapeOf(
+  { vcpus, memoryGb }: RunCloudOptions,
+  { instance_shape: shape }: AmbientAgentConfig,
+): AmbientAgentConfig['instance_shape'] {
+  if (vcpus === undefined && memoryGb === undefined) return undefined
+  const wanted = { vcpus: vcpus ?? shape?.vcpus, memory_gb: memoryGb ?? shape?.memory_gb }
+  if (wanted.vcpus === undefined) throw new AppError('flag_invalid', { option: '--memory-gb', problem: needsBoth })
+  if (wanted.memory_gb === undefined) throw new AppError('flag_invalid', { option: '--vcpus', problem: needsBoth })
+  return { vcpus: wanted.vcpus, memory_gb: wanted.memory_gb }
+}
+
+const needsBoth = 'a container gets both --vcpus and --memory-gb, or all that its machine has'
 
 /** What the flags say of it, if anything. None is said as an empty one: a conversation that is continued would bring its own. */
 function environmentOf({ environment, repo, setupCommand }: RunCloudOptions): AmbientAgentConfig | undefined {

@@ -1,5 +1,6 @@
 import { type Command, Help, Option } from 'commander'
 import { run, runConnected, withExamples } from '../command-context.ts'
+import { positiveNumber } from '../positive-number.ts'
 import { wholeNumber } from '../whole-number.ts'
 import type { AgentRunOptions } from './agent-run.ts'
 import type { RunCloudOptions } from './agent-run-cloud.ts'
@@ -26,6 +27,8 @@ function registerRunCloud(group: Command): void {
     .option('--host <worker-id>', 'the worker that shall run it (default: any)')
     .option('--model <id>', 'provider/model (default: the server’s; see oz model list)')
     .option('--repo <url>', 'clone this repository into the workspace; may be repeated', append, [])
+    .option('--vcpus <n>', 'CPUs of its container, with --memory-gb (default: all)', positiveNumber({ to: 1024 }))
+    .option('--memory-gb <n>', 'GiB of memory of its container', positiveNumber({ to: 65_536 }))
     .option('--setup-command <command>', 'run this before the agent starts; may be repeated', append, [])
     .addOption(
       new Option('-e, --environment <id>', 'work in this environment; see oz environment list').conflicts([

@@ -4,6 +4,7 @@ import { run, withExamples } from '../command-context.ts'
 import { createLogger } from '../log.ts'
 import { printJson } from '../output.ts'
 import { addServerFlags, serverOptions } from '../server-flags.ts'
+import { agentBundles } from '../stack/agent-bundles.ts'
 import { stopInTurn } from '../stack/stop-in-turn.ts'
 import { onStopSignals } from '../stop-signals.ts'
 
@@ -27,7 +28,7 @@ export function registerServer(program: Command): void {
       const isGateway = options.role === 'gateway'
       const server = isGateway
         ? await startGatewayServer(serverConfig, { log })
-        : await startServer(serverConfig, { log, useNotify: options.notify !== false })
+        : await startServer(serverConfig, { log, useNotify: options.notify !== false, bundles: agentBundles(env) })
       if (output.isJson) printJson(output, { type: 'server_ready', url: server.url, pid: server.pid })
       else output.line(`${isGateway ? 'Model gateway listens' : 'Control plane ready'} at ${server.url}`)
       return await stopInTurn({ signals: stop, ended: server.stopped, stop: () => server.stop(), log })

@@ -1,11 +1,15 @@
 import { type Command, Option } from 'commander'
 import { runConnected, withExamples, withJq } from '../command-context.ts'
 import type { DrainOptions } from '../worker-drain.ts'
+import { registerInspect } from './worker-inspect.ts'
+import { registerJoinToken } from './worker-join-token.ts'
 
 export function registerWorker(program: Command): void {
   const group = program.command('worker').description('list connected workers, and take them out of service')
   registerList(group)
   registerDrain(group)
+  registerJoinToken(group)
+  registerInspect(group)
 }
 
 function registerList(group: Command): void {

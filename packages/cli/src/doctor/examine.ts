@@ -1,5 +1,6 @@
 import type { GlobalOptions } from '../global-options.ts'
 import { checkControlPlane } from './control-plane.ts'
+import { checkContainers } from './engine.ts'
 import type { Finding } from './finding.ts'
 import {
   checkDataDir,
@@ -13,12 +14,13 @@ import {
 
 /** All checks, in the order in which one would look for a fault. None of them changes anything. */
 export async function examine(options: GlobalOptions, env: NodeJS.ProcessEnv): Promise<Finding[]> {
-  const [git, dataDir, disk, workspaces, isolation, controlPlane] = await Promise.all([
+  const [git, dataDir, disk, workspaces, isolation, containers, controlPlane] = await Promise.all([
     checkGit(),
     checkDataDir(env),
     checkDisk(env),
     checkWorkspaces(env),
     checkIsolation(env),
+    checkContainers(env),
     checkControlPlane(options, env),
   ])
   return [
@@ -29,6 +31,7 @@ export async function examine(options: GlobalOptions, env: NodeJS.ProcessEnv): P
     workspaces,
     checkUnshare(env),
     isolation,
+    ...containers,
     ...controlPlane,
   ]
 }

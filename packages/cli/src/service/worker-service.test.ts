@@ -65,6 +65,13 @@ test('install writes a unit without a secret, and the key into a file of mode 06
   expect(execFileSync('sh', ['-c', read], { encoding: 'utf8' })).toBe(`${key}|${proxy}|${secretValue}|`)
 })
 
+test('volumes of containers are the service’s as they were given', async () => {
+  await using home = await makeTestHome()
+  const docker = ['--worker-id', 'build-1', '--backend', 'docker', '--server-url', 'https://oz.example.com']
+  const { stdout } = await worker(['install', '--user', '--print', ...docker, '-v', '/srv/a=b:/cache:ro'], home)
+  expect(stdout).toContain('--volumes /srv/a=b:/cache:ro')
+})
+
 test('uninstall removes what install wrote, and says so when there is nothing', async () => {
   await using home = await makeTestHome()
   await worker(['install', '--user', ...flags], home)

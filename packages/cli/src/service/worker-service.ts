@@ -4,7 +4,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { userInfo } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
-import { userFolders, writePrivateFile } from '@openoz/machine'
+import { nodeCommand, userFolders, writePrivateFile } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 import { type WorkerFlagValues, type WorkerOptions, workerFlags } from '@openoz/worker'
 import { workerProgram } from '../program-files.ts'
@@ -26,6 +26,8 @@ interface ServiceContext {
   env: NodeJS.ProcessEnv
   say: (line: string) => void
   platform?: NodeJS.Platform
+  /** The words that start the worker. Default: those of this very program. */
+  program?: string[]
 }
 
 const run = promisify(execFile)
@@ -33,7 +35,7 @@ const serviceName = 'oz-agent-worker.service'
 
 export async function installService(
   worker: { flags: WorkerFlagValues; config: WorkerOptions },
-  { flags, env, say, platform = process.platform }: ServiceContext,
+  { flags, env, say, platform = process.platform, program }: ServiceContext,
 ): Promise<void> {
   if (platform !== 'linux' && !flags.print) {
     const problem = 'this system has no systemd; let its own supervisor start `oz-agent-worker` again whenever it ends'
@@ -43,7 +45,7 @@ export async function installService(
   const secrets = serviceEnvironment(worker, env)
   const unit = unitText({
     workerId: worker.config.workerId,
-    command: [process.execPath, workerProgram, ...serviceArguments(worker)],
+    command: [...(program ?? [...nodeCommand(), workerProgram]), ...serviceArguments(worker)],
     path: servicePath(worker.config, env),
     environmentFile: files.environment,
     isUsers: flags.user === true,
@@ -76,7 +78,8 @@ export async function uninstallService({ flags, env, say }: ServiceContext): Pro
   await tellSystemd([['daemon-reload']], { flags, env, say })
 }
 
-function serviceFiles({ user }: ServiceFlags, env: NodeJS.ProcessEnv): { unit: string; environment: string } {
+/** Where both files of a service are. */
+export function serviceFiles({ user }: ServiceFlags, env: NodeJS.ProcessEnv): { unit: string; environment: string } {
   const name = 'oz-agent-worker.env'
   if (!user) return { unit: `/etc/systemd/system/${serviceName}`, environment: `/etc/openoz/${name}` }
   const { config } = userFolders(env)
@@ -84,7 +87,7 @@ function serviceFiles({ user }: ServiceFlags, env: NodeJS.ProcessEnv): { unit: s
 }
 
 /** The flags as they were given, but nothing that may be secret, and with absolute paths: a service starts in `/`. */
-function serviceArguments({ flags, config }: { flags: WorkerFlagValues; config: WorkerOptions }): string[] {
+export function serviceArguments({ flags, config }: { flags: WorkerFlagValues; config: WorkerOptions }): string[] {
   const given: WorkerFlagValues = { ...flags, workerId: config.workerId, backend: config.backend, apiKey: undefined }
   // A saved login is not the service's.
   if (given.serverRootUrl === undefined) given.serverUrl = config.serverUrl
@@ -95,15 +98,21 @@ function serviceArguments({ flags, config }: { flags: WorkerFlagValues; config: 
     const [word = ''] = flag.split(', ').at(-1)?.split(' ') ?? []
     if (type === 'boolean') return value === !word.startsWith('--no-') ? [word] : []
     if (value === undefined) return []
-    if (Array.isArray(value)) return value.flatMap((entry) => [word, entry.split('=')[0] ?? ''])
+    if (Array.isArray(value))
+      return value.flatMap((entry) => [word, name === 'env' ? (entry.split('=')[0] ?? '') : entry])
     return [word, type === 'path' ? resolve(String(value)) : String(value)]
   })
 }
 
 /** What a worker needs to reach the control plane from this network, and where it reports to. Proxies may carry a password. */
-const inherited = [/^(https?|no|all)_proxy$/i, /^(OZ_CA_FILE|NODE_EXTRA_CA_CERTS)$/, /^OTEL_/]
+const inherited = [
+  /^(https?|no|all)_proxy$/i,
+  /^(OZ_CA_FILE|NODE_EXTRA_CA_CERTS)$/,
+  /^OTEL_/,
+  /^DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS_VERIFY|API_VERSION)$/,
+]
 
-function serviceEnvironment(
+export function serviceEnvironment(
   { flags, config }: { flags: WorkerFlagValues; config: WorkerOptions },
   env: NodeJS.ProcessEnv,
 ): Record<string, string> {
@@ -125,7 +134,7 @@ function serviceEnvironment(
 }
 
 /** The service finds `oz` where whoever installs it does, or beside this program. */
-function servicePath({ direct }: WorkerOptions, env: NodeJS.ProcessEnv): string {
+export function servicePath({ direct }: WorkerOptions, env: NodeJS.ProcessEnv): string {
   const folders = (env.PATH ?? '').split(delimiter).filter((folder) => folder.startsWith('/'))
   const beside = dirname(process.argv[1] ?? workerProgram)
   const folder = [...folders, beside].find((candidate) => existsSync(join(candidate, 'oz')))
@@ -135,10 +144,18 @@ function servicePath({ direct }: WorkerOptions, env: NodeJS.ProcessEnv): string 
   return [...new Set(folder === undefined ? folders : [...folders, folder])].join(delimiter)
 }
 
+/** `start`, `stop` or `restart`, where systemd runs. */
+export async function changeService(verb: 'start' | 'stop' | 'restart', context: ServiceContext): Promise<void> {
+  await tellSystemd([[verb, serviceName]], context)
+}
+
+export function systemdRuns({ user }: ServiceFlags, env: NodeJS.ProcessEnv): boolean {
+  return existsSync('/run/systemd/system') && (!user || Boolean(env.XDG_RUNTIME_DIR))
+}
+
 async function tellSystemd(commands: string[][], { flags, env, say }: ServiceContext): Promise<void> {
   const scope = flags.user ? ['--user'] : []
-  const runs = existsSync('/run/systemd/system') && (!flags.user || Boolean(env.XDG_RUNTIME_DIR))
-  if (!runs) {
+  if (!systemdRuns(flags, env)) {
     for (const command of commands)
       say(`systemd does not run here. Later: systemctl ${[...scope, ...command].join(' ')}`)
     return

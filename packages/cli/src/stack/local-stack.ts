@@ -8,6 +8,7 @@ import type { Logger } from 'pino'
 import { type Connection, openConnection } from '../connection.ts'
 import { ozProgram } from '../program-files.ts'
 import { savedLoginFile } from '../saved-login.ts'
+import { agentBundles } from './agent-bundles.ts'
 import { workerEnvironment } from './worker-environment.ts'
 import { startWorkerProcess, type WorkerProcess } from './worker-process.ts'
 
@@ -42,7 +43,7 @@ export interface LocalWorkerOptions {
 }
 
 export async function startLocalStack({ server: options, worker, env, log }: LocalStackOptions): Promise<LocalStack> {
-  const server = await startServer(options, { log })
+  const server = await startServer(options, { log, bundles: agentBundles(env) })
   let connection: Connection | undefined
   try {
     connection = openConnection({

@@ -14,6 +14,7 @@ const allowed = [
   /^(SSH_AUTH_SOCK|GIT_SSH|GIT_SSH_COMMAND|GIT_SSL_CAINFO|OZ_GIT_MIRRORS)$/,
   /^GIT_CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+)$/,
   /^OTEL_/,
+  /^DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS_VERIFY|API_VERSION)$/,
 ]
 
 export function workerEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {

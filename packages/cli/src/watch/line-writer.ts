@@ -2,6 +2,8 @@
 export interface LineWriter {
   /** Text of a speaker, in pieces; `prefix` stands before each of its lines. Another speaker begins on a new line. */
   piece(speaker: string, text: string, style: LineStyle): void
+  /** The next piece of this speaker goes on in the line that is there. */
+  isSpeaking(speaker: string): boolean
   /** A whole line of its own. */
   line(text: string): void
   /** An empty line, unless there is one already. */
@@ -39,6 +41,7 @@ export function createLineWriter(write: (text: string) => void): LineWriter {
       }
       isGap = false
     },
+    isSpeaking: (from) => isLineOpen && speaker === from,
     line(text) {
       closeLine()
       write(`${text}\n`)

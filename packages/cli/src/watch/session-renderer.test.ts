@@ -85,6 +85,21 @@ test('a run reads like a story: state, words, command with its output, diff, out
   expect(summary).toMatchObject({ state: 'SUCCEEDED', lastWords: 'I look first.' })
 })
 
+test('how far a step is grows in one line, and goes on in a new one after other words', () => {
+  const pull = (status: 'progress' | 'completed', more: object) =>
+    ({ type: 'setup_step', data: { step: 'image_pull', status, ...more } }) as const
+  const at = (current: number) => pull('progress', { progress: { current, total: 100, unit: 'bytes' } })
+  const { text } = show([
+    at(10),
+    at(11),
+    at(52),
+    { type: 'notice', data: { level: 'info', text: 'meanwhile' } },
+    at(90),
+    pull('completed', { duration_ms: 1500, detail: 'debian:12' }),
+  ])
+  expect(text).toBe('… image pull 10 % 50 %\ni meanwhile\n… image pull 90 %\n✔ image pull 1.5 s — debian:12\n')
+})
+
 test('output that was not shown while it came is shown with the result', () => {
   const content = [{ type: 'content' as const, content: { type: 'text' as const, text: 'late\n' } }]
   expect(show([{ type: 'tool_call_update', data: { toolCallId: 'c', status: 'completed', content } }]).text).toBe(

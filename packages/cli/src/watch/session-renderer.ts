@@ -7,6 +7,7 @@ import { diffLines, paintDiff } from './diff-text.ts'
 import { createLineWriter, type LineStyle, type LineWriter } from './line-writer.ts'
 import { modelWaitText } from './model-wait-text.ts'
 import { createOutputFold, type FoldSize, foldText, type OutputFold } from './output-fold.ts'
+import { createStepProgress, type StepProgress } from './step-progress.ts'
 
 /** Shows a session log as it comes, for people. One entry per type of event: a new type does not compile until it is drawn here. */
 export interface SessionRenderer {
@@ -39,6 +40,8 @@ interface View {
   calls: Map<string, string>
   /** First lines of what was said to a turn at work, until it is delivered. */
   said: Map<string, string>
+  /** What was said of steps that go on. */
+  steps: StepProgress
   /** Message that `lastWords` belongs to. */
   messageId: string | undefined
 }
@@ -71,6 +74,7 @@ export function createSessionRenderer(
     streamed: new Set(),
     calls: new Map(),
     said: new Map(),
+    steps: createStepProgress(),
     messageId: undefined,
   }
   return { render: (event) => draw(view, event), end: () => endOutputs(view), summary }
@@ -80,10 +84,19 @@ type Painters = { [T in SessionEventType]: (view: View, data: SessionEventData[T
 
 const painters: Painters = {
   run_state: drawState,
-  setup_step(view, { step, status, title, detail, duration_ms }) {
-    const { out, colors } = view
+  setup_step(view, event) {
+    const { step, status, title, detail, duration_ms } = event
+    const { out, colors, steps } = view
     const name = oneLine(title ?? step.replaceAll('_', ' '))
     if (status === 'started') return
+    if (status === 'progress') {
+      const words = steps.next(event)
+      const speaker = `step ${step}`
+      if (words === undefined) return
+      const text = out.isSpeaking(speaker) ? ` ${oneLine(words)}` : `${name} ${oneLine(words)}`
+      return out.piece(speaker, text, { prefix: colors.dim('… '), paint: colors.dim })
+    }
+    steps.end(step)
     endOutput(view, step)
     const took = duration_ms === undefined ? '' : colors.dim(` ${durationText(duration_ms)}`)
     const mark = status === 'failed' ? colors.red('✘') : colors.green('✔')
