@@ -52,10 +52,25 @@ export default defineConfig({
       {
         extends: true,
         test: {
+          name: 'docker',
+          include: ['test/docker/*.test.ts'],
+          globalSetup: [
+            'test/support/shared-docker-engine.ts',
+            'test/support/built-bundle.ts',
+            'test/support/postgres-embedded.ts',
+          ],
+          setupFiles: ['test/support/docker-required.ts', 'test/support/leak-check.ts'],
+          // After those that wait for nothing but themselves: an engine starts dozens of processes per container.
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        test: {
           name: 'chaos',
           include: ['test/chaos/*.test.ts'],
           // After all others, one file at a time: whole rounds need both cores, and others' files would pay for that.
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
           maxWorkers: 1,
         },
       },

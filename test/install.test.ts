@@ -67,7 +67,7 @@ test('the tarball holds programs and licences: no sources, tests or maps, and no
   const files = stdout.trim().split('\n')
   expect(files).toEqual(expect.arrayContaining(['package/dist/LICENSE', 'package/dist/THIRD-PARTY-NOTICES.txt']))
   const kinds =
-    /^package\/(package\.json|(bin|dist)\/[^/]+\.(mjs|cjs|wasm)|dist\/(LICENSE|[\w-]+\.txt|migrations\/\w+\.sql|api-page\/[\w-]+\.(js|css)))$/
+    /^package\/(package\.json|(bin|dist)\/[^/]+\.(mjs|cjs|wasm)|dist\/(LICENSE|install\.sh|[\w-]+\.txt|migrations\/\w+\.sql|api-page\/[\w-]+\.(js|css)|bundle\/[a-z-]+))$/
   expect(files.filter((file) => !kinds.test(file))).toEqual([])
   const unpacked = await run('tar', ['-xzOf', tarball], { maxBuffer: 1e8, encoding: 'latin1' })
   expect(unpacked.stdout.includes(root)).toBe(false)

@@ -127,6 +127,33 @@ test('an agent that does not begin in time is ended, and the run is tried once m
   expect((await cp.waitFor(runId, 'ERROR')).status_message).toMatchObject({ failure_reason: 'start_timeout' })
 })
 
+test('a step that takes longer than an agent may take to begin counts as no delay while its worker tells of it', async () => {
+  await using cp = await startControlPlane({ env: { OZ_START_TIMEOUT: '20m' } })
+  const worker = await cp.connectWorker({ maxConcurrentTasks: 2 })
+  const runId = await cp.createRun()
+  const { task_id, execution_id } = await worker.claimNext()
+  await cp.createRun()
+  const silent = await worker.claimNext()
+  const tell = async (current: number) => {
+    const progress = { current, total: 3, unit: 'bytes' }
+    worker.send({
+      type: 'task_step',
+      data: { task_id, execution_id, step: 'image_pull', status: 'progress', progress },
+    })
+    const told = async () => (await cp.client.runs.events(runId)).events.filter(({ type }) => type === 'setup_step')
+    await until(told, ({ length }) => length === current)
+  }
+  await tell(1)
+  await cp.advanceDatabaseClock(minutes(15))
+  await tell(2)
+  await cp.advanceDatabaseClock(minutes(15))
+  // The sweep that ends this one would have ended the older one before.
+  expect(await worker.superseded.next()).toMatchObject({ execution_id: silent.execution_id })
+  await tell(3)
+  await cp.advanceDatabaseClock(minutes(21))
+  expect(await worker.superseded.next()).toMatchObject({ execution_id })
+})
+
 test('a worker’s word that nothing of a live execution runs is told as what it is', async () => {
   await using cp = await startControlPlane()
   const { runId, worker, assignment } = await cp.startAgent()

@@ -63,7 +63,9 @@ function usagesIn(line: string): Usage[] {
 /** `oz run list` has two words; what follows (`oz api-key create ci`) is an argument. */
 function subcommands([first, second]: string[]): number {
   if (first === 'run' && ['message', 'conversation'].includes(second ?? '')) return 3
-  return ['agent', 'run', 'artifact', 'environment', 'model', 'worker', 'api-key'].includes(first ?? '') ? 2 : 1
+  return ['agent', 'run', 'artifact', 'environment', 'model', 'worker', 'api-key', 'bundle'].includes(first ?? '')
+    ? 2
+    : 1
 }
 
 /** Four at a time: each is a start of the whole program. */

@@ -14,6 +14,16 @@ const reproducedBy: Record<string, [file: string, name: string]> = {
     'packages/worker/src/worker-config.test.ts',
     'the file of a backend that is not there yet is known',
   ],
+  'engine-unreachable': [
+    'test/docker/discovery.test.ts',
+    'an engine that is not there, or does not listen, is named with who named it',
+  ],
+  'engine-permission': [
+    'test/docker/discovery.test.ts',
+    'a user who may not use the engine is told which group to join',
+  ],
+  'engine-platform': ['packages/worker/src/engine/engine.test.ts', 'an engine %s is refused by name'],
+  'no-agent-bundle': ['packages/worker/src/bundle/find-bundle.test.ts', 'where there is none the places are named'],
   service: ['packages/cli/src/service/worker-service.test.ts', 'what would not work as a service is refused'],
   'key-refused': [
     'packages/worker/src/run-worker.test.ts',
@@ -32,6 +42,23 @@ const reproducedBy: Record<string, [file: string, name: string]> = {
   'look-into-the-workspace': ['packages/worker/src/backends/direct.test.ts', 'with --no-cleanup the workspace stays'],
   'run-details': ['packages/worker/src/backends/direct.test.ts', 'an agent that does %j fails as %s with exit code %i'],
   'out-of-memory': ['packages/worker/src/backends/direct.test.ts', 'an agent that the kernel ended for memory'],
+  'container-out-of-memory': [
+    'test/docker/container-life.test.ts',
+    'a task that used more memory than it was given is told from one that somebody killed',
+  ],
+  'engine-stopped': [
+    'packages/worker/src/task-outcome.test.ts',
+    'what ended with its engine was lost from sight, and is tried again',
+  ],
+  'image-lacks': ['test/agent-bundle.test.ts', 'setup commands fail the run and say why'],
+  'image-wrong-platform': ['test/docker/registry.test.ts', 'an image for another CPU is refused, wherever it lies'],
+  'image-login': ['test/docker/registry.test.ts', 'a private image needs the operator’s login, and is pulled with it'],
+  'image-missing': ['test/docker/registry.test.ts', 'what a registry does not have is named'],
+  'image-registry-away': [
+    'test/docker/registry.test.ts',
+    'a registry that cannot be reached is tried three times more',
+  ],
+  'image-no-room': ['test/docker/registry.test.ts', 'an engine without room for an image says so'],
   'out-of-disk': ['packages/worker/src/full-disk.test.ts', 'a worker without room for a task leaves offers to others'],
   'oz-gone': ['packages/worker/src/run-worker.test.ts', 'an oz that disappears later fails the task, not the worker'],
   'workspace-not-made': [
