@@ -226,6 +226,16 @@ export const damages: Damage[] = [
     plant: ({ leftOver }) => void leftOver.push({ what: 'process', name: '4711: sleep 600' }),
   },
   {
+    name: 'a container is left',
+    check: 'left_over',
+    plant: ({ leftOver }) => void leftOver.push({ what: 'container', name: 'oz-task-0198' }),
+  },
+  {
+    name: 'a volume is left',
+    check: 'left_over',
+    plant: ({ leftOver }) => void leftOver.push({ what: 'volume', name: 'oz-0198-workspace' }),
+  },
+  {
     name: 'a file is left',
     check: 'left_over',
     plant: ({ leftOver }) => void leftOver.push({ what: 'file', name: 'tasks/0198' }),

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { Database } from '@openoz/server'
 import type { ModelSeen } from './model.ts'
-import { listOwnProcesses } from './own-processes.ts'
+import { listOwnProcesses, type OwnProcess } from './own-processes.ts'
 import type { Accepted, People, Refused } from './people.ts'
 import type { RoundPlan } from './plan.ts'
 import { ledgerFile, type RoundFolder } from './round-folder.ts'
@@ -91,7 +91,7 @@ export interface LedgerEntry {
 }
 
 export interface LeftOver {
-  what: 'process' | 'file' | 'row'
+  what: 'process' | 'file' | 'row' | 'container' | 'volume' | 'network'
   name: string
 }
 
@@ -138,7 +138,10 @@ export async function collectEvidence(input: {
         where type = 'checkpoint' and data->>'late' is null order by run_id, seq`,
     ),
     leftOver,
-    crashes: [...stack.servers, ...stack.workers].flatMap(({ crashes }) => crashes),
+    crashes: [
+      ...[...stack.servers, ...stack.workers].flatMap(({ crashes }) => crashes),
+      ...(stack.engine?.own?.crashes ?? []),
+    ],
     impolite: [],
   }
 }
@@ -172,14 +175,28 @@ function bootTime(): number {
 }
 
 /** What is still there of runs that are over, while servers and database live and workers do not. */
-export async function listLeftOvers({ folder, stack, db }: { folder: RoundFolder; stack: Stack; db: Database }) {
-  return [...leftProcesses(folder, stack), ...leftFiles(folder, stack), ...(await leftRows(db))]
+export async function listLeftOvers({
+  folder,
+  stack,
+  db,
+}: {
+  folder: RoundFolder
+  stack: Stack
+  db: Database
+}): Promise<LeftOver[]> {
+  const onEngine = (await stack.engine?.listLeft()) ?? []
+  return [
+    ...leftProcesses(folder, stack),
+    ...leftFiles(folder, stack),
+    ...(await leftRows(db)),
+    ...onEngine.map(({ what, name }) => ({ what, name })),
+  ]
 }
 
 function leftProcesses(folder: RoundFolder, stack: Stack): LeftOver[] {
   const servers = new Set(stack.servers.map(({ identity }) => identity?.pid))
   return listOwnProcesses(folder)
-    .filter(({ pid, argv }) => !servers.has(pid) && !isDatabase(argv))
+    .filter((own) => !servers.has(own.pid) && !isDatabase(own.argv) && !isOfEngine(own, folder))
     .map(({ pid, argv }) => ({ what: 'process', name: `${pid}: ${argv.join(' ').slice(0, 200)}` }))
 }
 
@@ -188,8 +205,16 @@ function isDatabase([program = '']: string[]): boolean {
   return basename(program) === 'postgres'
 }
 
+/**
+ * An engine that is killed while it starts a container forgets the shim of that, which stays as long as the engine. Containers are asked for by the engine's
+ * list, and what runs in them is found by the marker that it has.
+ */
+export function isOfEngine({ argv }: Pick<OwnProcess, 'argv'>, { engine }: Pick<RoundFolder, 'engine'>): boolean {
+  return argv.some((word) => word.includes(`${engine}/`))
+}
+
 /** What workers keep for a task. */
-const ownedFolders = ['tasks', 'workspaces', 'users', 'saved-workspaces']
+const ownedFolders = ['tasks', 'workspaces', 'users', 'saved-workspaces', 'relay']
 
 function leftFiles(folder: RoundFolder, stack: Stack): LeftOver[] {
   const owned = stack.stateDirs.flatMap((dir) => ownedFolders.map((name) => join(dir, name)))

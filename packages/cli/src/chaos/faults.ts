@@ -1,6 +1,8 @@
 import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { findProcesses, type ProcessIdentity, sleep } from '@openoz/machine'
+import { findProcesses, sleep } from '@openoz/machine'
+import { inflictOnContainer, inflictOnEngine } from './container-faults.ts'
+import { freeze, type Inflicted } from './inflicted.ts'
 import { agentsAmong, listOwnProcesses, signalOwn } from './own-processes.ts'
 import type { Fault } from './plan.ts'
 import type { RoundFolder } from './round-folder.ts'
@@ -32,25 +34,18 @@ export function startFaults(input: {
       } catch {
         break
       }
-      const { victim, lasts } = await inflict(fault, { stack, folder, signal })
+      const { victim, lasts, forMs } = await inflict(fault, { stack, folder, signal })
       const name = victim === undefined ? 'nobody' : `${fault.target} ${fault.how}`
       done.set(name, (done.get(name) ?? 0) + 1)
       const entry = { at: new Date().toISOString(), ...fault, victim: victim ?? null }
       appendFileSync(join(folder.logs, 'faults.ndjson'), `${JSON.stringify(entry)}\n`, { mode: 0o600 })
       if (victim !== undefined)
-        onFault(`${fault.how} ${victim}${lasts !== undefined ? ` for ${(fault.forMs / 1000).toFixed(1)} s` : ''}`)
+        onFault(`${fault.how} ${victim}${forMs === undefined ? '' : ` for ${(forMs / 1000).toFixed(1)} s`}`)
       if (lasts !== undefined) lasting.push(lasts)
     }
     await Promise.all(lasting)
   }
   return { done, finished: run() }
-}
-
-interface Inflicted {
-  /** undefined: there was nobody. */
-  victim: string | undefined
-  /** Resolves when it is over. */
-  lasts?: Promise<void>
 }
 
 interface Scene {
@@ -79,6 +74,7 @@ async function inflict(fault: Fault, scene: Scene): Promise<Inflicted> {
       return { victim: describe(program) }
     }
     case 'agent': {
+      if (stack.engine) return await inflictOnContainer(fault, { engine: stack.engine, folder, signal })
       const agents = [...agentsAmong(listOwnProcesses(folder)).entries()]
       const [executionId, processes] = agents[fault.index % agents.length] ?? []
       if (!processes) return { victim: undefined }
@@ -98,13 +94,15 @@ async function inflict(fault: Fault, scene: Scene): Promise<Inflicted> {
       signalOwn(postmaster, signals[fault.how])
       return { victim: 'database' }
     }
+    case 'engine':
+      return stack.engine ? inflictOnEngine(fault, { engine: stack.engine, folder, signal }) : { victim: undefined }
     case 'network': {
       const { links } = stack
       const link = fault.link === 'database' ? links.database[fault.index % links.database.length] : links[fault.link]
       if (!link) return { victim: undefined }
       const heal = link.begin(fault.how)
       const lasts = sleep(fault.forMs, signal).then(heal, heal)
-      return { victim: `network of ${fault.link}`, lasts }
+      return { victim: `network of ${fault.link}`, forMs: fault.forMs, lasts }
     }
     default:
       return fault satisfies never
@@ -153,15 +151,4 @@ function workerOf(taskFolder: string): number | undefined {
 
 function describe({ name, identity }: SupervisedProcess): string {
   return identity ? `${name} (${identity.pid})` : name
-}
-
-function freeze(
-  { forMs }: { forMs: number },
-  { victim, processes, signal }: { victim: string; processes: readonly ProcessIdentity[]; signal: AbortSignal },
-): Inflicted {
-  for (const own of processes) signalOwn(own, 'SIGSTOP')
-  const thaw = () => {
-    for (const own of processes) signalOwn(own, 'SIGCONT')
-  }
-  return { victim, lasts: sleep(forMs, signal).then(thaw, thaw) }
 }

@@ -1,7 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
 import { text as readText } from 'node:stream/consumers'
+import { sleep } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
+import { createLogger } from '../log.ts'
 import { ozProgram } from '../program-files.ts'
 import { endOwnProcesses } from './own-processes.ts'
 import { openRoundFolder, type RoundFolder, removeRoundFolder } from './round-folder.ts'
@@ -40,6 +43,25 @@ export async function guardRound(path: string): Promise<void> {
   if (!folder) throw new AppError('flag_invalid', { option: '--guard', problem: `${path} is no round’s folder` })
   const said = await readText(process.stdin)
   await endOwnProcesses(folder)
+  await clearOthersEngine(folder)
   // Its folder is the round's own to remove, while there is a round.
-  if (said !== roundIsOver) removeRoundFolder(folder)
+  if (said === roundIsOver) return
+  await untilEngineIsGone(folder)
+  removeRoundFolder(folder)
+}
+
+const engineGoneWithinMs = 30_000
+
+/** Its keeper removes its folder, and two that remove the same are in each other's way. */
+async function untilEngineIsGone({ engine }: RoundFolder): Promise<void> {
+  const giveUpAt = performance.now() + engineGoneWithinMs
+  while (existsSync(engine) && performance.now() < giveUpAt) await sleep(100)
+}
+
+/** An engine of the round's own goes with its processes; on somebody else's its containers stay, unless the round itself has removed them. */
+async function clearOthersEngine(folder: RoundFolder): Promise<void> {
+  if (!existsSync(folder.engineFile)) return
+  const { socket } = JSON.parse(readFileSync(folder.engineFile, 'utf8')) as { socket: string }
+  const { clearEngineAt } = await import('./round-engine.ts')
+  await clearEngineAt(socket, folder, createLogger({ name: 'chaos', level: 'error', env: {} }))
 }

@@ -8,6 +8,8 @@ import { type Random, randomStream } from './random.ts'
 export interface RoundPlan {
   seed: string
   servers: number
+  /** Of the workers. */
+  backend: RoundBackend
   kinds: readonly FaultKind[]
   runs: RunPlan[]
   faults: Fault[]
@@ -15,7 +17,10 @@ export interface RoundPlan {
   withoutNotify: number[]
 }
 
-export const faultKinds = ['worker', 'agent', 'server', 'database', 'network'] as const
+export type RoundBackend = 'direct' | 'docker'
+
+/** `engine`: only where the round has one of its own. */
+export const faultKinds = ['worker', 'agent', 'server', 'database', 'network', 'engine'] as const
 export type FaultKind = (typeof faultKinds)[number]
 
 /**
@@ -55,6 +60,15 @@ export type Fault =
   /** `outage`: all of them are frozen at once. */
   | { afterMs: number; target: 'server'; how: 'kill' | 'stop' | 'term' | 'outage'; index: number; forMs: number }
   | { afterMs: number; target: 'database'; how: 'kill' | 'stop' | 'restart'; index: number; forMs: number }
+  /** `keepsContainers`: while it is away next time. Those that run when it comes back without are ended by it. */
+  | {
+      afterMs: number
+      target: 'engine'
+      how: 'kill' | 'stop' | 'restart'
+      index: number
+      forMs: number
+      keepsContainers: boolean
+    }
   | { afterMs: number; target: 'network'; link: LinkName; how: TroubleKind; index: number; forMs: number }
 
 /** The four stretches of network: workers, agents, people with viewers, and servers to the database. */
@@ -81,13 +95,15 @@ export function planRound(wish: {
   runs: number
   servers: number
   kinds: readonly FaultKind[]
+  backend?: RoundBackend
 }): RoundPlan {
-  const { seed, servers, kinds } = wish
+  const { seed, servers, kinds, backend = 'direct' } = wish
   const random = randomStream(seed, 'servers')
   const runs = Array.from({ length: wish.runs }, (_, index) => planRun(randomStream(seed, `run ${index}`), index))
   // With one server alone there is nobody whose notifications could be missed.
   const withoutNotify = servers > 1 ? [random.whole(0, servers - 1)] : []
-  return { seed, servers, kinds, runs, faults: planFaults(randomStream(seed, 'faults'), wish), withoutNotify }
+  const faults = planFaults(randomStream(seed, 'faults'), wish)
+  return { seed, servers, backend, kinds, runs, faults, withoutNotify }
 }
 
 /** Two rounds with the same one do the same. */
@@ -188,6 +204,15 @@ function planFault(random: Random, target: FaultKind): Fault {
       const how = random.pick(troubleKinds.map((kind) => [kind, 1] as const))
       // A connection to the database that only hangs holds the locks of its transactions: no test of ours, and nothing moves meanwhile.
       return { target, link, how, ...(link === 'database' ? brief : frozen) }
+    }
+    case 'engine': {
+      const how = random.pick([
+        ['kill', 45],
+        ['stop', 25],
+        ['restart', 30],
+      ] as const)
+      // Seconds of nothing, and all containers gone half of the time: between them something has to get done.
+      return { target, how, ...brief, afterMs: random.whole(3_000, 9_000), keepsContainers: random.chance(0.5) }
     }
     default:
       return target satisfies never

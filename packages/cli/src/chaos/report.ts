@@ -1,5 +1,5 @@
 import type { Output } from '../output.ts'
-import { planHash } from './plan.ts'
+import { planHash, type RoundBackend } from './plan.ts'
 import type { RoundResult } from './round.ts'
 import { type CheckName, checkNames, type Finding } from './verify.ts'
 
@@ -10,6 +10,7 @@ export interface ChaosReport {
   plan_hash: string
   runs: number
   servers: number
+  backend: RoundBackend
   kinds: readonly string[]
   seconds: number
   turns: number
@@ -40,7 +41,10 @@ const promises = {
   left_over: ['left_over'],
 } as const satisfies Record<string, readonly CheckName[]>
 
-export function makeReport({ evidence, faults, seconds }: RoundResult, findings: Finding[]): ChaosReport {
+export function makeReport(
+  { evidence, faults, seconds }: RoundResult,
+  { findings, image }: { findings: Finding[]; image?: string },
+): ChaosReport {
   const { plan, turns, executions, events } = evidence
   const count = (promise: keyof typeof promises) => {
     const names: readonly CheckName[] = promises[promise]
@@ -54,6 +58,7 @@ export function makeReport({ evidence, faults, seconds }: RoundResult, findings:
     plan_hash: planHash(plan),
     runs,
     servers: plan.servers,
+    backend: plan.backend,
     kinds: plan.kinds,
     seconds,
     turns: turns.length,
@@ -67,7 +72,11 @@ export function makeReport({ evidence, faults, seconds }: RoundResult, findings:
     holes: count('holes'),
     left_over: count('left_over'),
     findings,
-    repeat: `oz chaos --runs ${runs} --seed ${plan.seed} --servers ${plan.servers} --kill ${kinds}`,
+    repeat: [
+      `oz chaos --runs ${runs} --seed ${plan.seed} --servers ${plan.servers} --kill ${kinds}`,
+      ...(plan.backend === 'direct' ? [] : [`--backend ${plan.backend}`]),
+      ...(image === undefined ? [] : [`--image ${image}`]),
+    ].join(' '),
   }
 }
 
@@ -109,5 +118,5 @@ const titles = {
   double: 'double: something performed twice, or by two at once',
   stuck: 'stuck: with nobody responsible',
   holes: 'holes: in a log, or in what a viewer saw',
-  left_over: 'left over: processes, files, rows',
+  left_over: 'left over: processes, files, rows, containers',
 } as const

@@ -23,6 +23,12 @@ export interface RoundFolder {
   machine: string
   /** Where the programs make their temporary files. */
   temporary: string
+  /** Where the workers keep their state. */
+  stateDirs: string[]
+  /** Of the engine, where the round has one of its own. */
+  engine: string
+  /** Names the engine that has containers of the round, where that is somebody else's. */
+  engineFile: string
   /** The program that agents run as their commands. */
   effect: string
   masterKey: string
@@ -78,6 +84,9 @@ function layout(path: string, marker: string): RoundFolder {
     ledger: join(path, 'ledger'),
     machine,
     temporary: join(machine, 'tmp'),
+    stateDirs: ['state', 'state-shared'].map((name) => join(machine, name)),
+    engine: join(machine, 'engine'),
+    engineFile: join(machine, 'engine.json'),
     effect: join(machine, 'effect.sh'),
     masterKey: join(machine, 'master.key'),
   }

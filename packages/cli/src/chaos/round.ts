@@ -4,13 +4,14 @@ import { sleep } from '@openoz/machine'
 import { type Database, openDatabase } from '@openoz/server'
 import { createLogger } from '../log.ts'
 import { keepAgentLogs } from './agent-logs.ts'
-import { collectEvidence, type Evidence } from './evidence.ts'
+import { collectEvidence, type Evidence, isOfEngine } from './evidence.ts'
 import { type Faults, startFaults } from './faults.ts'
 import { startGuard } from './guard.ts'
 import { startChaosModel } from './model.ts'
 import { endOwnProcesses, listOwnProcesses } from './own-processes.ts'
 import { type People, startPeople } from './people.ts'
 import type { RoundPlan } from './plan.ts'
+import { openRoundEngine, type RoundEngine } from './round-engine.ts'
 import { createLedger, type RoundFolder } from './round-folder.ts'
 import { settle } from './settle.ts'
 import { type Stack, startStack } from './stack.ts'
@@ -22,6 +23,8 @@ import { type Stack, startStack } from './stack.ts'
 export interface RoundInput {
   plan: RoundPlan
   folder: RoundFolder
+  /** Of the docker backend: see `openRoundEngine`. */
+  image?: string
   /** A sentence for who looks on. */
   onProgress: (text: string) => void
   signal: AbortSignal
@@ -44,13 +47,16 @@ export async function performRound(input: RoundInput): Promise<RoundResult> {
   }
 }
 
-async function perform({ plan, folder, onProgress, signal }: RoundInput): Promise<RoundResult> {
+async function perform({ plan, folder, image, onProgress, signal }: RoundInput): Promise<RoundResult> {
   const startedAt = performance.now()
   for (const { index } of plan.runs) createLedger(folder, index)
   const log = createLogger({ name: 'chaos', level: 'silent', env: {} })
   await using model = await startChaosModel(folder, plan.seed)
   onProgress('starting database, servers and workers')
-  await using stack = await startStack({ plan, folder, modelUrl: model.url, log, signal })
+  await using engine =
+    plan.backend === 'docker' ? await openRoundEngine({ folder, image, env: process.env, log }) : undefined
+  if (engine) onProgress(describeEngine(engine))
+  await using stack = await startStack({ plan, folder, modelUrl: model.url, engine, log, signal })
   using _logs = keepAgentLogs(folder, stack.stateDirs)
   const db = openDatabase({ ...stack.database.connection, max: 2 }, () => {})
   try {
@@ -140,6 +146,12 @@ async function stopAll(stack: Stack, folder: RoundFolder): Promise<string[]> {
   const polite = await stack.stopServers()
   const impolite = stack.servers.filter((_, index) => !polite[index]).map(({ name }) => name)
   await stack.database.stop()
-  const left = listOwnProcesses(folder).map(({ pid, argv }) => `process ${pid} (${argv.join(' ').slice(0, 160)})`)
+  // The engine ends after the stack.
+  const alive = listOwnProcesses(folder).filter((own) => !isOfEngine(own, folder))
+  const left = alive.map(({ pid, argv }) => `process ${pid} (${argv.join(' ').slice(0, 160)})`)
   return [...impolite, ...left]
+}
+
+function describeEngine({ own, socket, image }: RoundEngine): string {
+  return own ? 'an engine of its own runs the containers' : `the engine at ${socket} runs the containers, of ${image}`
 }

@@ -35,12 +35,12 @@ export async function settle(input: SettleInput): Promise<LeftOver[]> {
   onWait('the viewers')
   await waitFor(() => haveSeenAll(people, db), { withinMs: viewersWithinMs, signal })
   onWait('the workers’ sweep')
-  await waitFor(async () => (await leftFilesOnly(input)).length === 0, { withinMs: restartAfterMs, signal })
-  const left = await leftFilesOnly(input)
+  await waitFor(async () => (await leftToSweep(input)).length === 0, { withinMs: restartAfterMs, signal })
+  const left = await leftToSweep(input)
   if (left.length > 0) {
-    onWait(`${left.length} files to be swept, such as ${left[0]?.name}`)
+    onWait(`${left.length} things to be swept, such as ${left[0]?.name}`)
     await Promise.all(stack.workers.map((worker) => worker.restart(workerStopMs)))
-    await waitFor(async () => (await leftFilesOnly(input)).length === 0, { withinMs: sweptWithinMs, signal })
+    await waitFor(async () => (await leftToSweep(input)).length === 0, { withinMs: sweptWithinMs, signal })
   }
   onWait('the workers to stop')
   await stack.stopWorkers()
@@ -51,10 +51,12 @@ export async function settle(input: SettleInput): Promise<LeftOver[]> {
   return await leftOver()
 }
 
-async function leftFilesOnly({ folder, stack, db }: SettleInput): Promise<LeftOver[]> {
+const swept: readonly LeftOver['what'][] = ['file', 'container', 'volume', 'network']
+
+async function leftToSweep({ folder, stack, db }: SettleInput): Promise<LeftOver[]> {
   const left = await listLeftOvers({ folder, stack, db })
   // Work that an agent could not deliver is kept for the operator, and no sweep removes it.
-  return left.filter(({ what, name }) => what === 'file' && !name.includes('/saved-workspaces/'))
+  return left.filter(({ what, name }) => swept.includes(what) && !name.includes('/saved-workspaces/'))
 }
 
 async function isAtRest(db: Database): Promise<boolean> {

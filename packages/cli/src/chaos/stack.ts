@@ -9,6 +9,7 @@ import { leaseVariables } from './lease-times.ts'
 import { type Link, startLink } from './link.ts'
 import { type RoundPlan, workerIds } from './plan.ts'
 import { randomStream } from './random.ts'
+import type { RoundEngine } from './round-engine.ts'
 import { markerVariable, type RoundFolder } from './round-folder.ts'
 import { type SupervisedProcess, startSupervised } from './supervised-process.ts'
 
@@ -17,6 +18,8 @@ export interface Stack extends AsyncDisposable {
   database: EmbeddedPostgres
   servers: SupervisedProcess[]
   workers: SupervisedProcess[]
+  /** undefined: agents are processes of this machine. Not the stack's to end. */
+  engine: RoundEngine | undefined
   links: { workers: Link; agents: Link; people: Link; database: Link[] }
   apiKey: string
   /** Folders in which workers keep their state. */
@@ -33,10 +36,11 @@ export async function startStack(input: {
   plan: RoundPlan
   folder: RoundFolder
   modelUrl: string
+  engine: RoundEngine | undefined
   log: Logger
   signal: AbortSignal
 }): Promise<Stack> {
-  const { plan, folder, modelUrl, log, signal } = input
+  const { plan, folder, modelUrl, engine, log, signal } = input
   await using opened = new AsyncDisposableStack()
   const database = opened.use(await startEmbeddedPostgres({ dataDir: join(folder.machine, 'database'), log, signal }))
   const { host, port } = database.connection
@@ -87,15 +91,19 @@ export async function startStack(input: {
     )
   }
 
-  const stateDirs = ['state', 'state-shared'].map((name) => join(folder.machine, name))
+  const { stateDirs } = folder
   for (const [index, workerId] of workerIds.entries()) {
     const stateDir = stateDirs[Math.min(index, 1)] ?? ''
     const name = `worker-${index}`
     workers.push(
       startSupervised({
         name,
-        args: workerArguments({ folder, name, workerId, stateDir, ports: links }),
-        env: { ...baseEnvironment(folder, name), OZ_API_KEY: apiKey },
+        args: workerArguments({ folder, name, workerId, stateDir, engine, ports: links }),
+        env: {
+          ...baseEnvironment(folder, name),
+          OZ_API_KEY: apiKey,
+          ...(engine ? { DOCKER_HOST: `unix://${engine.socket}` } : {}),
+        },
         logFile: join(folder.logs, `${name}.log`),
         random: randomStream(plan.seed, `restarts of ${name}`),
         signal,
@@ -108,6 +116,7 @@ export async function startStack(input: {
     database,
     servers,
     workers,
+    engine,
     links,
     apiKey,
     stateDirs,
@@ -135,24 +144,28 @@ function workerArguments(worker: {
   name: string
   workerId: string
   stateDir: string
+  engine: RoundEngine | undefined
   ports: { workers: Link; agents: Link }
 }): string[] {
-  const { folder, name, workerId, stateDir, ports } = worker
-  const config = {
-    backend: {
-      direct: {
-        oz_path: ozProgram,
-        state_dir: stateDir,
-        environment: [{ name: markerVariable, value: folder.marker }],
-        readable_paths: [folder.ledger, folder.effect],
-      },
-    },
-  }
+  const { folder, name, workerId, stateDir, engine, ports } = worker
+  const common = { state_dir: stateDir, environment: [{ name: markerVariable, value: folder.marker }] }
+  const { ledger, effect } = folder
+  const backend = engine
+    ? {
+        docker: {
+          ...common,
+          bundle: engine.bundle,
+          default_image: engine.image,
+          image_pull_policy: 'Never',
+          volumes: [`${ledger}:${ledger}`, `${effect}:${effect}:ro`],
+        },
+      }
+    : { direct: { ...common, oz_path: ozProgram, readable_paths: [ledger, effect] } }
   const file = join(folder.machine, `${name}.yaml`)
   // JSON is YAML.
-  writeFileSync(file, JSON.stringify(config), { mode: 0o600 })
+  writeFileSync(file, JSON.stringify({ backend }), { mode: 0o600 })
   return [
-    ...[workerProgram, '--backend', 'direct', '--worker-id', workerId, '--config-file', file],
+    ...[workerProgram, '--backend', engine ? 'docker' : 'direct', '--worker-id', workerId, '--config-file', file],
     // What leaves its tasks to its successor is told to by another signal. So the last SIGTERM of a round ends idle agents too.
     ...['--drain', 'stop', '--max-concurrent-tasks', '4', '--server-url', `http://127.0.0.1:${ports.workers.port}`],
     ...['--server-root-url', `http://127.0.0.1:${ports.agents.port}`],

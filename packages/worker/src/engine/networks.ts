@@ -1,5 +1,6 @@
+import { inspectContainer } from './containers.ts'
 import type { Engine } from './engine.ts'
-import { isMissing } from './engine-failure.ts'
+import { EngineFailure, isMissing } from './engine-failure.ts'
 
 export interface Network {
   Id: string
@@ -49,13 +50,33 @@ export async function listNetworks(
   return engine.json('GET', '/networks', { query: { filters: { label: labels } }, signal })
 }
 
-/** Fine when it is gone already. 403 while containers that run are connected. */
+/**
+ * Fine when it is gone already. 403 while containers that run are connected. An engine that was killed while it removed a container may go on to count the
+ * end of that, and refuse for ever: ends without a container are taken off first.
+ */
 export async function removeNetwork(engine: Engine, name: string, signal?: AbortSignal): Promise<void> {
+  const remove = () => engine.json('DELETE', networkPath(name), { signal })
   try {
-    await engine.json('DELETE', networkPath(name), { signal })
+    await remove()
   } catch (error) {
-    if (!isMissing(error)) throw error
+    if (isMissing(error)) return
+    const isRefused = error instanceof EngineFailure && error.status === 403
+    if (!isRefused || !(await dropStaleEnds(engine, name, signal))) throw error
+    await remove()
   }
+}
+
+/** False: there were none. */
+async function dropStaleEnds(engine: Engine, name: string, signal?: AbortSignal): Promise<boolean> {
+  const { Containers = {} } = (await inspectNetwork(engine, name, signal)) ?? {}
+  let isDropped = false
+  for (const { Name: container } of Object.values(Containers)) {
+    if (await inspectContainer(engine, container, signal)) continue
+    const body = { Container: container, Force: true }
+    await engine.json('POST', `${networkPath(name)}/disconnect`, { body, signal, ok: [404] })
+    isDropped = true
+  }
+  return isDropped
 }
 
 function networkPath(name: string): string {
