@@ -54,9 +54,14 @@ export async function useRepository(folder: DemoFolder, path: string): Promise<D
   return { source: await copyForTasks(clone, folder), clone, testCommand: null, discard: async () => {} }
 }
 
+/** Where what runs clone lies: tasks in containers see it there, too. */
+export function sourcesOf(folder: DemoFolder): string {
+  return join(folder.private, 'sources')
+}
+
 /** A bare copy that tasks may read, whoever owns the clone. Real copies instead of links: nothing of the user's changes its owner. */
 async function copyForTasks(clone: string, folder: DemoFolder): Promise<string> {
-  const sources = join(folder.private, 'sources')
+  const sources = sourcesOf(folder)
   await mkdir(sources, { mode: 0o755 })
   await chmod(sources, 0o755)
   const copy = join(sources, 'repository.git')

@@ -20,8 +20,10 @@ import {
   type DemoRepository,
   makeDemoFolder,
   makeSampleRepository,
+  sourcesOf,
   useRepository,
 } from './demo-folder.ts'
+import { clearEngine } from './engine-cleanup.ts'
 import { chooseModel, type ModelChoice } from './model-choice.ts'
 import { type DemoOptions, readDemoOptions, usage } from './options.ts'
 
@@ -62,7 +64,7 @@ async function main(args: string[], env: NodeJS.ProcessEnv): Promise<number> {
         : await useRepository(folder, options.repo)
     say(options, `\n${model.text}\n`)
     say(options, 'Starting PostgreSQL, control plane and worker …')
-    const stack = await startStack(folder, model).catch(async (error: unknown) => {
+    const stack = await startStack(folder, { model, options }).catch(async (error: unknown) => {
       await repository.discard()
       throw error
     })
@@ -71,6 +73,7 @@ async function main(args: string[], env: NodeJS.ProcessEnv): Promise<number> {
       return await Promise.race([runDemo({ options, model, repository, stack, signal }), interrupted(signal)])
     } finally {
       await stack.stop()
+      if (stack.worker?.backend === 'docker') await clearEngine(join(folder.private, 'state'), env)
     }
   } catch (error) {
     const exitCode = reportError(error, {
@@ -86,7 +89,10 @@ async function main(args: string[], env: NodeJS.ProcessEnv): Promise<number> {
   }
 }
 
-async function startStack(folder: DemoFolder, model: ModelChoice): Promise<LocalStack> {
+async function startStack(
+  folder: DemoFolder,
+  { model, options: { backend } }: Pick<Demo, 'model' | 'options'>,
+): Promise<LocalStack> {
   const place = (name: string) => join(folder.private, name)
   // As root the database runs as another user, who has to be able to pass through.
   await mkdir(place('workspaces'), { mode: 0o711 })
@@ -97,7 +103,7 @@ async function startStack(folder: DemoFolder, model: ModelChoice): Promise<Local
   const stack = await startLocalStack({
     server: options,
     worker: {
-      workerId,
+      ...{ workerId, backend, volumes: [`${sourcesOf(folder)}:${sourcesOf(folder)}:ro`] },
       workspaceRoot: place('workspaces'),
       stateDir: place('state'),
       onLog: (chunk) => workerLog.write(chunk),
@@ -120,14 +126,19 @@ async function startStack(folder: DemoFolder, model: ModelChoice): Promise<Local
 
 async function runDemo({ options, model, repository, stack, signal }: Demo): Promise<number> {
   const { connection } = stack
-  say(options, `Ready at ${stack.server.url}. Worker ${workerId} is connected.\n`)
+  const { backend, why } = stack.worker ?? {}
+  const place = options.backend === 'direct' ? '' : ` Backend: ${backend} (${why}).`
+  say(options, `Ready at ${stack.server.url}. Worker ${workerId} is connected.${place}\n`)
   const { run_id: runId } = await connection.client.runs.create({
     prompt: options.prompt,
     title: basename(repository.clone),
     config: {
       worker_host: workerId,
       idle_timeout_minutes: 0,
-      environment: { source_repos: [{ url: repository.source, dir: basename(repository.clone) }] },
+      environment: {
+        ...(backend === 'docker' && { docker_image: options.image }),
+        source_repos: [{ url: repository.source, dir: basename(repository.clone) }],
+      },
     },
   })
   say(options, `Run ${runId} on ${repository.clone}`)
@@ -186,6 +197,7 @@ function printResult(result: {
   say(options, '  npm start                       keeps control plane and worker running')
   say(options, '  npx oz agent run-cloud --prompt "…" --repo https://… --watch')
   say(options, '  npm run demo -- --task NAME     another task: refactor, server, question')
+  say(options, '  npm run demo -- --backend docker   the same in a container')
   say(options, '  npm run demo -- --repo PATH --prompt "…"   the same on your own repository\n')
 }
 

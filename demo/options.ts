@@ -11,7 +11,17 @@ export interface DemoOptions {
   /** What the demo says when the agent asks something. */
   answer: string | undefined
   isJson: boolean
+  /** As of `oz up`. */
+  backend: DemoBackend
+  /** Of the containers, where there are some. */
+  image: string
 }
+
+const backends = ['direct', 'docker', 'auto'] as const
+type DemoBackend = (typeof backends)[number]
+
+/** Has what the tasks use: Node and git. */
+const defaultImage = 'node:24-bookworm'
 
 export const usage = `Usage: npm run demo [-- OPTIONS]
 
@@ -21,6 +31,9 @@ Starts a control plane and a worker, lets an agent work on a repository, and sho
 ${taskLines()}
   --repo PATH              your own repository instead of the sample project (needs a model)
   --prompt TEXT            what the agent shall do there
+  --backend NAME           direct (default): the agent is a process of this machine; docker: it works in a container;
+                           auto: docker where an engine answers
+  --image IMAGE            of that container (default: ${defaultImage}, which the engine pulls when it does not have it)
   --output-format FORMAT   pretty (default) or json: the last line of stdout is the result, the rest goes to stderr
   --help
 
@@ -42,6 +55,8 @@ export function readDemoOptions(args: string[]): DemoOptions | 'help' {
         task: { type: 'string' },
         repo: { type: 'string' },
         prompt: { type: 'string', short: 'p' },
+        backend: { type: 'string' },
+        image: { type: 'string' },
         'output-format': { type: 'string' },
         help: { type: 'boolean', short: 'h' },
       },
@@ -54,6 +69,7 @@ export function readDemoOptions(args: string[]): DemoOptions | 'help' {
     repo,
     task = 'fix',
     prompt,
+    image = defaultImage,
     'output-format': format = 'pretty',
   } = values as Record<string, string | undefined>
   if (!['pretty', 'text', 'json', 'ndjson'].includes(format)) {
@@ -68,9 +84,13 @@ export function readDemoOptions(args: string[]): DemoOptions | 'help' {
     const problem = `it is one of ${Object.keys(demoTasks).join(', ')}`
     throw new AppError('option_invalid', { option: '--task', problem })
   }
+  const backend = backends.find((name) => name === (values.backend ?? 'direct'))
+  if (backend === undefined) {
+    throw new AppError('option_invalid', { option: '--backend', problem: `it is one of ${backends.join(', ')}` })
+  }
   const { testCommand, answer, ...chosen }: DemoTask = demoTasks[task as DemoTaskName]
   const isJson = format === 'json' || format === 'ndjson'
   return prompt === undefined
-    ? { repo, prompt: chosen.prompt, testCommand, answer, isJson }
-    : { repo, prompt, testCommand: demoTasks.fix.testCommand, answer: undefined, isJson }
+    ? { repo, prompt: chosen.prompt, testCommand, answer, isJson, backend, image }
+    : { repo, prompt, testCommand: demoTasks.fix.testCommand, answer: undefined, isJson, backend, image }
 }

@@ -59,6 +59,11 @@ export function imageProblem(image: TestImage): string | undefined {
   return missing.length === 0 || existsSync(archiveOf(image)) ? undefined : `there is no ${missing.join(', ')}`
 }
 
+/** Made before on this machine. */
+export function isImageKept(image: TestImage): boolean {
+  return existsSync(archiveOf(image))
+}
+
 /** Each under its `imageName`; those that the engine has are left alone. */
 export async function prepareImages(engine: Pick<TestEngine, 'socket'>, images: TestImage[]): Promise<void> {
   await using api = openTestEngine(engine)

@@ -41,7 +41,10 @@ test.skipIf(process.platform !== 'linux')(
     const first = startOz(up, env)
     const ready = JSON.parse(await first.line(/server_ready/))
     expect(ready).toMatchObject({ type: 'server_ready', pid: first.child.pid })
-    expect(JSON.parse(await first.line(/worker_ready/))).toEqual({ type: 'worker_ready', worker_id: 'here' })
+    expect(JSON.parse(await first.line(/worker_ready/))).toEqual({
+      ...{ type: 'worker_ready', worker_id: 'here' },
+      ...{ backend: 'direct', why: 'the default' },
+    })
 
     const login = join(home.folder, 'config', 'openoz', 'config.json')
     expect((await stat(login)).mode & 0o777).toBe(0o600)
@@ -103,3 +106,31 @@ test.skipIf(process.platform !== 'linux')(
     expect(await processesOf(home.folder)).toEqual([])
   },
 )
+
+/** None answers here: no test may find the engine of whoever runs it. */
+const noEngine = { DOCKER_HOST: 'unix:///nonexistent/docker.sock' }
+
+test.skipIf(process.platform !== 'linux')(
+  'with `--backend auto` tasks are processes where no engine answers, and it says so',
+  async () => {
+    await using home = await makeTestHome()
+    const program = startOz([...up, '--backend', 'auto'], { ...home.env, ...noEngine })
+    expect(JSON.parse(await program.line(/worker_ready/))).toEqual({
+      ...{ type: 'worker_ready', worker_id: 'here', backend: 'direct' },
+      why: expect.stringMatching(/^no container engine can be used\. .*nonexistent/),
+    })
+    program.child.kill('SIGTERM')
+    expect((await program.ended).exitCode).toBe(0)
+  },
+)
+
+test('with `--backend docker` nothing is started where no engine answers, and it says what to do', async () => {
+  await using home = await makeTestHome()
+  const { exitCode, stderr } = await runOz([...up, '--backend', 'docker'], { ...home.env, ...noEngine })
+  expect(exitCode).toBe(1)
+  expect(JSON.parse(stderr)).toMatchObject({ error: { code: 'engine_unreachable' } })
+  await expect(readdir(join(home.folder, 'data'))).rejects.toMatchObject({ code: 'ENOENT' })
+  const wrong = await runOz(['up', '--backend', 'kubernetes'], home.env)
+  expect(wrong.exitCode).toBe(2)
+  expect(wrong.stderr).toContain('direct, docker')
+})

@@ -74,8 +74,10 @@ async function removeContainers(
   try {
     const log = createLogger({ name: 'leave', level: 'error', env })
     await using engine = openEngine(findEngine(env), { env, log })
-    const { kept } = await removeInstallation(engine, { stateDir, log })
+    const { kept, used } = await removeInstallation(engine, { stateDir, log })
     for (const container of kept) say(`The container ${container} stays, with its volumes: it was kept on purpose.`)
+    for (const volume of used)
+      say(`The volume ${volume} stays: a container uses it. \`docker volume rm ${volume}\` removes it after that one.`)
   } catch (error) {
     say(`What the worker has on its engine could not be removed: ${messageOf(error)}`)
     say(

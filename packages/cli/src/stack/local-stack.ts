@@ -9,18 +9,19 @@ import { type Connection, openConnection } from '../connection.ts'
 import { ozProgram } from '../program-files.ts'
 import { savedLoginFile } from '../saved-login.ts'
 import { agentBundles } from './agent-bundles.ts'
+import { chooseLocalBackend, type LocalBackend, type LocalBackendWish } from './local-backend.ts'
 import { workerEnvironment } from './worker-environment.ts'
 import { startWorkerProcess, type WorkerProcess } from './worker-process.ts'
 
 /**
- * Everything for one machine: the control plane in this process, and a worker with the direct backend in a process of its own. `oz up` keeps
- * one running, the demo one for as long as its run takes.
+ * Everything for one machine: the control plane in this process, and a worker in a process of its own, which runs tasks as processes of this machine or in
+ * containers of its engine. `oz up` keeps one running, the demo one for as long as its run takes.
  */
 export interface LocalStack {
   server: RunningServer
   /** With the administrator's key. */
   connection: Connection
-  worker: WorkerProcess | undefined
+  worker: (WorkerProcess & Pick<LocalBackend, 'backend' | 'why'>) | undefined
   /** Worker first, so that it can still report what it ended. Safe to call twice. */
   stop(): Promise<void>
   /** For people without patience, during `stop`: tasks are killed, and nothing waits for the worker. */
@@ -36,13 +37,18 @@ export interface LocalStackOptions {
 
 export interface LocalWorkerOptions {
   workerId: string
+  /** Default: `direct`. `auto`: containers where an engine answers. */
+  backend?: LocalBackendWish
   /** Defaults: those of the worker. */
   workspaceRoot?: string
   stateDir?: string
+  /** `HOST:CONTAINER[:MODE]`, mounted into the containers of tasks. Default: nothing of this machine. */
+  volumes?: string[]
   onLog?: (chunk: Buffer) => void
 }
 
 export async function startLocalStack({ server: options, worker, env, log }: LocalStackOptions): Promise<LocalStack> {
+  const backend = worker && (await chooseLocalBackend(worker.backend, env))
   const server = await startServer(options, { log, bundles: agentBundles(env) })
   let connection: Connection | undefined
   try {
@@ -51,7 +57,7 @@ export async function startLocalStack({ server: options, worker, env, log }: Loc
       apiKey: await readAdminKey(server, options),
       env: trusting(options, env),
     })
-    const local = worker && (await startLocalWorker({ worker, connection, options, env, log }))
+    const local = backend && (await startLocalWorker({ worker, backend, connection, options, env, log }))
     return assemble({ server, connection, local })
   } catch (error) {
     await connection?.[Symbol.asyncDispose]()
@@ -76,7 +82,7 @@ function assemble(parts: {
   return {
     server,
     connection,
-    worker: local?.process,
+    worker: local && { ...local.process, ...local.backend },
     stop: () => {
       stopping ??= stopAll()
       return stopping
@@ -90,24 +96,27 @@ function assemble(parts: {
 
 interface LocalWorker {
   process: WorkerProcess
+  backend: LocalBackend
   expireKey: () => Promise<void>
 }
 
 async function startLocalWorker(start: {
   worker: LocalWorkerOptions
+  backend: LocalBackend
   connection: Connection
   options: ServerOptions
   env: NodeJS.ProcessEnv
   log: Logger
 }): Promise<LocalWorker> {
-  const { worker, connection, options, env, log } = start
+  const { worker, backend, connection, options, env, log } = start
   const key = await mintWorkerKey(connection, worker.workerId)
-  const configFile = await writeWorkerConfig({ worker, options, env })
+  const configFile = await writeWorkerConfig({ worker, backend, options, env })
   // Ctrl-C ends all that was started here.
-  const args = ['--backend', 'direct', '--worker-id', worker.workerId, '--config-file', configFile, '--drain', 'stop']
+  const args = ['--backend', backend.backend, '--worker-id', worker.workerId, '--config-file', configFile]
   return {
+    backend,
     process: startWorkerProcess({
-      args: [...args, '--log-level', options.logLevel],
+      args: [...args, '--drain', 'stop', '--log-level', options.logLevel],
       // The key by environment and not as an argument: command lines can be read by everyone.
       env: {
         ...workerEnvironment(trusting(options, env)),
@@ -139,15 +148,24 @@ async function mintWorkerKey({ client }: Connection, workerId: string): Promise<
   return { uid: created.api_key.uid, secret: created.raw_api_key }
 }
 
-/** What has no flag: where our own `oz` is, and the folders that tasks must not see. JSON is YAML. */
-async function writeWorkerConfig(parts: {
+/** What has no flag. JSON is YAML. */
+async function writeWorkerConfig(parts: LocalParts): Promise<string> {
+  const file = join(parts.options.dataDir, 'worker.yaml')
+  const config = parts.backend.backend === 'docker' ? { docker: dockerBlock(parts) } : { direct: directBlock(parts) }
+  await writePrivateFile(file, `${JSON.stringify({ backend: config }, null, 2)}\n`)
+  return file
+}
+
+interface LocalParts {
   worker: LocalWorkerOptions
+  backend: LocalBackend
   options: ServerOptions
   env: NodeJS.ProcessEnv
-}): Promise<string> {
-  const { worker, options, env } = parts
-  const file = join(options.dataDir, 'worker.yaml')
-  const direct = {
+}
+
+/** Where our own `oz` is, and the folders that tasks must not see. */
+function directBlock({ worker, options, env }: LocalParts): object {
+  return {
     oz_path: ozProgram,
     workspace_root: worker.workspaceRoot,
     state_dir: worker.stateDir,
@@ -159,8 +177,11 @@ async function writeWorkerConfig(parts: {
         .map((path) => resolve(path)),
     ],
   }
-  await writePrivateFile(file, `${JSON.stringify({ backend: { direct } }, null, 2)}\n`)
-  return file
+}
+
+/** Nothing is hidden, since a container sees nothing of this machine. Its agent is the one that was found, whatever variables the worker has. */
+function dockerBlock({ worker, backend }: LocalParts): object {
+  return { state_dir: worker.stateDir, bundle: backend.bundle, volumes: worker.volumes }
 }
 
 async function readAdminKey(server: RunningServer, options: ServerOptions): Promise<string> {
