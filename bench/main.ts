@@ -11,15 +11,20 @@ import { adoptionBenchmark } from './adoption.ts'
 import { appendBenchmark } from './append.ts'
 import { assignmentBenchmark } from './assignment.ts'
 import { assignmentLoadedBenchmark } from './assignment-loaded.ts'
+import { bundleVolumeBenchmark } from './bundle-volume.ts'
 import { claimsBenchmark } from './claims.ts'
 import { cloneBenchmark } from './clone.ts'
 import { coldStartBenchmark } from './cold-start.ts'
 import { disconnectsBenchmark } from './disconnects.ts'
+import { dockerAdoptionBenchmark } from './docker-adoption.ts'
+import { dockerMemoryBenchmark } from './docker-memory.ts'
+import { dockerStartBenchmark } from './docker-start.ts'
+import { dockerThroughputBenchmark } from './docker-throughput.ts'
 import { fanOutBenchmark } from './fan-out.ts'
 import { gatewayBenchmark } from './gateway.ts'
 import { lifecycleBenchmark } from './lifecycle.ts'
 import { describeMachine } from './machine.ts'
-import { type Measurement, middleOf } from './measurement.ts'
+import { type Measurement, middleOf, NotMeasurable } from './measurement.ts'
 import { memoryBenchmark } from './memory.ts'
 import { mixedBenchmark } from './mixed.ts'
 import { reconnectBenchmark } from './reconnect.ts'
@@ -43,8 +48,13 @@ const benchmarks = [
   memoryBenchmark,
   supervisedBenchmark,
   coldStartBenchmark,
+  bundleVolumeBenchmark,
+  dockerStartBenchmark,
+  dockerThroughputBenchmark,
+  dockerMemoryBenchmark,
   cloneBenchmark,
   adoptionBenchmark,
+  dockerAdoptionBenchmark,
   assignmentBenchmark,
   assignmentLoadedBenchmark,
   claimsBenchmark,
@@ -72,14 +82,21 @@ if (!(minutes > 0)) {
 const about = describeMachine()
 if (!values['no-build']) execFileSync('npm', ['run', '--silent', 'build'], { stdio: ['ignore', 2, 2] })
 const results: Measurement[] = []
+const leftOut: string[] = []
 for (const benchmark of chosen) {
   const wanted = values.quick ? 1 : (benchmark.rounds ?? 3)
   const rounds: Measurement[][] = []
-  while (rounds.length < wanted) {
-    console.error(`${benchmark.name}, round ${rounds.length + 1} of ${wanted} …`)
-    rounds.push(await benchmark.run({ isQuick: values.quick, minutes }))
+  try {
+    while (rounds.length < wanted) {
+      console.error(`${benchmark.name}, round ${rounds.length + 1} of ${wanted} …`)
+      rounds.push(await benchmark.run({ isQuick: values.quick, minutes }))
+    }
+    results.push(...middleOf(rounds))
+  } catch (error) {
+    if (!(error instanceof NotMeasurable)) throw error
+    leftOut.push(`NOT MEASURED: ${benchmark.name}: ${error.message}`)
+    console.error(leftOut.at(-1))
   }
-  results.push(...middleOf(rounds))
 }
 
 if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 2)}\n`)
@@ -91,3 +108,4 @@ for (const { name, value, unit, spread, control, ratio, target, ok } of results)
   console.log(
     `| ${name} | ${value} ${unit} | ${spread ? `${spread.low} – ${spread.high}` : '–'} | ${control ? `${control.value} ${unit} (${control.name})` : '–'} | ${ratio ?? '–'} | ${target} | ${ok ? 'yes' : 'no'} |`,
   )
+for (const line of leftOut) console.log(`\n${line}`)

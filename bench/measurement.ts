@@ -27,6 +27,9 @@ export interface Benchmark {
   run(options: BenchOptions): Promise<Measurement[]>
 }
 
+/** What it needs is not on this machine: it is left out, and the end of the report says so. */
+export class NotMeasurable extends Error {}
+
 /** Latencies in ms, from any number of samples. */
 export function percentile(samples: number[], p: number): number {
   const sorted = [...samples].sort((a, b) => a - b)
