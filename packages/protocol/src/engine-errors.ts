@@ -52,6 +52,15 @@ export const engineErrors = {
     message: 'The Docker engine at {address} answered {status} to {request}: {problem}.',
     remedy: 'The engine’s own log says more (`journalctl -u docker`).',
   },
+  engine_disk_full: {
+    status: 503,
+    platform: 'resource_unavailable',
+    retryable: true,
+    title: 'Disk of the Docker engine full',
+    message: 'The disk of the Docker engine at {address} is full: {problem}.',
+    remedy:
+      'Make room on its machine: `docker system df` shows what is there, `docker image prune` removes unused images.',
+  },
   docker_config_unreadable: {
     status: 400,
     platform: 'invalid_request',

@@ -144,7 +144,12 @@ export const failureReasons = {
     retryDelaySeconds: 10,
     meaning: 'The pod was lost from sight.',
   },
-  unschedulable: { side: 'user', code: 'resource_unavailable', ...never, meaning: 'No node can take the pod.' },
+  unschedulable: {
+    side: 'user',
+    code: 'resource_unavailable',
+    ...never,
+    meaning: 'No machine there can take the task.',
+  },
   volume_mount: {
     side: 'user',
     code: 'environment_setup_failed',

@@ -74,6 +74,22 @@ export const troubles: readonly Trouble[] = [
     advice: '`docker version` shows system, CPU and API of the engine, which may be another machine than the worker’s.',
   },
   {
+    id: 'engine-lacks',
+    area: 'The worker does not start',
+    symptom: 'It ends at once, because the engine does not have what the config file asks for',
+    codes: ['container_runtime_missing', 'network_missing', 'host_path_not_allowed', 'volume_spec_invalid'],
+    advice:
+      '`docker info` lists runtimes, `docker network ls` networks: of the engine that the worker’s log names, which may be on another machine.',
+  },
+  {
+    id: 'no-way-to-the-control-plane',
+    area: 'The worker does not start',
+    symptom: 'It ends at once, because its containers could not reach the control plane',
+    codes: ['relay_unavailable'],
+    advice:
+      'Where the control plane listens on the loopback only, or containers have no network, they reach it through a socket in the worker’s state folder. An engine on another machine, or a worker in a container whose state folder is no volume, cannot mount that.',
+  },
+  {
     id: 'no-agent-bundle',
     area: 'The worker does not start',
     symptom: 'It ends at once, because it has no agent for containers',
@@ -195,19 +211,72 @@ export const troubles: readonly Trouble[] = [
     id: 'container-out-of-memory',
     area: 'A run fails',
     symptom: 'Its container has used more memory than it was given',
-    codes: ['out_of_memory', 'instance_shape_too_large'],
+    codes: ['out_of_memory'],
     reasons: ['container_oom'],
     advice:
-      'Start it with more, `--memory-gb` and `--vcpus` of `oz agent run-cloud`, up to what the engine’s machine has. A command of the agent that the kernel ends does not end the run: the agent is told, and goes on.',
+      'The message names the limit. Start it with more, `--memory-gb` and `--vcpus` of `oz agent run-cloud`. A command of the agent that the kernel ends does not end the run: the agent is told, and goes on.',
+  },
+  {
+    id: 'instance-too-large',
+    area: 'A run fails',
+    symptom: 'It asks for more CPUs or memory than the engine’s machine has',
+    codes: ['instance_shape_too_large'],
+    reasons: ['unschedulable'],
+    advice: 'The message names both. Nothing is tried again: no attempt would find more on that machine.',
+  },
+  {
+    id: 'container-killed',
+    area: 'A run fails',
+    symptom: 'Its container was killed',
+    codes: [],
+    reasons: ['agent_invocation'],
+    advice:
+      'By `docker kill`, or by whatever else ends processes of that machine: exit code 137, without a word of memory. It is tried again, with the work that its worker could still save.',
   },
   {
     id: 'engine-stopped',
     area: 'A run fails',
     symptom: 'Docker was stopped while it ran',
-    codes: ['engine_stopped', 'engine_failed'],
+    codes: ['engine_stopped'],
     reasons: ['container_wait'],
     advice:
       'It is tried again. While the engine is away nothing is known of its containers, and nothing is called ended; with `live-restore` they go on, and so does the run.',
+  },
+  {
+    id: 'engine-says-no',
+    area: 'A run fails',
+    symptom: 'The engine does not make its container, or does not start it',
+    codes: ['engine_failed'],
+    reasons: ['container_create', 'container_start'],
+    advice:
+      'The message has the engine’s own words. It is tried once more; if it fails again, look at the engine’s log, and whether `docker run --rm IMAGE true` works there.',
+  },
+  {
+    id: 'no-network-left',
+    area: 'A run fails',
+    symptom: 'There are no addresses left for its network',
+    codes: ['network_pool_exhausted'],
+    reasons: ['container_create'],
+    advice:
+      'Engines have room for some 30 networks of their own choice, all programs of the machine together; each task has one. After that the worker takes small ones out of `backend.docker.network_pool`, and only when that is used up, too, or overlaps with what is there, a run ends so.',
+  },
+  {
+    id: 'sidecar',
+    area: 'A run fails',
+    symptom: 'One of its sidecars cannot be prepared',
+    codes: ['sidecar_mount_invalid', 'sidecar_unusable'],
+    reasons: ['sidecar_prep'],
+    advice:
+      'Its image is pulled as the run’s own is, and what goes wrong with that is told in the same words; what is left is where it shall be mounted, and its files.',
+  },
+  {
+    id: 'volume-missing',
+    area: 'A run fails',
+    symptom: 'A folder of the worker’s volumes is not there',
+    codes: ['bind_source_missing'],
+    reasons: ['volume_mount'],
+    advice:
+      'Folders are those of the engine’s machine. The worker does not have them made: it would be as root, and empty.',
   },
   {
     id: 'image-lacks',
@@ -255,9 +324,9 @@ export const troubles: readonly Trouble[] = [
   {
     id: 'image-no-room',
     area: 'A run fails',
-    symptom: 'Its image cannot be pulled: the engine’s disk is full',
-    codes: ['image_disk_full'],
-    reasons: ['image_pull'],
+    symptom: 'The engine’s disk is full',
+    codes: ['image_disk_full', 'engine_disk_full'],
+    reasons: ['image_pull', 'container_create'],
     advice: '`docker system df` shows what is on it. Layers are stored packed and unpacked while they are pulled.',
   },
   {

@@ -41,9 +41,8 @@ export function watchRoom(look: () => string | undefined, log: Logger): () => st
   let isLacking = false
   return () => {
     const problem = look()
-    if (problem !== undefined && !isLacking)
-      log.error({ problem }, 'No new tasks are taken until there is room on the disk')
-    if (problem === undefined && isLacking) log.info('There is room on the disk again; tasks are taken')
+    if (problem !== undefined && !isLacking) log.error({ problem }, 'No new tasks are taken for now')
+    if (problem === undefined && isLacking) log.info('Tasks are taken again')
     isLacking = problem !== undefined
     return problem
   }

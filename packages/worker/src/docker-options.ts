@@ -2,11 +2,10 @@ import { isIP, isIPv4 } from 'node:net'
 import { resolve } from 'node:path'
 import { z } from 'zod'
 import { environmentEntry, text } from './config-entries.ts'
-import { parseVolume, type TaskVolume } from './task-volume.ts'
+import type { PullPolicy } from './engine/image-pull.ts'
+import { normalPath, parseVolume, type TaskVolume } from './task-volume.ts'
 
-/** When a worker asks the registry for an image that the engine may have. */
-const pullPolicies = ['Always', 'IfNotPresent', 'Never'] as const
-export type PullPolicy = (typeof pullPolicies)[number]
+const pullPolicies = ['Always', 'IfNotPresent', 'Never'] as const satisfies readonly PullPolicy[]
 
 const image = text.regex(/^\S+$/, 'must not contain whitespace').max(512)
 const absolutePath = z.string().regex(/^\//, 'must be an absolute path')
@@ -90,7 +89,7 @@ export function readDockerOptions(block: DockerBlock, flags: { volumes?: string[
     userns: block.userns === 'host' ? 'host' : undefined,
     pidsLimit: block.pids_limit ?? 4096,
     dns: block.dns ?? [],
-    allowedHostPaths: block.allowed_host_paths,
+    allowedHostPaths: block.allowed_host_paths?.map(normalPath),
     stateDir: block.state_dir === undefined ? undefined : resolve(block.state_dir),
     bundle: block.bundle === undefined ? undefined : resolve(block.bundle),
   }

@@ -38,12 +38,12 @@ test('a worker without room for a task leaves offers to others, says so once, an
     })
   }
   expect(cp.messagesOf('task_claimed')).toEqual([])
-  expect(worker.lines.filter((line) => line.includes('No new tasks are taken until there is room'))).toHaveLength(1)
+  expect(worker.lines.filter((line) => line.includes('No new tasks are taken for now'))).toHaveLength(1)
 
   rmSync(join(stateDir, 'ballast'))
   const { execution_id } = cp.assign()
   expect((await cp.outcome(execution_id)).type).toBe('task_completed')
-  expect(worker.log()).toContain('There is room on the disk again')
+  expect(worker.log()).toContain('Tasks are taken again')
 })
 
 test('a worker without inodes for a task leaves offers to others', async () => {

@@ -104,6 +104,8 @@ const taskRecord = z.object({
   instance: z.uuid().optional(),
   /** The shim; null until it runs. */
   process: processIdentity.nullable(),
+  /** Of a container: it was to be started, so it may have been, whatever there is of it by now. */
+  is_launched: z.boolean().optional(),
   started_at: z.string(),
   /** By versions that had no `end.json`: when it was found to have ended with events that were not delivered. Its end has been told then. */
   ended_at: z.string().optional(),

@@ -154,7 +154,7 @@ function exitCodeOf(end: TaskEnd): { exitCode?: number } {
 }
 
 const assignmentFailures: readonly string[] = [
-  ...['workspace_setup', 'setup_command'],
+  ...['workspace_setup', 'setup_command', 'unschedulable'],
   ...['image_pull', 'invalid_image', 'sidecar_prep', 'volume_mount', 'container_create', 'container_start'],
 ]
 

@@ -28,13 +28,18 @@ export function parseVolume(spec: string): TaskVolume {
   if (!isPath && !/^[A-Za-z0-9][\w.-]+$/.test(source))
     throw invalid('the first part must be an absolute path, or the name of a volume')
   if (!place.startsWith('/')) throw invalid('the path in the container must be absolute')
-  const target = withoutSlash(posix.normalize(place))
+  const target = normalPath(place)
   const isTaken = taken.includes(target) || ['/agent/', '/run/openoz/'].some((folder) => target.startsWith(folder))
   if (isTaken) throw invalid(`${target} is the task’s own place`)
   const unknown = mode?.split(',').find((word) => !modes.includes(word))
   if (unknown !== undefined) throw invalid(`the mode ${JSON.stringify(unknown)} is none of ${modes.join(', ')}`)
-  const path = isPath ? withoutSlash(posix.normalize(source)) : source
+  const path = isPath ? normalPath(source) : source
   return { spec, source: path, isPath, target, ...(mode === undefined ? {} : { mode }) }
+}
+
+/** An absolute path as it is compared with others. */
+export function normalPath(path: string): string {
+  return withoutSlash(posix.normalize(path))
 }
 
 function withoutSlash(path: string): string {

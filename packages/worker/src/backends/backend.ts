@@ -33,7 +33,7 @@ export interface Backend {
    * called again.
    */
   check(signal: AbortSignal): Promise<void>
-  /** Why no task can begin here for now, as a sentence, though there may be slots: the disk is full. undefined: one can. */
+  /** Why no task can begin here for now, as a sentence, though there may be slots: the disk is full, the engine away. undefined: one can. */
   lackOfRoom(): string | undefined
   /**
    * Makes the task's surroundings and starts its agent. Nothing of the operator's or of the task runs before `claimed` resolves. Resolves once the

@@ -1,9 +1,8 @@
 import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { access, chown, constants, lchown, lstat, mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { chown, lchown, lstat, mkdir, rename, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { AppError } from '@openoz/protocol'
 import { removeTree } from '../folder-removal.ts'
 import type { TaskUser } from '../isolation.ts'
 import { claimWorkspace, disownWorkspace, ownerOf } from '../workspace-owner.ts'
@@ -90,22 +89,6 @@ export async function releaseWorkspace({
     if (uid !== undefined) await lchown(workspace, 0, 0).catch(() => {})
   }
   await disownWorkspace(stateDir, task_id, execution_id)
-}
-
-/** Rejects with `workspace_root_not_writable`. */
-export async function makeWritable(folder: string): Promise<void> {
-  try {
-    // Others may pass, not look: tasks of root's worker have users of their own.
-    await mkdir(folder, { recursive: true, mode: process.getuid?.() === 0 ? 0o711 : 0o700 })
-    await access(folder, constants.W_OK | constants.X_OK)
-    // Read-only and full file systems look writable until one writes.
-    const probe = join(folder, `.write-${randomUUID()}`)
-    await writeFile(probe, 'probe')
-    await rm(probe)
-  } catch (error) {
-    const problem = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error'
-    throw new AppError('workspace_root_not_writable', { folder, problem })
-  }
 }
 
 /**

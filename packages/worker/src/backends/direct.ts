@@ -12,6 +12,7 @@ import { findOnPath, isExecutable, taskPath } from '../task-environment.ts'
 import { backendOf, lockTask, readRecord, taskFolder, tasksFolder } from '../task-folder.ts'
 import { readTaskNetwork } from '../task-network.ts'
 import type { WorkerOptions } from '../worker-options.ts'
+import { makeWritable } from '../writable-folder.ts'
 import {
   type AdoptedTask,
   type Backend,
@@ -32,7 +33,7 @@ import { mirrorForTask, openMirrors } from './direct-mirrors.ts'
 import { directRemoval } from './direct-removal.ts'
 import { describeSetup, launchTask, prepareTask, setUpTask } from './direct-start.ts'
 import { sweepMachine } from './direct-sweep.ts'
-import { isFolder, layFoldersApart, makeWorkspace, makeWritable, workspaceFailure } from './direct-workspace.ts'
+import { isFolder, layFoldersApart, makeWorkspace, workspaceFailure } from './direct-workspace.ts'
 import { noteFailure } from './ended-task.ts'
 import { HeldTasks } from './held-tasks.ts'
 import { adoptTasks } from './take-over.ts'

@@ -14,7 +14,7 @@ import type { SweptTasks } from './sweep-folders.ts'
 const askAgainMs = 500
 
 /** Tasks of earlier processes, by the names of their containers: what an engine runs goes on without any worker. */
-export function dockerFormer(host: DockerHost): SweptTasks<DockerTaskContext, ContainerDetails> {
+export function dockerFormer(host: DockerHost): SweptTasks<DockerTaskContext, ContainerDetails | 'removed'> {
   const { engine, leaving, log, worker, network } = host
   return {
     async find(record) {
@@ -22,6 +22,8 @@ export function dockerFormer(host: DockerHost): SweptTasks<DockerTaskContext, Co
       for (;;) {
         try {
           const found = await inspectContainer(engine, container)
+          // Somebody has cleared the engine: its agent was at work, and what that has told may lie in its volumes.
+          if (!found && record.is_launched) return 'removed'
           // Made, and never started.
           return found?.State.Status === 'created' ? undefined : found
         } catch (error) {
@@ -32,8 +34,8 @@ export function dockerFormer(host: DockerHost): SweptTasks<DockerTaskContext, Co
         }
       }
     },
-    isRunning: ({ State }) => State.Running,
-    recordOf: (record) => record,
+    isRunning: (found) => found !== 'removed' && found.State.Running,
+    recordOf: (record, found) => (found === undefined ? record : { ...record, is_launched: true }),
     async contextOf(record, reporter) {
       const { token: file } = taskFolder(host.stateDir, record.execution_id)
       const token = await readFile(file, 'utf8').catch((error: unknown) => {
@@ -49,7 +51,9 @@ export function dockerFormer(host: DockerHost): SweptTasks<DockerTaskContext, Co
       return context
     },
     follow: (context, found, end) =>
-      new DockerTask(host, context, { containerId: found?.Id, isFoundDead: found?.State.Running === false, end }),
+      found === undefined || found === 'removed'
+        ? new DockerTask(host, context, { containerId: undefined, end })
+        : new DockerTask(host, context, { containerId: found.Id, isFoundDead: !found.State.Running, end }),
     async end(record) {
       try {
         return await endContainers({ engine, names: namesOf(record) })

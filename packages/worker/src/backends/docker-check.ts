@@ -3,13 +3,14 @@ import { chmod, mkdir, realpath, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, messageOf } from '@openoz/protocol'
 import type { DockerOptions } from '../docker-options.ts'
-import { type ContainerDetails, getArchive, removeContainer } from '../engine/containers.ts'
+import { readArchiveFile } from '../engine/archive-file.ts'
+import { type ContainerDetails, removeContainer } from '../engine/containers.ts'
 import type { Engine } from '../engine/engine.ts'
 import type { EngineFacts } from '../engine/engine-check.ts'
 import { createHelper } from '../engine/helper-container.ts'
 import { inspectNetwork } from '../engine/networks.ts'
-import { readTar } from '../engine/tar-text.ts'
 import { removeTree } from '../folder-removal.ts'
+import type { TaskVolume } from '../task-volume.ts'
 import { type LabelOwner, labelsOf } from './docker-labels.ts'
 import { pathOnEngine } from './docker-own-container.ts'
 
@@ -24,23 +25,39 @@ export async function checkOptions(
     throw new AppError('container_runtime_missing', { runtime, known: facts.runtimes.join(', ') })
   const isNamed = network !== 'none' && network !== 'isolated'
   if (isNamed && !(await inspectNetwork(engine, network, signal))) throw new AppError('network_missing', { network })
-  await checkHostPaths(options, facts)
+  await permittedVolumes(options, facts)
 }
 
-/** On an engine of this machine links are followed: one that leads elsewhere is what it leads to. */
-async function checkHostPaths(
+/**
+ * What is mounted of the operator's volumes, where the folders are listed that may be: on an engine of this machine links are followed, and one that leads
+ * elsewhere is what it leads to. Asked for each task, since a task that may write to one folder can put a link there in the place of another. Rejects with
+ * `host_path_not_allowed`.
+ */
+export async function permittedVolumes(
   { volumes, allowedHostPaths }: Pick<DockerOptions, 'volumes' | 'allowedHostPaths'>,
   { isLocal }: Pick<EngineFacts, 'isLocal'>,
-): Promise<void> {
-  if (allowedHostPaths === undefined) return
-  const real = async (path: string) => (isLocal ? await realpath(path).catch(() => path) : path)
-  const allowed = await Promise.all(allowedHostPaths.map(real))
-  for (const { source, isPath } of volumes) {
-    if (!isPath) continue
-    const path = await real(source)
-    const isWithin = (folder: string) => path === folder || path.startsWith(folder === '/' ? '/' : `${folder}/`)
-    if (allowed.some(isWithin)) continue
-    throw new AppError('host_path_not_allowed', { path: source, allowed: allowedHostPaths.join(', ') || 'none' })
+): Promise<TaskVolume[]> {
+  if (allowedHostPaths === undefined) return volumes
+  const real = async (path: string) => (isLocal ? await realPath(path) : path)
+  const allowed = await Promise.all(allowedHostPaths.map(async (path) => (await real(path)) ?? path))
+  return await Promise.all(
+    volumes.map(async (volume) => {
+      if (!volume.isPath) return volume
+      const source = await real(volume.source)
+      const isWithin = (folder: string) => source === folder || source?.startsWith(folder === '/' ? '/' : `${folder}/`)
+      if (source !== undefined && allowed.some(isWithin)) return { ...volume, source }
+      const list = allowedHostPaths.join(', ') || 'none'
+      throw new AppError('host_path_not_allowed', { path: volume.source, allowed: list })
+    }),
+  )
+}
+
+/** What is not there the engine refuses. undefined: nobody can say what it is. */
+async function realPath(path: string): Promise<string | undefined> {
+  try {
+    return await realpath(path)
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'ENOENT' ? path : undefined
   }
 }
 
@@ -75,7 +92,8 @@ export async function probeRelayFolder(
     const labels = labelsOf(owner, { task_id: nobody, execution_id: nobody }, 'helper')
     const mounts = [{ Type: 'bind' as const, Source: onEngine(probe), Target: '/probe', ReadOnly: true }]
     helper = await createHelper(engine, { name: `oz-probe-${owner.instance}`, labels, mounts })
-    if ((await readWord(engine, helper)) !== word) throw new Error('the engine has another folder of that name')
+    const seen = await readArchiveFile(engine, helper, { path: '/probe/word', maxBytes: 1024 })
+    if (seen !== word) throw new Error('the engine has another folder of that name')
     return onEngine
   } catch (error) {
     if (error instanceof AppError) throw error
@@ -84,15 +102,4 @@ export async function probeRelayFolder(
     if (helper !== undefined) await removeContainer(engine, helper).catch(() => {})
     await removeTree(probe).catch(() => {})
   }
-}
-
-async function readWord(engine: Engine, helper: string): Promise<string | undefined> {
-  const stream = await getArchive(engine, helper, { path: '/probe/word' })
-  if (!stream) return undefined
-  for await (const { body } of readTar(stream, { maxBytes: 16 * 1024, maxEntries: 1 })) {
-    const chunks: Buffer[] = []
-    for await (const chunk of body) chunks.push(chunk)
-    return Buffer.concat(chunks).toString()
-  }
-  return undefined
 }

@@ -7,7 +7,8 @@ import { controlFolder, workspaceFolder } from './docker-spec.ts'
 
 /**
  * What a container's agent is told: variables, which everybody with access to the engine can read, and files in `/run/openoz`, which the task alone can.
- * The token of the execution and whatever may hold a secret of ours is a file.
+ * The token of the execution is a file, and whatever may hold a secret and can be one. What programs take from variables alone stands there with its
+ * secrets: the operator's (`-e`), and passwords of proxies.
  *
  *   /run/openoz/token            the agent reads it once, and removes it
  *   /run/openoz/gitconfig        for all git programs of the task

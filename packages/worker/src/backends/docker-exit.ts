@@ -1,6 +1,8 @@
 import { constants } from 'node:os'
-import { describeError } from '@openoz/protocol'
+import { describeError, type ReportedFailureReason } from '@openoz/protocol'
 import type { ContainerState } from '../engine/containers.ts'
+import type { EngineAddress } from '../engine/engine-address.ts'
+import { type EngineFailure, engineProblem } from '../engine/engine-failure.ts'
 import { exitOfCode } from '../shim-process.ts'
 import { TaskFailure } from './backend.ts'
 import type { AgentEnd } from './ended-task.ts'
@@ -14,18 +16,21 @@ export interface SeenByUs {
   isStopped: boolean
   /** The engine was away since the container was last seen at work, or has gone in the moment of its end. */
   wasEngineAway: boolean
+  /** The engine has told of a SIGKILL that somebody asked it for. */
+  wasKilled: boolean
 }
 
 const { SIGKILL, SIGTERM } = constants.signals
 
 /** `state`: undefined when there is no such container any more. */
-export function exitOf(state: ContainerState | undefined, { isStopped, wasEngineAway }: SeenByUs): AgentEnd {
+export function exitOf(state: ContainerState | undefined, { isStopped, wasEngineAway, wasKilled }: SeenByUs): AgentEnd {
   if (!state) return { exit: { type: 'vanished' } }
   const { ExitCode: code, OOMKilled: hadOomKill } = state
   const exit = exitOfCode(code)
-  if (hadOomKill && code === 128 + SIGKILL) return { exit, outOfMemory: 'task' }
   // An engine that stops ends what it runs, and so does one that comes back without `live-restore`.
   if (wasEngineAway && !isStopped && isEndedFromOutside(state)) return { exit, isEngineStopped: true }
+  // Last: what was killed for another reason may have lost a tool to the kernel before.
+  if (hadOomKill && code === 128 + SIGKILL && !isStopped && !wasKilled) return { exit, outOfMemory: 'task' }
   return { exit }
 }
 
@@ -37,24 +42,37 @@ export function isEndedFromOutside({ ExitCode: code }: ContainerState): boolean 
   return code === 128 + SIGKILL || code === 128 + SIGTERM || code === unseenEnd
 }
 
+/** Of a call of the engine on the way to a container, where nothing better is known than what the engine says. */
+export function engineTaskFailure(
+  error: EngineFailure,
+  address: EngineAddress,
+  reason: ReportedFailureReason = 'container_create',
+): TaskFailure {
+  const { message, code } = engineProblem(error, address)
+  return new TaskFailure(reason, message, { code, cause: error })
+}
+
 /** Of a container that was created and cannot be started, from the words of the engine. */
-export function startFailure(says: string, { runtime, network }: { runtime?: string; network: string }): TaskFailure {
-  const problem = says.replaceAll(/\s+/g, ' ').trim().slice(0, 1_000)
-  const lower = problem.toLowerCase()
+export function startFailure(
+  error: EngineFailure,
+  { runtime, network, address }: { runtime?: string; network: string; address: EngineAddress },
+): TaskFailure {
+  const lower = error.engineSays.toLowerCase()
   if (runtime !== undefined && /unknown runtime|invalid runtime name/.test(lower)) {
     const message = describeError('container_runtime_missing', { runtime, known: 'others' })
     return new TaskFailure('container_start', message, { code: 'container_runtime_missing' })
   }
-  if (/network \S+ not found/.test(lower)) {
+  // One of the task’s own is nothing that an operator makes: the engine names it.
+  if (network !== 'isolated' && /network \S+ not found/.test(lower)) {
     const message = describeError('network_missing', { network })
     return new TaskFailure('container_start', message, { code: 'network_missing' })
   }
-  return new TaskFailure('container_start', `The container could not be started: ${problem}`)
+  return engineTaskFailure(error, address, 'container_start')
 }
 
 /** Of a container that cannot be created. */
-export function createFailure(says: string): TaskFailure {
-  const problem = says.replaceAll(/\s+/g, ' ').trim().slice(0, 1_000)
+export function createFailure(error: EngineFailure, address: EngineAddress): TaskFailure {
+  const problem = error.engineSays
   const missing = /bind source path does not exist: (\S+)/.exec(problem)?.[1]
   if (missing !== undefined) {
     const message = describeError('bind_source_missing', { path: missing, spec: missing })
@@ -63,5 +81,5 @@ export function createFailure(says: string): TaskFailure {
   const reason = /invalid mount|invalid volume|mount config|mount denied|duplicate mount point/i.test(problem)
     ? 'volume_mount'
     : 'container_create'
-  return new TaskFailure(reason, `The container could not be created: ${problem}`)
+  return engineTaskFailure(error, address, reason)
 }

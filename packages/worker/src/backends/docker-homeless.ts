@@ -1,12 +1,13 @@
 import { writeFile } from 'node:fs/promises'
 import { identifyProcess } from '@openoz/machine'
 import { z } from 'zod'
-import { getArchive, inspectContainer, listContainers, removeContainer } from '../engine/containers.ts'
+import { readArchiveFile } from '../engine/archive-file.ts'
+import { inspectContainer, listContainers, removeContainer } from '../engine/containers.ts'
 import type { Engine } from '../engine/engine.ts'
 import { isConflict } from '../engine/engine-failure.ts'
 import { createHelper } from '../engine/helper-container.ts'
 import { listNetworks } from '../engine/networks.ts'
-import { readTar, type TarEntry } from '../engine/tar-text.ts'
+import type { TarEntry } from '../engine/tar-text.ts'
 import { listVolumes } from '../engine/volumes.ts'
 import { keepRoomForEnd } from '../task-end.ts'
 import {
@@ -44,7 +45,7 @@ import { workspaceFolder } from './docker-spec.ts'
  *   a dead worker's container → claim (a container of a name that the engine gives once) → a folder here for each of its tasks → adopted, its instance
  *   named in our hello → nothing of the instance is left on the engine, and the control plane has handled that hello → the claim is removed
  *
- * A worker's container that is stopped and may be started again comes back with its folder: its tasks are its own.
+ * A worker's container that is there, stopped or not, may be started again and comes back with its folder: its tasks are its own.
  */
 
 /** In the container through which a task's volumes are filled, and outside of those: the task never sees it. */
@@ -70,10 +71,14 @@ export async function claimHomeless(host: DockerHost): Promise<void> {
     for (const { instance, container } of await homelessOf(host, tasks)) {
       if (claimed.has(instance) || !(await claim(host, { instance, container }))) continue
       const left = tasks.filter(({ Labels }) => Labels[instanceLabel] === instance && Labels[roleLabel] === 'task')
-      for (const { Labels, Created } of left) {
+      for (const { Labels, Created, State } of left) {
         const refs = refsFromLabels(Labels)
         if (refs)
-          await takeIn(host, refs, { startedAt: new Date(Created * 1_000), isKept: Labels[keepLabel] === 'true' })
+          await takeIn(host, refs, {
+            startedAt: new Date(Created * 1_000),
+            isKept: Labels[keepLabel] === 'true',
+            isLaunched: State !== 'created',
+          })
       }
       // Not before: the hello names it from now on, and what it does not name of it is dead.
       claimed.set(instance, { isNamed: false })
@@ -129,13 +134,10 @@ async function homelessOf(host: DockerHost, containers: Labelled[]): Promise<Hom
   return homeless
 }
 
-/** Not there, or stopped for good. */
+/** For good: one that is stopped can be started again, whatever its restart policy. */
 async function isGone(engine: Engine, container: string): Promise<boolean> {
   const found = await inspectContainer(engine, container)
-  if (!found) return true
-  const { Status } = found.State
-  const isOver = Status === 'exited' || Status === 'dead'
-  return isOver && ['', 'no'].includes(found.HostConfig.RestartPolicy?.Name ?? '')
+  return !found || found.State.Status === 'dead'
 }
 
 /** False: another worker has it. */
@@ -166,7 +168,7 @@ async function claim({ engine, owner, instances }: DockerHost, { instance }: Hom
 async function takeIn(
   host: DockerHost,
   refs: TaskRefs,
-  { startedAt, isKept }: { startedAt: Date; isKept: boolean },
+  { startedAt, isKept, isLaunched }: { startedAt: Date; isKept: boolean; isLaunched: boolean },
 ): Promise<void> {
   const { stateDir, worker, backend, instances, engine } = host
   if (await isKnownHere(stateDir, refs.execution_id)) return
@@ -185,6 +187,7 @@ async function takeIn(
       worker: identifyProcess(process.pid) ?? null,
       instance: instances.own,
       process: null,
+      is_launched: isLaunched,
       started_at: startedAt.toISOString(),
     }
     if (token !== undefined) await writeFile(paths.token, token, { mode: 0o600, flag: 'wx' })
@@ -200,13 +203,6 @@ async function takeIn(
 
 /** undefined: its last events cannot be delivered, but its end can be told. */
 async function readToken(engine: Engine, helper: string): Promise<string | undefined> {
-  const stream = await getArchive(engine, helper, { path: `/${adoptionFile}` })
-  if (!stream) return undefined
-  for await (const { type, body } of readTar(stream, { maxBytes: maxAdoptionBytes, maxEntries: 1 })) {
-    if (type !== 'file') return undefined
-    const chunks: Buffer[] = []
-    for await (const chunk of body) chunks.push(chunk)
-    return adoption.parse(JSON.parse(Buffer.concat(chunks).toString('utf8'))).token
-  }
-  return undefined
+  const text = await readArchiveFile(engine, helper, { path: `/${adoptionFile}`, maxBytes: maxAdoptionBytes })
+  return text === undefined ? undefined : adoption.parse(JSON.parse(text)).token
 }

@@ -111,9 +111,6 @@ export function isAlive(instances: Pick<Instances, 'borrow'>, instance: string):
   return lock === undefined
 }
 
-/** Without any content: what is made of it never runs. */
-export const emptyImage = 'openoz/empty:1'
-
 export function labelsOf(owner: LabelOwner, refs: TaskRefs, role: ObjectRole): Record<string, string> {
   return {
     [taskLabels.worker]: owner.workerId,

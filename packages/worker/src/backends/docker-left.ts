@@ -27,9 +27,12 @@ export async function fetchLeft(
     signal.throwIfAborted()
     try {
       if (!(await lstat(paths.log).catch(() => undefined)))
-        await writeFile(paths.log, await logsTail(engine, names.container, { maxBytes: maxLogBytes }), { mode: 0o600 })
-      return await fetchSpool(context, labelsOf(owner, record, 'helper'))
+        await writeFile(paths.log, await logsTail(engine, names.container, { maxBytes: maxLogBytes, signal }), {
+          mode: 0o600,
+        })
+      return await fetchSpool(context, labelsOf(owner, record, 'helper'), { signal })
     } catch (error) {
+      signal.throwIfAborted()
       // An engine that is away comes back; a disk without room here may not.
       const isGivenUp = !isEngineAway(error) && performance.now() > deadline
       log[isGivenUp ? 'error' : 'warn']({ error }, 'What an ended agent has left could not be fetched from the engine')

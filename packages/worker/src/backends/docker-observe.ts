@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { sleep } from '@openoz/machine'
 import type { Logger } from 'pino'
 import { type ContainerState, inspectContainer, listContainers } from '../engine/containers.ts'
@@ -16,6 +17,8 @@ export interface Observer {
    * that nobody has to find out who did.
    */
   watch(id: string, options: { isAsked: () => boolean; signal: AbortSignal }): Promise<SeenEnd>
+  /** It did not answer when it was asked last: nothing can be begun on it. */
+  readonly isEngineAway: boolean
 }
 
 export interface SeenEnd {
@@ -23,6 +26,7 @@ export interface SeenEnd {
   state: ContainerState | undefined
   /** See `SeenByUs`. */
   wasEngineAway: boolean
+  wasKilled: boolean
 }
 
 interface Watched {
@@ -32,8 +36,12 @@ interface Watched {
   /** When it was last known to run, on our clock. */
   ranAt: number
   isLookedAt: boolean
+  /** Something happened to it while we were asking: the answer may be from before. */
+  isToAskAgain: boolean
+  wasKilled: boolean
 }
 
+const { SIGKILL } = constants.signals
 const lookEveryMs = 5_000
 /** An engine that stops tells that its containers have ended, and is gone a moment later. */
 const goodbyeMs = 2_000
@@ -50,9 +58,11 @@ export interface ObserverOptions {
 export function startObserver({ engine, labels, log, signal }: ObserverOptions): Observer {
   const watched = new Set<Watched>()
   let brokeAt = Number.NEGATIVE_INFINITY
+  let isAway = false
   const now = () => performance.now()
 
   async function look(one: Watched): Promise<void> {
+    one.isToAskAgain = one.isLookedAt
     if (one.isLookedAt) return
     one.isLookedAt = true
     try {
@@ -64,17 +74,18 @@ export function startObserver({ engine, labels, log, signal }: ObserverOptions):
         return
       }
       watched.delete(one)
-      one.end({ state, wasEngineAway: await wasAway(one, state) })
+      one.end({ state, wasEngineAway: await wasAway(one, state), wasKilled: one.wasKilled })
     } catch (error) {
       if (!signal.aborted) log.debug({ error, container: one.id }, 'The engine does not say how a container is')
     } finally {
       one.isLookedAt = false
+      if (one.isToAskAgain && watched.has(one) && !signal.aborted) void look(one)
     }
   }
 
   async function wasAway({ ranAt, isAsked }: Watched, state: ContainerState | undefined): Promise<boolean> {
     if (brokeAt >= ranAt) return true
-    if (!state || isAsked() || state.OOMKilled || !isEndedFromOutside(state)) return false
+    if (!state || isAsked() || !isEndedFromOutside(state)) return false
     const deadline = now() + goodbyeMs
     while (now() < deadline && !signal.aborted) {
       await sleep(50, signal)
@@ -108,18 +119,22 @@ export function startObserver({ engine, labels, log, signal }: ObserverOptions):
     engine,
     { labels, types: ['container'] },
     {
-      event: ({ Action: action, Actor: { ID: id } }) => {
+      event: ({ Action: action, Actor: { ID: id, Attributes } }) => {
+        const isKill = action === 'kill' && Number(Attributes.signal) === SIGKILL
+        if (isKill) for (const one of watched) if (one.id === id) one.wasKilled = true
         if (action !== 'die' && action !== 'destroy') return
         for (const one of [...watched]) if (one.id === id) void look(one)
       },
       broken: (error) => {
         brokeAt = now()
+        isAway = true
         log.warn(
           { error, tasks: watched.size },
           'The engine’s events broke off; tasks are taken to go on until it answers',
         )
       },
       restored: () => {
+        isAway = false
         if (brokeAt !== Number.NEGATIVE_INFINITY) log.info({ tasks: watched.size }, 'The engine answers again')
         lookAtAll()
       },
@@ -128,10 +143,21 @@ export function startObserver({ engine, labels, log, signal }: ObserverOptions):
   )
 
   return {
+    get isEngineAway() {
+      return isAway
+    },
     watch(id, { isAsked, signal: over }) {
       return new Promise((resolve) => {
         if (over.aborted) return
-        const one: Watched = { id, end: resolve, isAsked, ranAt: now(), isLookedAt: false }
+        const one: Watched = {
+          id,
+          end: resolve,
+          isAsked,
+          ranAt: now(),
+          isLookedAt: false,
+          isToAskAgain: false,
+          wasKilled: false,
+        }
         watched.add(one)
         over.addEventListener('abort', () => watched.delete(one), { once: true })
         // It may have ended before anybody watched.

@@ -16,9 +16,10 @@ export async function findOwnContainer(engine: Engine, signal?: AbortSignal): Pr
   return undefined
 }
 
-/** The engine mounts files of its own over /etc/hostname and such, from the folder of the container. */
+/** The engine mounts files of its own over /etc/hostname and such, from the folder of the container. Its machine sees other mounts in those folders. */
 export function containerIds(mountinfo: string): string[] {
-  return [...new Set([...mountinfo.matchAll(/\/containers\/([0-9a-f]{64})\//g)].map(([, id = '']) => id))]
+  const mounts = mountinfo.matchAll(/\/containers\/([0-9a-f]{64})\/(hostname|hosts|resolv\.conf) \/etc\/\2 /g)
+  return [...new Set([...mounts].map(([, id = '']) => id))]
 }
 
 /** What a path of ours is on the engine's machine; undefined: nothing there. */

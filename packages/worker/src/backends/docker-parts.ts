@@ -1,9 +1,10 @@
 import { AppError, describeError, messageOf, type TaskAssignment } from '@openoz/protocol'
 import { taskCommand } from '../bundle/bundle-command.ts'
 import { ensureBundleVolume } from '../bundle/bundle-volume.ts'
-import { EngineFailure, engineProblem } from '../engine/engine-failure.ts'
+import { EngineFailure } from '../engine/engine-failure.ts'
 import type { PulledImage } from '../engine/image-pull.ts'
 import { type StepReporter, TaskFailure, type TaskStep } from './backend.ts'
+import { engineTaskFailure } from './docker-exit.ts'
 import type { DockerHost, DockerTaskContext } from './docker-host.ts'
 import { imageVolumeName, labelsOf } from './docker-labels.ts'
 import { ensureSidecarVolume, makeOwnSidecar, type SidecarWish, sidecarFailure, sidecarsOf } from './docker-sidecars.ts'
@@ -46,10 +47,9 @@ export async function gatherParts(
   const agentImage = options.sidecarImage ?? assignment.sidecar_image
   const wishes = sidecarsOf(assignment, { volumes: options.volumes, agentImage })
   const { name, notice } = imageOf(assignment, options.defaultImage)
-  // Whichever fails first ends the others: of a pull by its signal, and nothing else takes long enough to be waited for.
   const others = new AbortController()
   const stop = AbortSignal.any([signal, others.signal])
-  const all = Promise.all([
+  const all = [
     inStep(reporter, 'image_pull', async (progress) => {
       const image = await pull(host, name, { progress, signal: stop })
       return [image, [describeImage(name, image), notice, image.notice].filter((text) => text !== undefined).join(' ')]
@@ -64,14 +64,15 @@ export async function gatherParts(
     wishes.length === 0
       ? []
       : inStep(reporter, 'sidecars', async (progress) => {
-          const sidecars = await Promise.all(
-            wishes.map((wish, index) => prepareSidecar(host, context, { wish, index, progress, signal: stop })),
+          const made = wishes.map((wish, index) =>
+            prepareSidecar(host, context, { wish, index, progress, signal: stop }),
           )
+          const sidecars = await together(made, others)
           return [sidecars, wishes.map(({ image, path }) => `${image} at ${path}`).join(', ')]
         }),
-  ])
+  ] as const
   try {
-    const [image, agent, sidecars] = await all
+    const [image, agent, sidecars] = await together(all, others)
     const [foreign, ...rest] = agentImage === undefined ? [undefined, ...sidecars] : sidecars
     return {
       image,
@@ -81,8 +82,21 @@ export async function gatherParts(
       sidecars: rest.filter((sidecar) => sidecar !== undefined),
     }
   } catch (error) {
-    others.abort(error)
     throw signal.aborted && !(error instanceof TaskFailure) ? signal.reason : error
+  }
+}
+
+/** As `Promise.all`, but when it rejects nothing goes on: whichever fails first ends the others, and they are waited for. */
+async function together<T extends readonly unknown[]>(
+  work: T,
+  others: AbortController,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  try {
+    return await Promise.all(work)
+  } catch (error) {
+    others.abort(error)
+    await Promise.allSettled(work)
+    throw error
   }
 }
 
@@ -123,10 +137,7 @@ async function pull(
 const invalidImage: readonly string[] = ['image_reference_invalid', 'image_wrong_platform']
 
 function imageFailure(error: unknown, address: DockerHost['engine']['address']): unknown {
-  if (error instanceof EngineFailure) {
-    const problem = engineProblem(error, address)
-    return new TaskFailure('container_create', problem.message, { code: problem.code, cause: error })
-  }
+  if (error instanceof EngineFailure) return engineTaskFailure(error, address)
   if (!(error instanceof AppError)) return error
   const reason = invalidImage.includes(error.code) ? 'invalid_image' : 'image_pull'
   return new TaskFailure(reason, describeError(error.code, error.details), { code: error.code, cause: error })
@@ -151,7 +162,7 @@ async function prepareSidecar(
     }
     const volume = imageVolumeName(record, firstOwnSidecar + index)
     const labels = labelsOf(owner, record, 'image-volume')
-    await makeOwnSidecar(engine, image, { volume, helper: `${names.helper}-${index}`, labels, platform })
+    await makeOwnSidecar(engine, image, { volume, helper: `${names.helper}-${index}`, labels, platform, signal })
     return { volume, path, isWritable }
   } catch (error) {
     signal.throwIfAborted()

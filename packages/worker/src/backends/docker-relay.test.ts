@@ -1,11 +1,12 @@
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type IncomingMessage, type RequestListener, request } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { join } from 'node:path'
 import { createDialer } from '@openoz/machine'
 import { pino } from 'pino'
 import { expect, test } from 'vitest'
+import { until } from '../test-support/until.ts'
 import { createRelay, isOnlyHere, pathOf, relaySocketName } from './docker-relay.ts'
 
 async function scene(listener: RequestListener, prefix = '') {
@@ -134,6 +135,15 @@ test('another process listens anew at the same place', async () => {
   await expect(ask(place.socket, '/llm/x')).rejects.toMatchObject({ code: 'ENOENT' })
 })
 
+test('a task has no more connections at a time than it can need', async () => {
+  await using place = await scene((_message, response) => response.end())
+  const sockets = Array.from({ length: 260 }, () => connect(place.socket))
+  let closed = 0
+  for (const socket of sockets) socket.on('error', () => {}).once('close', () => closed++)
+  await until('the end of four connections', () => closed === 4)
+  for (const socket of sockets) socket.destroy()
+})
+
 test('paths are those below the control plane’s own, and lead nowhere else', () => {
   expect(pathOf('/oz/api/v1/agent/downloads/1?s=2', '/oz')).toBe('/api/v1/agent/downloads/1?s=2')
   expect(pathOf('/llm/models/a%2Fb', '')).toBe('/llm/models/a%2Fb')
@@ -147,8 +157,12 @@ test('an address that means something else in a container is told from one that 
     'http://localhost:1',
     'http://127.0.0.2',
     'http://[::1]:80',
+    'http://[::]:80',
+    'http://0.0.0.0:1',
+    'http://[::ffff:127.0.0.1]:80',
     'http://a.localhost',
   ])
     expect(isOnlyHere(url)).toBe(true)
-  for (const url of ['http://10.0.0.1', 'https://oz.example', 'http://127.example']) expect(isOnlyHere(url)).toBe(false)
+  for (const url of ['http://10.0.0.1', 'https://oz.example', 'http://127.example', 'http://[::ffff:10.0.0.1]'])
+    expect(isOnlyHere(url)).toBe(false)
 })

@@ -1,6 +1,6 @@
 import { chmod, mkdir, rm } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { isIP } from 'node:net'
+import { BlockList, isIP } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -29,6 +29,9 @@ export const relaySocketName = 'server.sock'
 
 /** What an agent asks for: its channel, its files and messages, its models. */
 const passed = ['/api/v1/agent-channel/', '/api/v1/agent/', '/llm/']
+
+/** Of one task. An agent has a dozen at most; each costs the worker a file descriptor, of which it has as many as it needs for all its tasks. */
+const maxConnections = 256
 
 /** Sent whole, with its length: some proxies take nothing else. Larger bodies are passed on as they come. */
 const wholeBytes = 1024 * 1024
@@ -70,6 +73,7 @@ export function createRelay({ folder, dialer, serverUrl, log }: RelayOptions): R
     })
     // Streams of events are silent for long, and a model may think for minutes.
     server.requestTimeout = 0
+    server.maxConnections = maxConnections
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
       server.listen(socket, resolve)
@@ -155,10 +159,18 @@ function prefixOf(serverUrl: string): string {
   return URL.canParse(serverUrl) && /^https?:/.test(serverUrl) ? new URL(serverUrl).pathname.replace(/\/+$/, '') : ''
 }
 
+/** Of IPv4 also as they are written in IPv6. */
+const onlyHere = new BlockList()
+onlyHere.addSubnet('127.0.0.0', 8)
+onlyHere.addAddress('0.0.0.0')
+onlyHere.addAddress('::1', 'ipv6')
+onlyHere.addAddress('::', 'ipv6')
+
 /** Whether a container with a network of its own cannot reach it: `localhost` means the container itself there, and a socket is no file of it. */
 export function isOnlyHere(serverUrl: string): boolean {
   if (serverUrl.startsWith('unix:')) return true
   const host = URL.canParse(serverUrl) ? new URL(serverUrl).hostname.replace(/^\[|\]$/g, '') : ''
-  if (host === 'localhost' || host.endsWith('.localhost') || host === '::1' || host === '0.0.0.0') return true
-  return isIP(host) === 4 && host.startsWith('127.')
+  if (host === 'localhost' || host.endsWith('.localhost')) return true
+  const version = isIP(host)
+  return version !== 0 && onlyHere.check(host, version === 4 ? 'ipv4' : 'ipv6')
 }

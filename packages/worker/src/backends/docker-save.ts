@@ -52,7 +52,7 @@ export async function saveLeftWork(
     const dead = await inspectContainer(engine, names.container)
     if (!dead) throw new Error('its container was removed from the engine')
     const code = await runSaver(host, context, { dead, token, stop })
-    await fetchSpool(context, labelsOf(host.owner, record, 'helper'), { isChanged: true })
+    await fetchSpool(context, labelsOf(host.owner, record, 'helper'), { isChanged: true, signal: stop })
     if (code === leaseLostExitCode) return 'again'
     if (code !== 0) throw new Error(code === undefined ? 'its saver disappeared' : `its saver ended with code ${code}`)
     log.info('The agent died without saving; what it had done was saved')

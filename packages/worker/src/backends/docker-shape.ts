@@ -27,7 +27,7 @@ export function limitsOf(
     const wanted = `${vcpus} CPUs and ${memoryGb} GB of memory`
     const available = `${cpus} CPUs and ${Math.floor((memoryBytes / gibibyte) * 10) / 10} GB`
     const message = describeError('instance_shape_too_large', { wanted, available, workerId })
-    throw new TaskFailure('container_create', message, { code: 'instance_shape_too_large' })
+    throw new TaskFailure('unschedulable', message, { code: 'instance_shape_too_large' })
   }
   return {
     nanoCpus: Math.round(Math.max(vcpus, leastCpus) * 1e9),

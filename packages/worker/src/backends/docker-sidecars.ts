@@ -76,7 +76,10 @@ export async function ensureSidecarVolume(
   return names.volume
 }
 
-/** For one task alone. `helper`: the name of a container that has the volume while it is filled. */
+/**
+ * For one task alone. `helper`: the name of a container that has the volume while it is filled. Rejects with the signal's reason, and nothing is made any
+ * more then; what was made has the task's labels.
+ */
 export async function makeOwnSidecar(
   engine: Engine,
   image: { id: string },
@@ -85,12 +88,15 @@ export async function makeOwnSidecar(
     helper,
     labels,
     platform,
-  }: { volume: string; helper: string; labels: Record<string, string>; platform: string },
+    signal,
+  }: { volume: string; helper: string; labels: Record<string, string>; platform: string; signal: AbortSignal },
 ): Promise<void> {
   await createVolume(engine, { name: volume, labels })
+  signal.throwIfAborted()
   const id = await createHelper(engine, { name: helper, labels, mounts: [volumeMount(volume, '/files')] })
   try {
-    await copyFiles(engine, image.id, { id, place: '/files', labels, platform })
+    signal.throwIfAborted()
+    await copyFiles(engine, image.id, { id, place: '/files', labels, platform, signal })
   } finally {
     await removeContainer(engine, id)
   }
@@ -99,15 +105,23 @@ export async function makeOwnSidecar(
 async function copyFiles(
   engine: Engine,
   image: string,
-  { id, place, labels, platform }: { id: string; place: string; labels: Record<string, string>; platform: string },
+  {
+    id,
+    place,
+    labels,
+    platform,
+    signal,
+  }: { id: string; place: string; labels: Record<string, string>; platform: string; signal?: AbortSignal },
 ): Promise<void> {
   // Never started: only its files are wanted.
   const source = { Image: image, Entrypoint: [], Cmd: ['/none'], Labels: labels, HostConfig: { NetworkMode: 'none' } }
   const { Id: container } = await createContainer(engine, source, { name: `${id.slice(0, 24)}-files`, platform })
   try {
-    const archive: IncomingMessage = await engine.stream('GET', `/containers/${container}/export`)
+    const archive: IncomingMessage = await engine.stream('GET', `/containers/${container}/export`, {
+      signal,
+    })
     try {
-      await putArchive(engine, id, { path: place, archive })
+      await putArchive(engine, id, { path: place, archive, signal })
     } finally {
       archive.destroy()
     }

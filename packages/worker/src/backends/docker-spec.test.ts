@@ -152,7 +152,21 @@ test('sidecars are read-only unless they are the task’s own, and the socket to
   const mounts = containerSpec(input({}, { volumes, relay: '/state/relay/1' })).HostConfig?.Mounts
   expect(mounts).toContainEqual(expect.objectContaining({ Source: 'oz-sidecar-1', Target: '/tools', ReadOnly: true }))
   expect(mounts?.find(({ Target }) => Target === '/data')?.ReadOnly).toBeUndefined()
-  expect(mounts).toContainEqual({ Type: 'bind', Source: '/state/relay/1', Target: '/run/openoz-server' })
+  expect(mounts).toContainEqual({
+    Type: 'bind',
+    Source: '/state/relay/1',
+    Target: '/run/openoz-server',
+    ReadOnly: true,
+  })
+})
+
+test('a shared volume that goes before the container is made comes back with its labels', () => {
+  const labels = { 'oz-agent-1': { 'oz-bundle': '1' } }
+  const mounts = containerSpec(input({}, { volumes: { ...input().volumes, labels } })).HostConfig?.Mounts
+  expect(mounts?.find(({ Target }) => Target === '/agent')?.VolumeOptions).toEqual({
+    NoCopy: true,
+    Labels: { 'oz-bundle': '1' },
+  })
 })
 
 test('a folder that the image declares gets a volume of ours, unless something is mounted there', () => {
@@ -167,6 +181,10 @@ test.each([
   ['/:/host', true],
   ['/home/ada/engine:/x', true],
   ['/run/user/1000/podman.sock:/x', true],
+  ['/run/containerd:/x', true],
+  ['/run/docker/containerd:/x', true],
+  ['/run/user/1000:/x', true],
+  ['/var/run/:/x', true],
   ['/srv/docker:/x', false],
   ['/var/runner:/x', false],
 ])('whether %s gives a task the engine is noticed', (spec, isSocket) => {

@@ -1,3 +1,5 @@
+import { realpathSync } from 'node:fs'
+import { posix } from 'node:path'
 import { agentFolder } from '@openoz/protocol'
 import type { DockerOptions } from '../docker-options.ts'
 import type { ContainerHostConfig, ContainerMount, ContainerSpec } from '../engine/containers.ts'
@@ -38,6 +40,8 @@ export interface TaskVolumes {
   sidecars: { volume: string; path: string; isWritable: boolean }[]
   /** For folders that the image declares as volumes: without one of ours each would get one without labels, which survives the task. */
   ofImage: { volume: string; path: string }[]
+  /** By volume. One that has gone since it was made the engine makes anew: with these it is known whose it is. */
+  labels?: Record<string, Record<string, string>>
 }
 
 /**
@@ -104,7 +108,7 @@ const temporaryFolders = {
 }
 
 function mountsOf({ volumes, relay, options }: SpecInput): ContainerMount[] {
-  const { agent, control, workspace, sidecars, ofImage } = volumes
+  const { agent, control, workspace, sidecars, ofImage, labels = {} } = volumes
   const volume = (Source: string, Target: string, more: Partial<ContainerMount> = {}): ContainerMount => ({
     Type: 'volume',
     Source,
@@ -112,19 +116,26 @@ function mountsOf({ volumes, relay, options }: SpecInput): ContainerMount[] {
     ...more,
   })
   const fixed = { VolumeOptions: { NoCopy: true } }
+  const labelled = (name: string) => ({
+    VolumeOptions: { NoCopy: true, ...(labels[name] === undefined ? {} : { Labels: labels[name] }) },
+  })
   const mounts = [
-    volume(agent, agentFolder, { ReadOnly: true, ...fixed }),
+    volume(agent, agentFolder, { ReadOnly: true, ...labelled(agent) }),
     volume(control, controlFolder, fixed),
     // With what the image has there.
     volume(workspace, workspaceFolder),
     ...sidecars.map((sidecar) =>
-      volume(sidecar.volume, sidecar.path, { ...(sidecar.isWritable ? {} : { ReadOnly: true }), ...fixed }),
+      volume(sidecar.volume, sidecar.path, {
+        ...(sidecar.isWritable ? {} : { ReadOnly: true }),
+        ...labelled(sidecar.volume),
+      }),
     ),
     ...ofImage.map(({ volume: name, path }) => volume(name, path)),
     ...options.volumes.filter(isPlainBind).map(plainBind),
   ]
-  // The folder, not the socket: a worker that is started again listens anew, under the same name.
-  if (relay !== undefined) mounts.push({ Type: 'bind', Source: relay, Target: relayFolder })
+  // The folder, not the socket: a worker that is started again listens anew, under the same name. Read-only: connecting works, and
+  // what the worker does to its socket there cannot be led elsewhere by a link.
+  if (relay !== undefined) mounts.push({ Type: 'bind', Source: relay, Target: relayFolder, ReadOnly: true })
   return mounts
 }
 
@@ -160,11 +171,33 @@ export function mountsEngineSocket(
   { volumes }: Pick<DockerOptions, 'volumes'>,
   socket: string | undefined,
 ): TaskVolume | undefined {
-  const sockets = ['/var/run/docker.sock', '/run/docker.sock', ...(socket === undefined ? [] : [socket])]
+  const sockets = [...engineSockets, ...(socket === undefined ? [] : [socket])]
   return volumes.find(
-    ({ isPath, source }) =>
-      isPath &&
-      (/\/(docker|containerd|podman)\.sock$/.test(source) ||
-        sockets.some((path) => path.startsWith(source === '/' ? '/' : `${source}/`))),
+    ({ isPath, source }) => isPath && realPaths(source).some((path) => isSocketIn(path, sockets.flatMap(realPaths))),
   )
+}
+
+/** Those of engines and of what runs containers for them, where they usually are; `/run` may be named `/var/run`. */
+const engineSockets = [
+  'docker.sock',
+  'docker/containerd/containerd.sock',
+  'containerd/containerd.sock',
+  'podman/podman.sock',
+].flatMap((name) => [`/run/${name}`, `/var/run/${name}`])
+
+function isSocketIn(source: string, sockets: readonly string[]): boolean {
+  if (/\/(docker|containerd|podman)\.sock$/.test(source)) return true
+  // Of engines that users run for themselves.
+  if (/^(\/var)?\/run\/user(\/\d+(\/podman)?)?$/.test(source)) return true
+  return sockets.some((path) => path === source || path.startsWith(source === '/' ? '/' : `${source}/`))
+}
+
+/** As it is written, and what it leads to here. On an engine of another machine that means nothing, and harms nothing. */
+function realPaths(path: string): string[] {
+  const plain = posix.normalize(path).replace(/(?<=.)\/+$/, '')
+  try {
+    return [plain, realpathSync(plain)]
+  } catch {
+    return [plain]
+  }
 }

@@ -1,8 +1,7 @@
-import { once } from 'node:events'
 import { createWriteStream } from 'node:fs'
 import { lstat, mkdir, rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { finished } from 'node:stream/promises'
+import { pipeline } from 'node:stream/promises'
 import { isSpoolFileName, maxSegmentBytes } from '@openoz/machine'
 import { isUuid } from '@openoz/protocol'
 import { getArchive, inspectContainer } from '../engine/containers.ts'
@@ -29,15 +28,15 @@ const maxEntries = 200_000
 export async function fetchSpool(
   context: DockerTaskContext,
   labels: Record<string, string>,
-  { isChanged = false }: { isChanged?: boolean } = {},
+  { isChanged = false, signal }: { isChanged?: boolean; signal?: AbortSignal } = {},
 ): Promise<void> {
   const { engine, names, paths } = context
   if (!isChanged && (await lstat(paths.spool).catch(() => undefined))) return
   const coming = `${paths.spool}.coming`
   await removeTree(coming)
   await mkdir(coming, { mode: 0o700 })
-  const source = await sourceOf(context, labels)
-  const stream = source && (await getArchive(engine, source, { path: controlPaths.spool }))
+  const source = await sourceOf(context, labels, signal)
+  const stream = source && (await getArchive(engine, source, { path: controlPaths.spool, signal }))
   try {
     if (stream) await unpack(stream, coming)
   } catch (error) {
@@ -58,10 +57,7 @@ async function unpack(stream: AsyncIterable<Buffer>, folder: string): Promise<vo
     if (place === undefined) continue
     const path = join(folder, place)
     await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-    const file = createWriteStream(path, { flags: 'wx', mode: 0o600 })
-    for await (const chunk of body) if (!file.write(chunk)) await once(file, 'drain')
-    file.end()
-    await finished(file)
+    await pipeline(body, createWriteStream(path, { flags: 'wx', mode: 0o600 }))
   }
 }
 
@@ -74,9 +70,13 @@ function placeOf({ top, below, size }: { top: string; below: string[]; size: num
 }
 
 /** A container that has the volume. undefined: there is nothing left. */
-async function sourceOf(context: DockerTaskContext, labels: Record<string, string>): Promise<string | undefined> {
+async function sourceOf(
+  context: DockerTaskContext,
+  labels: Record<string, string>,
+  signal: AbortSignal | undefined,
+): Promise<string | undefined> {
   const { engine, names } = context
-  return (await inspectContainer(engine, names.container)) ? names.container : await helperOf(context, labels)
+  return (await inspectContainer(engine, names.container, signal)) ? names.container : await helperOf(context, labels)
 }
 
 /** The one that its control volume is filled and read through, made anew where it is gone. undefined: there is no such volume any more. */

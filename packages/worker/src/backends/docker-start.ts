@@ -1,9 +1,9 @@
 import { writeFile } from 'node:fs/promises'
 import { identifyProcess } from '@openoz/machine'
-import type { TaskAssignment } from '@openoz/protocol'
+import { AppError, type TaskAssignment } from '@openoz/protocol'
 import { aborted } from '../aborted.ts'
 import { withPreloadAside } from '../bundle/image-preload.ts'
-import { createContainer, inspectContainer, putArchive, startContainer } from '../engine/containers.ts'
+import { createContainer, putArchive } from '../engine/containers.ts'
 import { EngineFailure } from '../engine/engine-failure.ts'
 import { createHelper, volumeMount } from '../engine/helper-container.ts'
 import { tarOf } from '../engine/tar-text.ts'
@@ -13,8 +13,10 @@ import { keepRoomForEnd } from '../task-end.ts'
 import { makeTaskFolder, removeTaskFolder, type TaskRecord, taskFolder, writeRecord } from '../task-folder.ts'
 import { secretsOf } from '../task-secrets.ts'
 import { type StartOptions, type StepReporter, TaskFailure } from './backend.ts'
+import { beginContainer } from './docker-begin.ts'
+import { permittedVolumes } from './docker-check.ts'
 import { containerEnvironment, controlEntries, controlPaths, tokenOf } from './docker-environment.ts'
-import { createFailure, startFailure } from './docker-exit.ts'
+import { createFailure, engineTaskFailure } from './docker-exit.ts'
 import { fenceFormerExecutions } from './docker-fence.ts'
 import { adoptionEntries } from './docker-homeless.ts'
 import { contextOf, type DockerHost, type DockerTaskContext } from './docker-host.ts'
@@ -32,7 +34,7 @@ import {
   type TaskVolumes,
   workspaceFolder,
 } from './docker-spec.ts'
-import { DockerTask } from './docker-task.ts'
+import type { DockerTask } from './docker-task.ts'
 import { userOf } from './docker-user.ts'
 
 /**
@@ -89,39 +91,34 @@ export async function launchTask(
   context: DockerTaskContext,
   { assignment, claimed, signal }: StartOptions & { assignment: TaskAssignment },
 ): Promise<DockerTask> {
-  const { worker, facts, engine } = host
+  const { worker, facts } = host
   const { reporter, record } = context
   const limits = limitsOf(assignment.instance_shape, { facts, workerId: worker.workerId })
   const parts = await gatherParts(host, context, { assignment, signal })
   signal.throwIfAborted()
   reporter.started('container')
   const making = makeContainer(host, context, { assignment, parts, limits })
+  const fencing = fenceOnceClaimed(host, { record, claimed, signal })
+  // Told once the container is there, and not at all when it cannot be made: a claim may never be answered.
+  fencing.catch(() => {})
   const containerId = await making.catch((error: unknown) => {
     reporter.failed('container', error instanceof Error ? error.message : 'unknown error')
     throw error
   })
   reporter.completed('container', describeContainer(host, context, limits))
+  await fencing
+  signal.throwIfAborted()
+  return await beginContainer(host, context, containerId)
+}
+
+async function fenceOnceClaimed(
+  host: DockerHost,
+  { record, claimed, signal }: StartOptions & { record: TaskRecord },
+): Promise<void> {
   // An offer that was withdrawn meanwhile, perhaps because we hung, is somebody else's work by now.
   await Promise.race([claimed, aborted(signal)])
   signal.throwIfAborted()
   await host.alone(() => fenceFormerExecutions(host, record))
-  signal.throwIfAborted()
-  reporter.started('start')
-  try {
-    await startContainer(engine, containerId)
-  } catch (error) {
-    if (!(error instanceof EngineFailure) || error.status === undefined) {
-      // Nobody knows whether it runs.
-      if ((await inspectContainer(engine, containerId))?.State.Running)
-        return new DockerTask(host, context, { containerId })
-      throw error
-    }
-    const failure = startFailure(error.engineSays, host.options)
-    reporter.failed('start', failure.message)
-    throw failure
-  }
-  reporter.completed('start')
-  return new DockerTask(host, context, { containerId })
 }
 
 interface ContainerInput {
@@ -141,31 +138,41 @@ async function makeContainer(host: DockerHost, context: DockerTaskContext, input
   const filled = (async () => {
     const volumes = await makeVolumes(host, context, input.parts)
     const relayed = relay?.onEngine(await relay.relay.open(record.execution_id))
-    const containerId = await createTaskContainer(host, context, { ...input, volumes, relay: relayed })
-    if (!input.parts.isForeignAgent && !(await host.shared.isSame(volumes.agent)))
-      throw new TaskFailure('container_create', 'The agent’s volume was removed from the engine just now.')
-    await fillVolumes(host, context, { ...input, containerId })
+    const [container, helper] = await Promise.allSettled([
+      createTaskContainer(host, context, { ...input, volumes, relay: relayed }),
+      createFiller(host, context),
+    ])
+    if (container.status === 'rejected') throw container.reason
+    if (helper.status === 'rejected') throw helper.reason
+    const containerId = container.value
+    for (const volume of sharedVolumesOf(input.parts))
+      if (!(await host.shared.isSame(volume)))
+        throw new TaskFailure('container_create', `The volume ${volume} was removed from the engine just now.`)
+    await fillVolumes(host, context, { ...input, containerId, helper: helper.value })
     return containerId
   })()
   const [made, container] = await Promise.allSettled([network, filled])
-  if (made.status === 'rejected') throw asFailure(made.reason)
-  if (container.status === 'rejected') throw asFailure(container.reason)
+  if (made.status === 'rejected') throw asFailure(made.reason, host)
+  if (container.status === 'rejected') throw asFailure(container.reason, host)
   return container.value
 }
 
-function asFailure(error: unknown): unknown {
-  if (!(error instanceof EngineFailure)) return error
-  return new TaskFailure('container_create', `The container could not be prepared: ${error.engineSays}`, {
-    cause: error,
-  })
+function asFailure(error: unknown, { engine }: DockerHost): unknown {
+  return error instanceof EngineFailure ? engineTaskFailure(error, engine.address) : error
+}
+
+/** Of whatever kind its agent is, and those sidecars that are not the task's own. */
+function sharedVolumesOf({ agent, sidecars }: TaskParts): string[] {
+  return [agent, ...sidecars.filter(({ isWritable }) => !isWritable).map(({ volume }) => volume)]
 }
 
 /** With labels: one that the engine makes by itself has none, and outlives whoever knew of it. */
 async function makeVolumes(
-  { engine, owner, options }: DockerHost,
+  { engine, owner, options, shared }: DockerHost,
   { record, names }: DockerTaskContext,
-  { image, agent, sidecars }: TaskParts,
+  parts: TaskParts,
 ): Promise<TaskVolumes> {
+  const { image, agent, sidecars } = parts
   const taken = [...options.volumes.map(({ target }) => target), ...sidecars.map(({ path }) => path)]
   const paths = imageVolumePaths(image.config, [workspaceFolder, controlFolder, relayFolder, '/agent', ...taken])
   const ofImage = paths.map((path, index) => ({ volume: imageVolumeName(record, index + 1), path }))
@@ -183,7 +190,10 @@ async function makeVolumes(
         throw new TaskFailure('container_create', `A volume ${name} that is not this task’s is on the engine already.`)
     }),
   )
-  return { agent, control: names.control, workspace: names.workspace, sidecars, ofImage }
+  const labels = Object.fromEntries(sharedVolumesOf(parts).map((volume) => [volume, shared.labelsOf(volume)]))
+  for (const { volume, isWritable } of sidecars)
+    if (isWritable) labels[volume] = labelsOf(owner, record, 'image-volume')
+  return { agent, control: names.control, workspace: names.workspace, sidecars, ofImage, labels }
 }
 
 async function createTaskContainer(
@@ -199,12 +209,16 @@ async function createTaskContainer(
   const mcpFile = hasMcp ? controlPaths.mcp : undefined
   const configured = worker.taskEnvironment
   const environment = containerEnvironment({ assignment, network, serverRootUrl, configured, isForeignAgent })
+  const permitted = await permittedVolumes(options, facts).catch((error: unknown) => {
+    if (!(error instanceof AppError)) throw error
+    throw new TaskFailure('volume_mount', error.message, { code: error.code, cause: error })
+  })
   const spec = containerSpec({
     image,
     command: [...command, ...launchArguments(assignment, { ...worker, serverRootUrl, mcpFile })],
     environment: isForeignAgent ? environment : withPreloadAside(environment, image.config.Env),
     labels: labelsOf(owner, record, 'task'),
-    options,
+    options: { ...options, volumes: permitted },
     network: options.network === 'isolated' ? names.network : options.network,
     volumes,
     relay,
@@ -214,23 +228,24 @@ async function createTaskContainer(
     return (await createContainer(engine, spec, { name: names.container, platform: facts.platform })).Id
   } catch (error) {
     // Never the request: it holds the task's variables.
-    if (error instanceof EngineFailure && error.status !== undefined) throw createFailure(error.engineSays)
+    if (error instanceof EngineFailure && error.status !== undefined) throw createFailure(error, engine.address)
     throw error
   }
 }
 
-/** Through a container of its own: into one with a read-only root the engine puts nothing, and mount points get an owner only from above them. */
+/** A container of its own, to fill volumes through: into one with a read-only root the engine puts nothing, and mount points get an owner only from above them. */
+function createFiller({ engine, owner }: DockerHost, { record, names }: DockerTaskContext): Promise<string> {
+  const mounts = [volumeMount(names.control, controlFolder), volumeMount(names.workspace, workspaceFolder)]
+  return createHelper(engine, { name: names.helper, labels: labelsOf(owner, record, 'helper'), mounts })
+}
+
+/** Once the container is made: what the image has in its workspace is copied with that, and takes the folder's owner along. */
 async function fillVolumes(
   { engine, owner, network }: DockerHost,
-  { record, names, token }: DockerTaskContext,
-  { assignment, parts, containerId }: ContainerInput & { containerId: string },
+  { token }: DockerTaskContext,
+  { assignment, parts, containerId, helper }: ContainerInput & { containerId: string; helper: string },
 ): Promise<void> {
-  const mounts = [volumeMount(names.control, controlFolder), volumeMount(names.workspace, workspaceFolder)]
-  const labels = labelsOf(owner, record, 'helper')
-  const [user, helper] = await Promise.all([
-    userOf(engine, containerId, parts.image.config.User),
-    createHelper(engine, { name: names.helper, labels, mounts }),
-  ])
+  const user = await userOf(engine, containerId, parts.image.config.User)
   const entries = controlEntries(assignment, { user, network, isForeignAgent: parts.isForeignAgent })
   // A worker that is a container may lose its state folder with that.
   if (owner.ownContainer !== undefined) entries.push(...adoptionEntries({ token }))

@@ -4,6 +4,7 @@ import type { Logger } from 'pino'
 import { listContainers, removeContainer } from '../engine/containers.ts'
 import type { Engine } from '../engine/engine.ts'
 import { EngineFailure, isConflict } from '../engine/engine-failure.ts'
+import { emptyImage } from '../engine/helper-container.ts'
 import { removeImage } from '../engine/images.ts'
 import { listNetworks, removeNetwork } from '../engine/networks.ts'
 import { listVolumes, removeVolume, type Volume } from '../engine/volumes.ts'
@@ -15,7 +16,6 @@ import type { DockerHost } from './docker-host.ts'
 import {
   bundleLabel,
   claimedBy,
-  emptyImage,
   instanceLabel,
   isAlive,
   keepLabel,
@@ -186,12 +186,12 @@ export function isUnneeded(
 
 /**
  * For a machine that is no worker any more: everything that the installation of this state folder has on the engine, but for what was kept on purpose, and for
- * tasks whose folder is still there. Resolves with the names of the containers that stay.
+ * tasks whose folder is still there. Resolves with the names of the containers that stay, and of the volumes for all tasks that some container uses.
  */
 export async function removeInstallation(
   engine: Engine,
   { stateDir, log }: { stateDir: string; log: Logger },
-): Promise<{ kept: string[] }> {
+): Promise<{ kept: string[]; used: string[] }> {
   const labels = [`${stateLabel}=${await readInstallationId(stateDir)}`]
   const kept: string[] = []
   await removeObjects(
@@ -211,5 +211,7 @@ export async function removeInstallation(
     // Another installation has it.
     if (!isConflict(error)) throw error
   })
-  return { kept }
+  const volumes = await listVolumes(engine, { labels })
+  const used = volumes.filter(({ Labels }) => !refsFromLabels(Labels ?? {})).map(({ Name }) => Name)
+  return { kept, used }
 }

@@ -69,12 +69,16 @@ export class DockerTask implements Task {
   }
 
   async #follow(): Promise<TaskExit> {
-    const gone: SeenEnd = { state: undefined, wasEngineAway: false }
+    const gone: SeenEnd = { state: undefined, wasEngineAway: false, wasKilled: false }
     const { observer, leaving } = this.#host
     const isAsked = () => this.#isStopped || this.#isFoundDead
-    const { state, wasEngineAway } =
+    const { state, wasEngineAway, wasKilled } =
       this.#containerId === undefined ? gone : await observer.watch(this.#containerId, { isAsked, signal: leaving })
-    const seen = exitOf(state, { isStopped: this.#isStopped, wasEngineAway: wasEngineAway || this.#isFoundDead })
+    const seen = exitOf(state, {
+      isStopped: this.#isStopped,
+      wasEngineAway: wasEngineAway || this.#isFoundDead,
+      wasKilled,
+    })
     this.#seen = seen.outOfMemory === 'task' ? { ...seen, memoryLimitBytes: await this.#memoryLimit() } : seen
     return seen.exit
   }

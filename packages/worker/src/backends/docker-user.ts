@@ -1,6 +1,5 @@
-import { getArchive } from '../engine/containers.ts'
+import { readArchiveFile } from '../engine/archive-file.ts'
 import type { Engine } from '../engine/engine.ts'
-import { readTar } from '../engine/tar-text.ts'
 import { TaskFailure } from './backend.ts'
 
 export interface ContainerUser {
@@ -18,7 +17,8 @@ export async function userOf(engine: Engine, containerId: string, user = ''): Pr
   const [name = '', group = ''] = user.split(':')
   if (name === '') return { uid: 0, gid: 0 }
   if (isNumber(name)) return { uid: Number(name), gid: isNumber(group) ? Number(group) : 0 }
-  const entry = parsePasswd(await readText(engine, containerId, '/etc/passwd')).get(name)
+  const text = await readArchiveFile(engine, containerId, { path: '/etc/passwd', maxBytes: maxFileBytes })
+  const entry = parsePasswd(text ?? '').get(name)
   if (!entry)
     throw new TaskFailure(
       'container_create',
@@ -39,16 +39,4 @@ export function parsePasswd(text: string): Map<string, ContainerUser> {
     if (isNumber(uid) && isNumber(gid) && !users.has(name)) users.set(name, { uid: Number(uid), gid: Number(gid) })
   }
   return users
-}
-
-async function readText(engine: Engine, containerId: string, path: string): Promise<string> {
-  const stream = await getArchive(engine, containerId, { path })
-  if (!stream) return ''
-  for await (const { type, body } of readTar(stream, { maxBytes: maxFileBytes, maxEntries: 1 })) {
-    if (type !== 'file') return ''
-    const chunks: Buffer[] = []
-    for await (const chunk of body) chunks.push(chunk)
-    return Buffer.concat(chunks).toString('utf8')
-  }
-  return ''
 }

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { createDialer, type Dialer, isDiskFull, userFolders } from '@openoz/machine'
-import { AppError, messageOf, type TaskAssignment } from '@openoz/protocol'
+import { AppError, describeError, messageOf, type TaskAssignment } from '@openoz/protocol'
 import type { Logger } from 'pino'
 import manifest from '../../package.json' with { type: 'json' }
 import { findBundle } from '../bundle/find-bundle.ts'
@@ -11,6 +11,7 @@ import { inspectContainer } from '../engine/containers.ts'
 import { type Engine, openEngine } from '../engine/engine.ts'
 import { findEngine } from '../engine/engine-address.ts'
 import { checkEngine, type EngineFacts } from '../engine/engine-check.ts'
+import { EngineFailure } from '../engine/engine-failure.ts'
 import { createImagePuller } from '../engine/image-pull.ts'
 import { readInstallationId } from '../installation.ts'
 import { openInstances } from '../instances.ts'
@@ -18,6 +19,7 @@ import type { Link } from '../link.ts'
 import { lockTask, readRecord, taskFolder, tasksFolder } from '../task-folder.ts'
 import { readTaskNetwork } from '../task-network.ts'
 import type { WorkerOptions } from '../worker-options.ts'
+import { makeWritable } from '../writable-folder.ts'
 import {
   type AdoptedTask,
   type Backend,
@@ -28,14 +30,15 @@ import {
   TaskFailure,
   type TaskRefs,
 } from './backend.ts'
-import { makeWritable } from './direct-workspace.ts'
 import { dockerFormer } from './docker-adopt.ts'
 import { checkOptions, probeRelayFolder } from './docker-check.ts'
+import { engineTaskFailure } from './docker-exit.ts'
 import { claimHomeless } from './docker-homeless.ts'
 import type { DockerHost, DockerTaskContext, TaskRelay } from './docker-host.ts'
 import { isAlive, type LabelOwner, namesOf, serverLabel, serverMark, taskLabels, whoseIs } from './docker-labels.ts'
 import { type Observer, startObserver } from './docker-observe.ts'
 import { findOwnContainer } from './docker-own-container.ts'
+import { type ContainerProxies, containerProxies } from './docker-proxies.ts'
 import { createRelay, isOnlyHere } from './docker-relay.ts'
 import { endContainers, removeFromEngine } from './docker-removal.ts'
 import { launchTask, prepareTask } from './docker-start.ts'
@@ -108,14 +111,16 @@ class DockerBackend implements Backend {
     const { env } = worker
     this.#engine ??= openEngine(findEngine(env), { env, log })
     const engine = this.#engine
-    const facts = await checkEngine(engine, signal)
+    const found = await checkEngine(engine, signal)
+    const own = await findOwnContainer(engine, signal)
+    // From within a container of it paths of its machine cannot be seen, whatever kind of socket leads there.
+    const facts = { ...found, isLocal: found.isLocal && own === undefined }
     await checkOptions(engine, { options, facts, signal })
     const { platform } = facts
     const bundle = options.sidecarImage ? undefined : await findBundle({ platform, configured: options.bundle, env })
     const installationId = await readInstallationId(stateDir)
     const whose = { worker_id: worker.workerId, server_url: worker.serverUrl, backend: this.name }
     const instances = this.#checked?.instances ?? openInstances(stateDir, whose)
-    const own = await findOwnContainer(engine, signal)
     const owner: LabelOwner = {
       workerId: worker.workerId,
       serverUrl: worker.serverUrl,
@@ -125,7 +130,10 @@ class DockerBackend implements Backend {
       keeps: !worker.cleanup,
       ...(own ? { ownContainer: own.Id } : {}),
     }
-    const relay = this.#checked?.relay ?? (await this.#openRelay({ stateDir, engine, own, owner, options }))
+    const proxies = containerProxies(readTaskNetwork(env), { worker, options, facts })
+    const { hidesServer } = proxies
+    const wish = { stateDir, engine, own, owner, options, hidesServer }
+    const relay = this.#checked?.relay ?? (await this.#openRelay(wish))
     // Not by the state folder: what is taken over from one that is gone has the label of that.
     const labels = [`${taskLabels.worker}=${worker.workerId}`, `${serverLabel}=${serverMark(worker.serverUrl)}`]
     this.#observer ??= startObserver({ engine, labels, log, signal: this.#leaving.signal })
@@ -133,7 +141,7 @@ class DockerBackend implements Backend {
       ...this.#options,
       backend: this.name,
       ...{ options, stateDir, engine, facts, bundle, installationId, instances, owner, relay },
-      network: readTaskNetwork(env),
+      network: proxies.network,
       observer: this.#observer,
       puller: this.#checked?.puller ?? createImagePuller(engine, { env, log }),
       shared:
@@ -149,7 +157,7 @@ class DockerBackend implements Backend {
       leaving: this.#leaving.signal,
       alone: (work) => this.#alone(work),
     }
-    this.#describe(this.#checked)
+    this.#describe(this.#checked, proxies)
   }
 
   /** Where containers would not get there by themselves; then it has to work. */
@@ -159,28 +167,40 @@ class DockerBackend implements Backend {
     own,
     owner,
     options,
+    hidesServer,
   }: Pick<DockerHost, 'stateDir' | 'engine' | 'owner' | 'options'> & {
     own: Awaited<ReturnType<typeof findOwnContainer>>
+    hidesServer: boolean
   }): Promise<TaskRelay | undefined> {
     const { worker, dialer, log } = this.#options
     const { serverRootUrl: url } = worker
-    if (options.network !== 'none' && !isOnlyHere(url)) return undefined
+    if (options.network !== 'none' && !isOnlyHere(url) && !hidesServer) return undefined
     const folder = join(stateDir, 'relay')
     const onEngine = await probeRelayFolder(engine, { folder, own, owner, url })
     if (url !== worker.serverUrl) this.#agentsDialer ??= createDialer({ serverUrl: url, env: worker.env })
     return { relay: createRelay({ folder, dialer: this.#agentsDialer ?? dialer, serverUrl: url, log }), onEngine }
   }
 
-  #describe({ engine, facts, options, relay, bundle }: DockerHost): void {
+  #describe({ engine, facts, options, relay, bundle }: DockerHost, { left }: ContainerProxies): void {
     const { display, source } = engine.address
     const { version, platform } = facts
     const about = { engine: display, source, version, platform, network: options.network, security: options.security }
     const hash = bundle?.manifest.hash.slice(0, 12)
     this.#options.log.info({ ...about, relay: relay !== undefined, bundle: hash }, 'Tasks run as containers')
+    if (left.length > 0)
+      this.#options.log.warn(
+        { variables: left },
+        'A proxy on this machine’s loopback is none for containers: tasks are not given it. -e HTTPS_PROXY=… names one that they reach',
+      )
   }
 
   lackOfRoom(): string | undefined {
-    return lackOfRoom(this.#host.stateDir)
+    const { stateDir, observer, engine } = this.#host
+    const { display: address, source } = engine.address
+    // A run that waits is none that has failed: engines come back.
+    if (observer.isEngineAway)
+      return describeError('engine_unreachable', { address, source, problem: 'it has stopped answering' })
+    return lackOfRoom(stateDir)
   }
 
   async start(assignment: TaskAssignment, reporter: StepReporter, options: StartOptions): Promise<Task> {
@@ -194,7 +214,7 @@ class DockerBackend implements Backend {
       return task
     } catch (error) {
       const isStopped = options.signal.aborted && !(error instanceof TaskFailure)
-      const failure = isStopped ? options.signal.reason : asTaskFailure(error, host.stateDir)
+      const failure = isStopped ? options.signal.reason : asTaskFailure(error, host)
       if (context) await noteFailure(context, failure)
       throw failure
     }
@@ -283,8 +303,9 @@ const nodePlatforms: Record<EngineFacts['platform'], string> = {
   'linux/arm64': 'linux/arm64',
 }
 
-function asTaskFailure(error: unknown, stateDir: string): TaskFailure {
+function asTaskFailure(error: unknown, { stateDir, engine }: Pick<DockerHost, 'stateDir' | 'engine'>): TaskFailure {
   if (error instanceof TaskFailure) return error
+  if (error instanceof EngineFailure) return engineTaskFailure(error, engine.address)
   if (isDiskFull(error)) return new TaskFailure('disk_full', noRoom(stateDir), { cause: error })
   const code = error instanceof AppError ? error.code : undefined
   return new TaskFailure('container_create', `The container could not be made: ${messageOf(error)}`, {

@@ -1,14 +1,11 @@
 import { createHash } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
-import { join, posix } from 'node:path'
 import { Readable } from 'node:stream'
-import type { BundleFile } from '@openoz/protocol'
-import { type Pack, pack } from 'tar-stream'
+import { pack } from 'tar-stream'
 import { bundleLabel, sharedLabels, sharedNames } from '../backends/docker-labels.ts'
 import { getArchive, putArchive } from '../engine/containers.ts'
 import type { Engine } from '../engine/engine.ts'
 import { readTar } from '../engine/tar-text.ts'
-import { readBundleFile } from './bundle-file.ts'
+import { writeBundle } from './pack-bundle.ts'
 import { type AgentBundle, brokenBundle } from './read-manifest.ts'
 import type { SharedVolumes } from './shared-volume.ts'
 
@@ -49,9 +46,7 @@ interface Place {
 
 async function putBundle(engine: Engine, bundle: AgentBundle, { id, place }: Place): Promise<void> {
   const archive = pack()
-  const { promise: closed, resolve: onClose } = Promise.withResolvers<void>()
-  archive.once('close', () => onClose())
-  const writing = write(archive, bundle, { base: place.slice(1), closed }).catch((error: unknown) => {
+  const writing = writeBundle(archive, bundle, { base: place.slice(1) }).catch((error: unknown) => {
     // What cannot be read here ends the request, and is what is told.
     archive.destroy(error instanceof Error ? error : new Error(String(error)))
     throw error
@@ -61,48 +56,6 @@ async function putBundle(engine: Engine, bundle: AgentBundle, { id, place }: Pla
   const [written, sent] = await Promise.allSettled([writing, sending])
   if (written.status === 'rejected') throw written.reason
   if (sent.status === 'rejected') throw sent.reason
-}
-
-/** Returns early when the archive is closed: nobody reads it any more. */
-async function write(
-  archive: Pack,
-  { folder, manifest }: AgentBundle,
-  { base, closed }: { base: string; closed: Promise<void> },
-): Promise<void> {
-  const common = { uid: 0, gid: 0, mtime: new Date(0) }
-  for (const name of ['', ...foldersOf(manifest.files)])
-    archive.entry({ ...common, name: `${posix.join(base, name).replace(/\/$/, '')}/`, type: 'directory', mode: 0o755 })
-  for (const file of manifest.files) {
-    if (archive.destroyed) return
-    const name = posix.join(base, file.path)
-    if ('link' in file) archive.entry({ ...common, name, type: 'symlink', linkname: file.link, mode: 0o777 })
-    else {
-      const { promise: isDone, resolve } = Promise.withResolvers<void>()
-      const header = { ...common, name, type: 'file' as const, size: file.size, mode: file.mode }
-      const sink = archive.entry(header, () => resolve())
-      // The archive's own error is the one to tell.
-      sink.on('error', () => resolve())
-      for await (const bytes of readBundleFile(folder, file)) {
-        if (archive.destroyed) return
-        if (!sink.write(bytes))
-          await Promise.race([closed, new Promise<void>((ready) => sink.once('drain', () => ready()))])
-      }
-      sink.end(null)
-      await Promise.race([closed, isDone])
-    }
-  }
-  if (archive.destroyed) return
-  const text = await readFile(join(folder, 'manifest.json'))
-  archive.entry({ ...common, name: posix.join(base, 'manifest.json'), mode: 0o644 }, text)
-  archive.finalize()
-}
-
-/** Parents before what is in them. */
-function foldersOf(files: readonly BundleFile[]): string[] {
-  const folders = new Set<string>()
-  for (const { path } of files)
-    for (let folder = posix.dirname(path); folder !== '.'; folder = posix.dirname(folder)) folders.add(folder)
-  return [...folders].sort()
 }
 
 /** Reads back what arrived. Rejects with `agent_bundle_broken`. */

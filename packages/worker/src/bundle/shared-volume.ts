@@ -1,12 +1,13 @@
 import { sleep } from '@openoz/machine'
 import type { Logger } from 'pino'
 import { instanceLabel, stateLabel } from '../backends/docker-labels.ts'
-import { getArchive, inspectContainer, putArchive, removeContainer } from '../engine/containers.ts'
+import { readArchiveFile } from '../engine/archive-file.ts'
+import { inspectContainer, putArchive, removeContainer } from '../engine/containers.ts'
 import type { Engine } from '../engine/engine.ts'
-import { EngineFailure, isConflict, isMissing } from '../engine/engine-failure.ts'
+import { EngineFailure, isConflict } from '../engine/engine-failure.ts'
 import { createHelper, volumeMount } from '../engine/helper-container.ts'
-import { readTar, tarOf } from '../engine/tar-text.ts'
-import { createVolume, inspectVolume } from '../engine/volumes.ts'
+import { tarOf } from '../engine/tar-text.ts'
+import { createVolume, inspectVolume, removeVolume, type Volume } from '../engine/volumes.ts'
 
 /**
  * Volumes that all tasks of an engine share, whichever worker they are of: the name says what one holds, so whoever needs it first fills it.
@@ -33,6 +34,8 @@ export interface SharedVolumes {
   ensure(wish: SharedVolumeWish, signal?: AbortSignal): Promise<{ wasFilled: boolean }>
   /** Whether it is the one that was found complete: to be asked once a container has it, from when on it cannot be removed. */
   isSame(volume: string): Promise<boolean>
+  /** For the mounts of it: should it have gone, the engine makes it anew, and one without labels would be nobody's. */
+  labelsOf(volume: string): Record<string, string>
 }
 
 export interface SharedVolumesOptions {
@@ -54,6 +57,7 @@ const longestFillingMs = 5 * 60_000
 
 export function createSharedVolumes({ engine, log, ...own }: SharedVolumesOptions): SharedVolumes {
   const complete = new Map<string, string | undefined>()
+  const labelled = new Map<string, Record<string, string>>()
   const flights = new Map<string, Promise<{ wasFilled: boolean }>>()
 
   async function isSame(volume: string): Promise<boolean> {
@@ -62,6 +66,7 @@ export function createSharedVolumes({ engine, log, ...own }: SharedVolumesOption
   }
 
   async function ensure(wish: SharedVolumeWish, signal?: AbortSignal): Promise<{ wasFilled: boolean }> {
+    labelled.set(wish.volume, wish.labels)
     if (await isSame(wish.volume)) return { wasFilled: false }
     signal?.throwIfAborted()
     const flight = flights.get(wish.volume) ?? begin(wish)
@@ -89,7 +94,8 @@ export function createSharedVolumes({ engine, log, ...own }: SharedVolumesOption
     // The engine's date of a volume is that of the last change of its own folder.
     const remember = async () => void complete.set(name, (await inspectVolume(engine, name))?.CreatedAt)
     try {
-      if ((await readMark(engine, id)) === mark) {
+      const found = await readArchiveFile(engine, id, { path: `${sharedPlace}/${markName}`, maxBytes: 1024 })
+      if (found === mark) {
         await remember()
         return { wasFilled: false }
       }
@@ -116,8 +122,10 @@ export function createSharedVolumes({ engine, log, ...own }: SharedVolumesOption
     for (;;) {
       const volume = await createVolume(engine, { name, labels })
       const isOurs = Object.keys(labels).every((label) => volume.Labels?.[label] !== undefined)
-      if (!isOurs)
-        throw new EngineFailure('POST /volumes/create', `the volume ${name} is none of openoz`, { status: 409 })
+      if (!isOurs) {
+        await removeUnlabelled(volume)
+        continue
+      }
       try {
         const all = { ...labels, [stateLabel]: own.installationId, [instanceLabel]: own.instance }
         return await createHelper(engine, { name: filler, labels: all, mounts: [volumeMount(name, sharedPlace)] })
@@ -134,29 +142,24 @@ export function createSharedVolumes({ engine, log, ...own }: SharedVolumesOption
     }
   }
 
+  /** One that an engine has made by itself, for a mount without labels. Rejects when it is somebody's, or is used. */
+  async function removeUnlabelled({ Name: name, Labels }: Volume): Promise<void> {
+    const foreign = `the volume ${name} is none of openoz`
+    if (Object.keys(Labels ?? {}).length > 0) throw new EngineFailure('POST /volumes/create', foreign, { status: 409 })
+    try {
+      await removeVolume(engine, name)
+    } catch (error) {
+      if (!isConflict(error)) throw error
+      throw new EngineFailure('POST /volumes/create', foreign, { status: 409, cause: error })
+    }
+    log.warn({ volume: name }, 'A volume of this name that nobody had made was removed')
+  }
+
   /** Our own process fills a volume once at a time, so of ours it is what was left. */
   function isOver(labels: Record<string, string>): boolean {
     const instance = labels[instanceLabel] ?? ''
     return labels[stateLabel] === own.installationId && (instance === own.instance || !own.isAlive(instance))
   }
 
-  return { ensure, isSame }
-}
-
-/** undefined: it is not complete. */
-async function readMark(engine: Engine, id: string): Promise<string | undefined> {
-  try {
-    const stream = await getArchive(engine, id, { path: `${sharedPlace}/${markName}` })
-    if (!stream) return undefined
-    for await (const { type, body } of readTar(stream, { maxBytes: 16 * 1024, maxEntries: 1 })) {
-      if (type !== 'file') return undefined
-      const chunks: Buffer[] = []
-      for await (const chunk of body) chunks.push(chunk)
-      return Buffer.concat(chunks).toString('utf8')
-    }
-    return undefined
-  } catch (error) {
-    if (isMissing(error)) return undefined
-    throw error
-  }
+  return { ensure, isSame, labelsOf: (volume) => labelled.get(volume) ?? {} }
 }

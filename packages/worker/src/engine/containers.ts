@@ -214,20 +214,28 @@ export async function logsTail(
   const query = { stdout: true, stderr: true, tail: Math.ceil(maxBytes / 4) }
   const stream = await unlessMissing(engine.stream('GET', path, { query, signal }))
   let frames = Buffer.alloc(0)
-  let tail = Buffer.alloc(0)
+  let texts: Buffer[] = []
+  let size = 0
+  const tail = () => Buffer.concat(texts).subarray(-maxBytes)
   try {
     for await (const chunk of (stream ?? []) as AsyncIterable<Buffer>) {
       frames = Buffer.concat([frames, chunk])
       for (let end = frameEnd(frames); end !== undefined && end <= frames.length; end = frameEnd(frames)) {
-        tail = Buffer.concat([tail, frames.subarray(8, end)]).subarray(-maxBytes)
+        texts.push(frames.subarray(8, end))
+        size += end - 8
         frames = frames.subarray(end)
+      }
+      // Not with each frame: that is a line, and copying the tail for each would hold up the whole worker for half a minute.
+      if (size > 2 * maxBytes) {
+        texts = [tail()]
+        size = maxBytes
       }
     }
   } catch (error) {
     signal?.throwIfAborted()
     throw asFailure(`GET ${path}`, error)
   }
-  return tail.toString('utf8')
+  return tail().toString('utf8')
 }
 
 /** A frame is a head of 8 bytes (which output; its length in the last four) and the text. */

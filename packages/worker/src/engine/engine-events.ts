@@ -31,6 +31,8 @@ export interface EventsObserver {
   restored(): void
 }
 
+const steadyMs = 5_000
+
 /** Resolves when the signal is aborted; never rejects. */
 export async function followEvents(
   engine: Engine,
@@ -41,15 +43,18 @@ export async function followEvents(
   const query = { filters: { label: labels, type: types } }
   let isBroken = false
   for (let attempt = 0; !signal.aborted; attempt++) {
+    let connectedAt = Number.POSITIVE_INFINITY
     try {
       const stream = await engine.stream('GET', '/events', { query, signal })
       isBroken = false
-      attempt = 0
+      connectedAt = performance.now()
       on.restored()
       for await (const line of jsonLines(stream)) on.event(toEvent(line))
       throw new Error('the engine ended its events')
     } catch (error) {
       if (signal.aborted) return
+      // One that lets go of each connection at once is not to be asked ten times a second, with all that hears of it.
+      if (performance.now() - connectedAt > steadyMs) attempt = 0
       if (!isBroken) on.broken(error)
       isBroken = true
       // One that answers with an error does so again.

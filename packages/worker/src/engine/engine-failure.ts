@@ -40,6 +40,11 @@ export function isEngineAway(error: unknown): boolean {
   return error instanceof Error && 'code' in error && breaks.includes(String(error.code))
 }
 
+/** In the words of the kernel, whatever the engine was about. */
+const outOfDisk = /no space left on device|disk quota exceeded/i
+
+const maxProblemLength = 1_000
+
 /** What an operator can act on, of whatever a call of the engine has thrown. */
 export function engineProblem(error: unknown, { display, source }: EngineAddress): AppError {
   if (error instanceof AppError) return error
@@ -49,7 +54,8 @@ export function engineProblem(error: unknown, { display, source }: EngineAddress
     return new AppError('engine_permission', { ...place, user: userName() }, { cause: error })
   if (error instanceof EngineFailure && error.status !== undefined && !isHttpToTls(error)) {
     const { request, status } = error
-    const problem = withoutFullStop(error.engineSays)
+    const problem = withoutFullStop(error.engineSays.replaceAll(/\s+/g, ' ')).slice(0, maxProblemLength)
+    if (outOfDisk.test(problem)) return new AppError('engine_disk_full', { ...place, problem }, { cause: error })
     return new AppError('engine_failed', { ...place, request, status, problem }, { cause: error })
   }
   return new AppError('engine_unreachable', { ...place, problem: whyUnreachable(error, code) }, { cause: error })

@@ -171,6 +171,22 @@ test('an answer that breaks off is no answer, and events go on with a new connec
   expect(told).toEqual(['restored', 'é1', 'broken', 'restored', 'é2'])
 })
 
+test('an engine that ends its events again and again is asked less and less often', async () => {
+  await using stand = await standIn(({ url = '' }, response) =>
+    response.end(url.endsWith('/version') ? JSON.stringify(version) : undefined),
+  )
+  const over = new AbortController()
+  const startedAt = performance.now()
+  let connections = 0
+  const restored = () => {
+    if (++connections === 6) over.abort(new Error('enough'))
+  }
+  const on = { event: () => {}, broken: () => {}, restored }
+  await followEvents(stand.engine, { labels: [], types: ['container'] }, on, over.signal)
+  // Five pauses of 0.1 to 0.2 s would be less.
+  expect(performance.now() - startedAt).toBeGreaterThan(1_000)
+})
+
 test('an archive that breaks off tells that the engine is away', async () => {
   const archive = await tarOf([{ name: 'x', body: Buffer.alloc(10_000) }])
   await using stand = await standIn(({ url }, response) => {

@@ -1,9 +1,11 @@
-import { emptyImage } from '../backends/docker-labels.ts'
 import { type ContainerMount, type ContainerSpec, createContainer } from './containers.ts'
 import type { Engine } from './engine.ts'
 import { isMissing } from './engine-failure.ts'
 import { importImage } from './images.ts'
 import { tarOf } from './tar-text.ts'
+
+/** Without any content: what is made of it never runs. */
+export const emptyImage = 'openoz/empty:1'
 
 /**
  * Makes a container that never runs: volumes are filled and read through it, by archives. So a worker needs no path on the engine's machine, and nothing

@@ -21,8 +21,8 @@ import { isTransientPullFailure, pullFailure } from './pull-failure.ts'
 import { type PullProgress, PullProgressSum, progressGapMs } from './pull-progress.ts'
 import { registryAuth } from './registry-login.ts'
 
-export const pullPolicies = ['Always', 'Never', 'IfNotPresent'] as const
-export type PullPolicy = (typeof pullPolicies)[number]
+/** When the registry is asked for an image that the engine may have. */
+export type PullPolicy = 'Always' | 'IfNotPresent' | 'Never'
 
 export interface PulledImage {
   /** "sha256:…": what to create containers of. The name may mean another image a moment later. */
