@@ -14,7 +14,9 @@ import { runErrors } from '../packages/protocol/src/run-errors.ts'
 import { type Trouble, troubleAreas, troubles } from '../packages/protocol/src/troubleshooting.ts'
 import { type ServerFlag, serverFlags } from '../packages/server/src/config.ts'
 import { permissions } from '../packages/server/src/domain/permissions.ts'
+import { availableBackendNames } from '../packages/worker/src/backends/backend.ts'
 import { workerFlags } from '../packages/worker/src/worker-flags.ts'
+import { type ConformanceCase, conformanceCases } from '../test/conformance/cases.ts'
 
 export const repositoryRoot = new URL('../', import.meta.url)
 
@@ -31,6 +33,7 @@ const blocks: Record<string, Record<string, () => string>> = {
   'docs/configuration.md': { 'server options': serverOptionTable, 'worker options': workerOptionTable },
   'docs/troubleshooting.md': { troubles: troubleSections },
   'docs/security.md': { permissions: permissionTable },
+  'docs/backends.md': { conformance: conformanceTable },
 }
 
 /** Path below the repository → whole content, as it should be. Throws when a page lacks a block. */
@@ -128,6 +131,15 @@ function permissionTable(): string {
     mark(execution),
   ])
   return table(['action', 'may …', 'key of a person', 'team key', 'worker key', 'execution token'], rows)
+}
+
+/** A cell that says yes has a test of this name in `test/docker/conformance.test.ts`. */
+function conformanceTable(): string {
+  const rows = Object.values<ConformanceCase>(conformanceCases).map(({ name, without }) => [
+    name,
+    ...availableBackendNames.map((backend) => without?.[backend] ?? 'yes'),
+  ])
+  return table(['each of these is a test', ...availableBackendNames], rows)
 }
 
 function table(head: string[], rows: string[][]): string {

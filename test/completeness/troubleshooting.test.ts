@@ -15,14 +15,16 @@ const reproducedBy: Record<string, [file: string, name: string]> = {
     'the file of a backend that is not there yet is known',
   ],
   'engine-unreachable': [
-    'test/docker/discovery.test.ts',
-    'an engine that is not there, or does not listen, is named with who named it',
+    'test/docker/failures.test.ts',
+    'a worker whose engine %s does not start, and says what to do',
   ],
-  'engine-permission': [
-    'test/docker/discovery.test.ts',
-    'a user who may not use the engine is told which group to join',
+  'engine-permission': ['test/docker/failures.test.ts', 'a worker whose engine %s does not start, and says what to do'],
+  'engine-platform': ['test/docker/failures.test.ts', 'a worker whose engine %s does not start, and says what to do'],
+  'engine-lacks': ['test/docker/container-life.test.ts', 'what cannot work is said before the first task: %o'],
+  'no-way-to-the-control-plane': [
+    'test/docker/remote-engine.test.ts',
+    'on a machine that shares neither files nor loopback with the worker',
   ],
-  'engine-platform': ['packages/worker/src/engine/engine.test.ts', 'an engine %s is refused by name'],
   'no-agent-bundle': ['packages/worker/src/bundle/find-bundle.test.ts', 'where there is none the places are named'],
   service: ['packages/cli/src/service/worker-service.test.ts', 'what would not work as a service is refused'],
   'key-refused': [
@@ -43,22 +45,31 @@ const reproducedBy: Record<string, [file: string, name: string]> = {
   'run-details': ['packages/worker/src/backends/direct.test.ts', 'an agent that does %j fails as %s with exit code %i'],
   'out-of-memory': ['packages/worker/src/backends/direct.test.ts', 'an agent that the kernel ended for memory'],
   'container-out-of-memory': [
-    'test/docker/container-life.test.ts',
-    'a task that used more memory than it was given is told from one that somebody killed',
+    'test/docker/failures.test.ts',
+    'an agent without memory ends its run with the limit; a command without memory does not',
   ],
-  'engine-stopped': [
-    'packages/worker/src/task-outcome.test.ts',
-    'what ended with its engine was lost from sight, and is tried again',
+  'instance-too-large': ['test/docker/failures.test.ts', 'what keeps a container from being made ends the run'],
+  'container-killed': [
+    'test/docker/failures.test.ts',
+    'a container that somebody kills is tried again, and never called out of memory',
   ],
-  'image-lacks': ['test/agent-bundle.test.ts', 'setup commands fail the run and say why'],
-  'image-wrong-platform': ['test/docker/registry.test.ts', 'an image for another CPU is refused, wherever it lies'],
-  'image-login': ['test/docker/registry.test.ts', 'a private image needs the operator’s login, and is pulled with it'],
-  'image-missing': ['test/docker/registry.test.ts', 'what a registry does not have is named'],
-  'image-registry-away': [
-    'test/docker/registry.test.ts',
-    'a registry that cannot be reached is tried three times more',
+  'engine-stopped': ['test/docker/failures.test.ts', 'an engine that ends in the middle of a run, %s'],
+  'engine-says-no': [
+    'packages/worker/src/backends/docker-exit.test.ts',
+    'what the engine says of a start becomes what to do about it',
   ],
-  'image-no-room': ['test/docker/registry.test.ts', 'an engine without room for an image says so'],
+  'no-network-left': [
+    'test/docker/failures.test.ts',
+    'an engine without addresses for another network says so, and the run leaves nothing',
+  ],
+  sidecar: ['test/docker/failures.test.ts', 'what keeps a container from being made ends the run'],
+  'volume-missing': ['test/docker/failures.test.ts', 'what keeps a container from being made ends the run'],
+  'image-lacks': ['test/docker/failures.test.ts', 'what keeps a container from being made ends the run'],
+  'image-wrong-platform': ['test/docker/pulls.test.ts', 'what a registry does not give ends the run'],
+  'image-login': ['test/docker/pulls.test.ts', 'without one the run says so'],
+  'image-missing': ['test/docker/pulls.test.ts', 'what a registry does not give ends the run'],
+  'image-registry-away': ['test/docker/pulls.test.ts', 'what a registry does not give ends the run'],
+  'image-no-room': ['test/docker/pulls.test.ts', 'an engine whose disk is full ends the run with that'],
   'out-of-disk': ['packages/worker/src/full-disk.test.ts', 'a worker without room for a task leaves offers to others'],
   'oz-gone': ['packages/worker/src/run-worker.test.ts', 'an oz that disappears later fails the task, not the worker'],
   'workspace-not-made': [

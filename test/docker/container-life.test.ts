@@ -171,7 +171,7 @@ test.each([
     { additional_sidecars: [{ image: sceneAgent, mount_path: '/workspace' }] },
     'sidecar_prep',
   ],
-  ['more CPUs than there are', { instance_shape: { vcpus: 1000, memory_gb: 1 } }, 'container_create'],
+  ['more CPUs than there are', { instance_shape: { vcpus: 1000, memory_gb: 1 } }, 'unschedulable'],
 ])('%s ends the start with what it is', async (_, more, reason) => {
   await using scene = await openBackendScene({ docker: { image_pull_policy: 'Never' } })
   const assignment = sceneAssignment('exit 0', more)

@@ -47,6 +47,16 @@ test('an engine that is killed and leaves its containers running costs nothing',
   await place.backend.remove(assignment.execution_id)
 })
 
+test('while the engine is away no task is taken, and is again when it is back', async () => {
+  await using place = await scene()
+  expect(place.backend.lackOfRoom()).toBeUndefined()
+  await place.engine.stop()
+  await until(() => place.backend.lackOfRoom() !== undefined)
+  expect(place.backend.lackOfRoom()).toMatch(/cannot be reached: it has stopped answering/)
+  await place.engine.start()
+  await until(() => place.backend.lackOfRoom() === undefined)
+})
+
 test.each(['kill', 'stop'] as const)('a container that ends with its engine (%s) is told as that', async (how) => {
   await using place = await scene()
   const assignment = sceneAssignment('sleep 300')

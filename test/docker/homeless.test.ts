@@ -97,6 +97,25 @@ test('tasks of a worker whose container is gone with its folder go on with the n
   expect(await listContainers(engine, { labels })).toEqual([])
 })
 
+test('a worker whose container is stopped has its tasks for itself until that is removed, whatever its restart policy', async () => {
+  const workerId = `w-${randomUUID()}`
+  const serverUrl = 'http://127.0.0.1:9'
+  const { worker, refs, instance } = await makeHomeless(workerId, serverUrl, { policy: 'no' })
+  await using engine = open()
+  await engine.json('POST', `/containers/${worker}/stop`, { query: { t: 0 } })
+  await using scene = await openBackendScene({ workerId, serverUrl })
+  expect(await scene.backend.adopt(() => silent)).toEqual([])
+  expect(scene.backend.instances).not.toContain(instance)
+  await removeContainer(engine, worker)
+  const [adopted] = await scene.backend.adopt(() => silent)
+  const task = await adopted?.task
+  await task?.stop(0)
+  await task?.close('abandon')
+  await scene.backend.remove(refs.execution_id)
+  scene.backend.forgetInstances(scene.backend.instances)
+  await scene.backend.sweep()
+})
+
 test('what the dead one left of tasks that have ended is removed, and a worker that may come back keeps its own', async () => {
   const workerId = `w-${randomUUID()}`
   const serverUrl = 'http://127.0.0.1:9'

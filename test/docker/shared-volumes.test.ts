@@ -11,7 +11,7 @@ import { createSharedVolumes } from '../../packages/worker/src/bundle/shared-vol
 import { inspectContainer } from '../../packages/worker/src/engine/containers.ts'
 import type { Engine } from '../../packages/worker/src/engine/engine.ts'
 import { createHelper } from '../../packages/worker/src/engine/helper-container.ts'
-import { inspectVolume, removeVolume } from '../../packages/worker/src/engine/volumes.ts'
+import { createVolume, inspectVolume, removeVolume } from '../../packages/worker/src/engine/volumes.ts'
 import { openTestEngine } from '../support/test-images.ts'
 
 /** A bundle as far as a volume is concerned: some files, and a manifest that lists them. */
@@ -67,6 +67,18 @@ test('a volume that somebody removed is filled again, and never taken for the on
   expect(await one.shared.isSame(bundle.names.volume)).toBe(false)
   expect(await one.ensure(bundle)).toMatchObject({ wasFilled: true })
   await removeVolume(engine, bundle.names.volume)
+})
+
+test('a volume that an engine has made by itself in its place is replaced, and one of somebody else is not', async () => {
+  await using engine = open()
+  using bundle = smallBundle()
+  const name = bundle.names.volume
+  await createVolume(engine, { name, labels: {} })
+  expect(await worker(engine).ensure(bundle)).toMatchObject({ wasFilled: true })
+  await removeVolume(engine, name)
+  await createVolume(engine, { name, labels: { whose: 'somebody else’s' } })
+  await expect(worker(engine).ensure(bundle)).rejects.toMatchObject({ status: 409 })
+  await removeVolume(engine, name)
 })
 
 test('what a process that died was filling is filled by the next', async () => {

@@ -21,6 +21,8 @@ export interface DockerWorkerOptions {
   folder?: string
   workerId?: string
   taskEnvironment?: Record<string, string>
+  /** The control plane as agents reach it, where that is another way. */
+  serverRootUrl?: string
 }
 
 /** A worker of the docker backend in this process, on the engine that the tests share. Resolves once it listens. */
@@ -37,7 +39,7 @@ export async function startDockerWorker(
     workerId: options.workerId ?? 'w1',
     apiKey: cp.adminKey,
     serverUrl: cp.url,
-    serverRootUrl: cp.url,
+    serverRootUrl: options.serverRootUrl ?? cp.url,
     backend: 'docker',
     direct: {},
     docker: readDockerOptions(
