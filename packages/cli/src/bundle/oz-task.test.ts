@@ -87,7 +87,7 @@ describe.skipIf(!isTested)('a task in its container', () => {
     ['exit 7', 7],
     ['exit 127', 127],
     ['exit 200', 200],
-    ['kill -9 $$', 137],
+    ['kill -9 $$', 79],
     ['kill -TERM $$', 143],
   ])('whose agent does `%s` ends with %i', async (script, code) => {
     expect(await agent(script).ended).toMatchObject({ code, signal: null })

@@ -3,7 +3,8 @@ import type { ContainerState } from '../engine/containers.ts'
 import { EngineFailure } from '../engine/engine-failure.ts'
 import { createFailure, exitOf, startFailure } from './docker-exit.ts'
 
-const by = { isStopped: false, wasEngineAway: false, wasKilled: false }
+const by = { isStopped: false, wasEngineAway: false, wasKilled: false, isGuarded: true }
+const foreign = { ...by, isGuarded: false }
 
 function state(ExitCode: number, more: Partial<ContainerState> = {}): ContainerState {
   const dates = { StartedAt: '2026-01-01T00:00:00Z', FinishedAt: '2026-01-01T00:01:00Z' }
@@ -14,15 +15,28 @@ test.each([
   ['an agent that ended well', state(0), by, { exit: { type: 'exited', code: 0 } }],
   [
     'one that was killed for want of memory',
-    state(137, { OOMKilled: true }),
+    state(79, { OOMKilled: true }),
     by,
     { exit: { type: 'killed', signal: 9 }, outOfMemory: 'task' },
+  ],
+  [
+    'one of somebody else that was killed for want of memory',
+    state(137, { OOMKilled: true }),
+    foreign,
+    { exit: { type: 'killed', signal: 9 }, outOfMemory: 'task' },
+  ],
+  ['one that somebody killed alone', state(79), by, { exit: { type: 'killed', signal: 9 } }],
+  [
+    'one whose container was killed, while nobody looked, after a tool of it had no memory',
+    state(137, { OOMKilled: true }),
+    by,
+    { exit: { type: 'killed', signal: 9 } },
   ],
   ['one that went on after a tool of it was', state(3, { OOMKilled: true }), by, { exit: { type: 'exited', code: 3 } }],
   [
     'one that somebody killed after a tool of it had no memory',
     state(137, { OOMKilled: true }),
-    { ...by, wasKilled: true },
+    { ...foreign, wasKilled: true },
     { exit: { type: 'killed', signal: 9 } },
   ],
   [

@@ -8,8 +8,8 @@ import { TaskFailure } from './backend.ts'
 import type { AgentEnd } from './ended-task.ts'
 
 /**
- * What the end of a container says of its agent. Codes alone do not tell: 137 is an agent out of memory, `docker kill`, and a program that ends so by
- * itself; and the engine calls a container out of memory when any process in it was, also when the agent went on and ended well.
+ * What the end of a container says of its agent. The engine calls a container out of memory when any process in it was, also when the agent went on and
+ * ended well; and 137 is `docker kill` as well as a program that ended so. Our guard tells them apart by its own code.
  */
 export interface SeenByUs {
   /** We have asked, or made, it end. */
@@ -18,20 +18,31 @@ export interface SeenByUs {
   wasEngineAway: boolean
   /** The engine has told of a SIGKILL that somebody asked it for. */
   wasKilled: boolean
+  /** Its agent ran under `oz-task`. */
+  isGuarded: boolean
 }
+
+/** What `oz-task` ends with when its agent was killed and it was not: whoever kills a container kills both. */
+const agentKilledCode = 79
 
 const { SIGKILL, SIGTERM } = constants.signals
 
 /** `state`: undefined when there is no such container any more. */
-export function exitOf(state: ContainerState | undefined, { isStopped, wasEngineAway, wasKilled }: SeenByUs): AgentEnd {
+export function exitOf(state: ContainerState | undefined, seen: SeenByUs): AgentEnd {
   if (!state) return { exit: { type: 'vanished' } }
-  const { ExitCode: code, OOMKilled: hadOomKill } = state
-  const exit = exitOfCode(code)
+  const { isStopped, wasEngineAway, wasKilled, isGuarded } = seen
+  const exit = exitOfCode(exitCodeOf(state))
   // An engine that stops ends what it runs, and so does one that comes back without `live-restore`.
   if (wasEngineAway && !isStopped && isEndedFromOutside(state)) return { exit, isEngineStopped: true }
   // Last: what was killed for another reason may have lost a tool to the kernel before.
-  if (hadOomKill && code === 128 + SIGKILL && !isStopped && !wasKilled) return { exit, outOfMemory: 'task' }
+  const isAgentKilled = isGuarded ? state.ExitCode === agentKilledCode : state.ExitCode === 128 + SIGKILL && !wasKilled
+  if (state.OOMKilled && isAgentKilled && !isStopped) return { exit, outOfMemory: 'task' }
   return { exit }
+}
+
+/** Of the agent, as a shell counts it. */
+export function exitCodeOf({ ExitCode: code }: ContainerState): number {
+  return code === agentKilledCode ? 128 + SIGKILL : code
 }
 
 /** What an engine calls the end of a container that it did not see: the machine went down with both. */

@@ -17,6 +17,7 @@ import { isEngineAway } from '../engine/engine-failure.ts'
 import { tarOf } from '../engine/tar-text.ts'
 import { keptWorkName } from '../task-folder.ts'
 import { controlPaths } from './docker-environment.ts'
+import { exitCodeOf } from './docker-exit.ts'
 import type { DockerHost, DockerTaskContext } from './docker-host.ts'
 import { labelsOf } from './docker-labels.ts'
 import { fetchLeft } from './docker-left.ts'
@@ -92,7 +93,7 @@ async function runSaver(host: DockerHost, context: DockerTaskContext, { dead, to
     const words = await logsTail(engine, id, { maxBytes: maxLogBytes })
     await appendFile(paths.log, words, { mode: 0o600 }).catch(() => {})
     if (!seen) throw new Error('its saver took too long')
-    return seen.state?.ExitCode
+    return seen.state && exitCodeOf(seen.state)
   } finally {
     await removeContainer(engine, id)
   }

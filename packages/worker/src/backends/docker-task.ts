@@ -1,5 +1,6 @@
 import { sleep } from '@openoz/machine'
-import { inspectContainer, killContainer } from '../engine/containers.ts'
+import { hasGuard } from '../bundle/bundle-command.ts'
+import { type ContainerDetails, inspectContainer, killContainer } from '../engine/containers.ts'
 import type { TaskEndRecord } from '../task-end.ts'
 import type { StopCause, Task, TaskExit, TaskRemains } from './backend.ts'
 import { exitOf } from './docker-exit.ts'
@@ -74,20 +75,24 @@ export class DockerTask implements Task {
     const isAsked = () => this.#isStopped || this.#isFoundDead
     const { state, wasEngineAway, wasKilled } =
       this.#containerId === undefined ? gone : await observer.watch(this.#containerId, { isAsked, signal: leaving })
+    // Of foreign agents, and of containers that are gone, less is known.
+    const details = state?.OOMKilled ? await this.#details() : undefined
     const seen = exitOf(state, {
       isStopped: this.#isStopped,
       wasEngineAway: wasEngineAway || this.#isFoundDead,
       wasKilled,
+      isGuarded: details !== undefined && hasGuard([details.Path, ...details.Args]),
     })
-    this.#seen = seen.outOfMemory === 'task' ? { ...seen, memoryLimitBytes: await this.#memoryLimit() } : seen
+    // 0: it had no limit of its own.
+    const limit = details?.HostConfig.Memory
+    this.#seen = seen.outOfMemory === 'task' && limit ? { ...seen, memoryLimitBytes: limit } : seen
     return seen.exit
   }
 
-  /** undefined: it had none of its own, or the engine does not say. */
-  async #memoryLimit(): Promise<number | undefined> {
+  /** undefined: it is gone, or the engine does not say. */
+  async #details(): Promise<ContainerDetails | undefined> {
     const { engine, names } = this.#context
-    const found = await inspectContainer(engine, names.container).catch(() => undefined)
-    return found?.HostConfig.Memory || undefined
+    return inspectContainer(engine, names.container).catch(() => undefined)
   }
 
   async stop(graceMs: number): Promise<void> {

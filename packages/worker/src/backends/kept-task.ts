@@ -3,6 +3,7 @@ import { inspectContainer, listContainers, removeContainer } from '../engine/con
 import type { Engine } from '../engine/engine.ts'
 import { listNetworks, removeNetwork } from '../engine/networks.ts'
 import { listVolumes, removeVolume } from '../engine/volumes.ts'
+import { exitCodeOf } from './docker-exit.ts'
 import { keepLabel, refsFromLabels, roleLabel, taskLabels } from './docker-labels.ts'
 
 /** What a worker with --no-cleanup has left of a task on an engine, for its operator to look at. */
@@ -42,7 +43,7 @@ export async function findKeptTasks(engine: Engine, runId: string): Promise<Kept
       container_id: Id,
       image: Config.Image,
       state: State.Status,
-      exit_code: State.ExitCode,
+      exit_code: exitCodeOf(State),
       out_of_memory: State.OOMKilled,
       started_at: State.StartedAt,
       finished_at: State.FinishedAt,

@@ -81,6 +81,9 @@ export interface ContainerDetails {
   /** With a slash before it. */
   Name: string
   Created: string
+  /** What was started, and its arguments. */
+  Path: string
+  Args: string[]
   /** The image's id. */
   Image: string
   State: ContainerState
