@@ -54,10 +54,10 @@ export const dockerFixture: BackendFixture = {
     const { container } = namesOf(task)
     if (!(await inspectContainer(engine, container))?.State.Running) return 0
     const top = await engine
-      .json<{ Processes: unknown[] }>('GET', `/containers/${container}/top`)
+      .json<{ Processes: unknown[] | null }>('GET', `/containers/${container}/top`)
       // It has ended in between.
       .catch(() => ({ Processes: [] }))
-    return top.Processes.length
+    return top.Processes?.length ?? 0
   },
 
   async outputOf(task: TaskRefs) {

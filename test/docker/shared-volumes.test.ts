@@ -12,6 +12,7 @@ import { inspectContainer } from '../../packages/worker/src/engine/containers.ts
 import type { Engine } from '../../packages/worker/src/engine/engine.ts'
 import { createHelper } from '../../packages/worker/src/engine/helper-container.ts'
 import { createVolume, inspectVolume, removeVolume } from '../../packages/worker/src/engine/volumes.ts'
+import { until } from '../support/poll.ts'
 import { openTestEngine } from '../support/test-images.ts'
 
 /** A bundle as far as a volume is concerned: some files, and a manifest that lists them. */
@@ -54,6 +55,25 @@ test('workers that need a volume at the same moment fill it once, and later ones
   expect(filled.filter(({ wasFilled }) => wasFilled)).toHaveLength(1)
   expect(await worker(engine).ensure(bundle)).toEqual({ volume: bundle.names.volume, wasFilled: false })
   expect(await inspectContainer(engine, bundle.names.filler)).toBeUndefined()
+  await removeVolume(engine, bundle.names.volume)
+})
+
+test('whoever wanted it goes at once, and leaves nothing half done', async () => {
+  await using engine = open()
+  using bundle = smallBundle()
+  const { shared, installationId } = worker(engine)
+  const stopping = new AbortController()
+  const wanted = ensureBundleVolume(shared, bundle, {
+    ...{ engine, owner: { installationId, version: '1' } },
+    signal: stopping.signal,
+  })
+  const failed = expect(wanted).rejects.toThrow('not any more')
+  await until(() => inspectContainer(engine, bundle.names.filler), Boolean, { everyMs: 2 })
+  stopping.abort(new Error('not any more'))
+  await failed
+  await shared.settle(10_000)
+  expect(await inspectContainer(engine, bundle.names.filler)).toBeUndefined()
+  expect(await worker(engine).ensure(bundle)).toMatchObject({ wasFilled: false })
   await removeVolume(engine, bundle.names.volume)
 })
 

@@ -58,6 +58,9 @@ interface DockerBackendOptions extends BackendLimits {
   log: Logger
 }
 
+/** For a volume that is being filled when we leave: some times what that takes. */
+const settleMs = 15_000
+
 export function createDockerBackend({
   deliveryTimeoutMs = 10 * 60_000,
   savingTimeoutMs = 120_000,
@@ -277,6 +280,7 @@ class DockerBackend implements Backend {
     if (host) {
       const { isAllOver } = await this.#held.leave()
       await host.relay?.relay.leave()
+      await host.shared.settle(settleMs)
       // What only waits for its spool was told. A claim may have been all that was told of what has no folder.
       host.instances.close({ isDone: isAllTold && isAllOver })
     }

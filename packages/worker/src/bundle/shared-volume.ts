@@ -36,6 +36,8 @@ export interface SharedVolumes {
   isSame(volume: string): Promise<boolean>
   /** For the mounts of it: should it have gone, the engine makes it anew, and one without labels would be nobody's. */
   labelsOf(volume: string): Record<string, string>
+  /** Resolves once nothing is being filled, or after `withinMs`: what is left half done makes other installations wait for minutes. */
+  settle(withinMs: number): Promise<void>
 }
 
 export interface SharedVolumesOptions {
@@ -161,5 +163,12 @@ export function createSharedVolumes({ engine, log, ...own }: SharedVolumesOption
     return labels[stateLabel] === own.installationId && (instance === own.instance || !own.isAlive(instance))
   }
 
-  return { ensure, isSame, labelsOf: (volume) => labelled.get(volume) ?? {} }
+  async function settle(withinMs: number): Promise<void> {
+    const waiting = new AbortController()
+    const late = sleep(withinMs, waiting.signal).catch(() => {})
+    await Promise.race([Promise.allSettled(flights.values()), late])
+    waiting.abort()
+  }
+
+  return { ensure, isSame, settle, labelsOf: (volume) => labelled.get(volume) ?? {} }
 }
