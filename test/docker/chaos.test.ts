@@ -63,7 +63,7 @@ async function leftOnMachine(folder: RoundFolder): Promise<string[]> {
 }
 
 async function untilNothingIsLeft(folder: RoundFolder): Promise<void> {
-  const options = { timeoutMs: 30_000, everyMs: 500 }
+  const options = { timeoutMs: 90_000, everyMs: 500 }
   const left = await until(
     () => leftOnMachine(folder),
     (found) => found.length === 0,
