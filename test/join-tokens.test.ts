@@ -27,14 +27,21 @@ test('a token is checked without being spent, and redeemed for a key that connec
   for (let n = 0; n < 2; n++) expect(await machine.checkJoinToken()).toEqual({ worker_id: null, expires_at })
 
   const joined = await machine.join(joining())
-  expect(joined).toEqual({ api_key: expect.stringMatching(/^wk-/), worker_id: 'build-1', server_url: cp.url })
+  expect(joined).toEqual({
+    api_key: expect.stringMatching(/^wk-/),
+    key_id: expect.stringMatching(/^[\w-]{36}$/),
+    worker_id: 'build-1',
+  })
   await cp.connectWorker({ key: joined.api_key, workerId: 'build-1' })
   await expect(cp.connectWorker({ key: joined.api_key, workerId: 'other' })).rejects.toMatchObject({
     problem: { code: 'worker_key_other_worker' },
   })
   const { api_keys } = await cp.client.apiKeys.list()
   expect(api_keys).toContainEqual(
-    expect.objectContaining({ name: 'joined from build: build-1', scope: 'worker', worker_id: 'build-1' }),
+    expect.objectContaining({
+      ...{ uid: joined.key_id, name: 'joined from build: build-1' },
+      ...{ scope: 'worker', worker_id: 'build-1' },
+    }),
   )
 })
 
@@ -104,6 +111,38 @@ test('a token for one worker id lets in no other, and stays good', async () => {
     await expect(cp.client.workers.createJoinToken({ worker_id })).rejects.toMatchObject({ problem: { status: 400 } })
 })
 
+test('a token for any worker takes the id of none that is there, but for the machine itself; one for that worker does', async () => {
+  await using cp = await startControlPlane()
+  const tokenOf = async (worker_id?: string) => (await cp.client.workers.createJoinToken({ worker_id })).token
+  const join = (token: string, changes: { worker_id?: string; worker_key?: string } = {}) =>
+    cp.clientFor(token).workers.join({ ...joining(), ...changes })
+  const taken = { problem: { code: 'worker_id_taken', status: 409 } }
+  const machine = await join(await tokenOf())
+  const other = await tokenOf()
+  await expect(join(other)).rejects.toMatchObject(taken)
+  await expect(join(other, { worker_key: cp.adminKey })).rejects.toMatchObject(taken)
+  const foreign = await join(other, { worker_id: 'build-2' })
+  const again = await tokenOf()
+  await expect(join(again, { worker_key: foreign.api_key })).rejects.toMatchObject(taken)
+  const second = await join(again, { worker_key: machine.api_key })
+  // That one goes when its worker has stopped.
+  expect(await whoami(cp, machine.api_key)).toBeUndefined()
+  await cp.clientFor(machine.api_key).workers.leave()
+  await join(await tokenOf('build-1'))
+  expect(await whoami(cp, second.api_key)).toBeUndefined()
+
+  // Of two at once one is first.
+  const [one, two] = [await tokenOf(), await tokenOf()]
+  const both = await Promise.allSettled([join(one, { worker_id: 'new' }), join(two, { worker_id: 'new' })])
+  expect(both.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
+
+  const short = await tokenOf()
+  const made = await cp.client.apiKeys.create({ name: 'of a person', scope: 'worker', worker_id: 'by-hand' })
+  await expect(join(short, { worker_id: 'by-hand' })).rejects.toMatchObject(taken)
+  await cp.clientFor(made.raw_api_key).workers.leave()
+  await join(short, { worker_id: 'by-hand' })
+})
+
 test('a worker’s key ends itself, and loses its connection', async () => {
   await using cp = await startControlPlane()
   const { token } = await cp.client.workers.createJoinToken({})
@@ -169,12 +208,14 @@ test('a machine whose answer is cut off on the way asks again, and has one key',
   await once(relay, 'listening')
   const serverUrl = `http://127.0.0.1:${(relay.address() as AddressInfo).port}`
   try {
-    const { api_key } = await redeemToken({ serverUrl, token, env: {} }, 'build-1')
+    const once = { workerId: 'build-1', nonce: 'a'.repeat(32) }
+    const { api_key } = await redeemToken({ serverUrl, token, env: {} }, once)
     expect(asked).toBe(3)
     await cp.connectWorker({ key: api_key, workerId: 'build-1' })
     const { api_keys } = await cp.client.apiKeys.list()
     expect(api_keys.filter(({ scope }) => scope === 'worker')).toHaveLength(1)
-    await expect(redeemToken({ serverUrl, token, env: {} }, 'build-1')).rejects.toMatchObject({
+    const other = { workerId: 'build-1', nonce: 'b'.repeat(32) }
+    await expect(redeemToken({ serverUrl, token, env: {} }, other)).rejects.toMatchObject({
       problem: { code: 'join_token_used' },
     })
   } finally {

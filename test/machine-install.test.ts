@@ -1,18 +1,19 @@
 import { execFile } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { type AgentBundle, bundleHash, packBundle, readBundle } from '@openoz/worker'
+import { packBundle, readBundle } from '@openoz/worker'
+import pg from 'pg'
 import { afterAll, beforeAll, expect, type TestContext, test } from 'vitest'
 import { agentBundles } from '../packages/cli/src/stack/agent-bundles.ts'
 import { createAgentArchives } from '../packages/server/src/agent-archives.ts'
 import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from './support/control-plane.ts'
+import { otherBundle } from './support/other-bundle.ts'
 import { until } from './support/poll.ts'
-import { bootScratchMachine, type ScratchMachine } from './support/scratch-machine.ts'
+import { bootScratchMachine } from './support/scratch-machine.ts'
 import { startScriptedModel } from './support/scripted-model.ts'
-import { bootSystemd, type SystemdMachine } from './support/systemd-machine.ts'
+import { bootSystemd } from './support/systemd-machine.ts'
 
 /**
  * `install.sh` from a real control plane on a machine that has nothing of ours, as root and as a user: joined, at work, updated, removed. The machine has
@@ -38,13 +39,15 @@ async function startPlane(options: ControlPlaneOptions = {}): Promise<ControlPla
   return cp
 }
 
-async function boot(context: TestContext, cp: ControlPlane): Promise<ScratchMachine> {
-  const machine = await bootScratchMachine(cp.url)
+/** Skips the test, and says so, where no such machine can be made. */
+async function made<T extends object>(context: TestContext, making: Promise<T | { problem: string }>): Promise<T> {
+  const machine = await making
   if (!('problem' in machine)) return machine
   console.error(`NOT TESTED: ${machine.problem}`)
   return context.skip(machine.problem)
 }
 
+const boot = (context: TestContext, cp: ControlPlane) => made(context, bootScratchMachine(cp.url))
 const commandLines = 'cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" " "'
 const script = (cp: ControlPlane) => `curl -fsS ${cp.url}/install.sh`
 const newToken = async (cp: ControlPlane, workerId?: string) =>
@@ -56,7 +59,6 @@ const owners = [
   {
     of: 'root',
     user: undefined,
-    bundles: '/opt/openoz',
     bin: '/usr/local/bin',
     key: '/etc/openoz/oz-agent-worker.json',
     state: '/var/lib/oz',
@@ -64,7 +66,6 @@ const owners = [
   {
     of: 'a user',
     user: 'ada',
-    bundles: '/home/ada/.local/lib/openoz',
     bin: '/home/ada/.local/bin',
     key: '/home/ada/.config/openoz/oz-agent-worker.json',
     state: '/home/ada/.local/state/openoz',
@@ -89,7 +90,9 @@ test.for(owners)(
     const before = await machine.additions()
     const token = await newToken(cp)
     const from = performance.now()
-    const joined = await machine.run(`${script(cp)} | sh -s -- --join ${token} --worker-id build-9`, { user })
+    // A log that says nothing does not keep the worker from being seen connected, nor does an engine that is away.
+    const line = `${script(cp)} | sh -s -- --join ${token} --worker-id build-9 -- --log-level error`
+    const joined = await machine.run(line, { user, env: { DOCKER_HOST: 'unix:///nowhere.sock' } })
     expect([joined.exitCode, joined.stderr]).toEqual([0, ''])
     expect(performance.now() - from).toBeLessThan(20_000)
     expect(joined.stdout).toContain(`This machine has joined ${cp.url} as worker build-9.`)
@@ -98,6 +101,8 @@ test.for(owners)(
     expect(joined.stdout).toContain('oz-agent-worker leave --stop')
     expect(await connected(cp)).toEqual([{ worker_id: 'build-9', backend: 'direct' }])
     expect((await machine.run(`stat -c '%a %u' ${key}`)).stdout).toBe(user === undefined ? '600 0\n' : '600 64123\n')
+    const installation = (await machine.run(`cat ${key.replace('oz-agent-worker', 'installation')}`)).stdout
+    expect(JSON.parse(installation).worker.engine).toEqual({ DOCKER_HOST: 'unix:///nowhere.sock' })
     const processes = (await machine.run(commandLines)).stdout
     expect(processes).toContain('oz-agent-worker.mjs')
     expect(processes).not.toMatch(/jt-|wk-/)
@@ -158,6 +163,68 @@ test('a token that is used, over, or none, ends it with the reason, and nothing 
   expect(await cp.clientFor(fresh).workers.checkJoinToken()).toMatchObject({ worker_id: 'build-2' })
 })
 
+test('one that is stopped is undone, one that is killed goes on or is removed, and of two at once one is refused', {
+  timeout: 240_000,
+}, async (context) => {
+  await using cp = await startPlane()
+  await using machine = await boot(context, cp)
+  const before = await machine.additions()
+  const workerKeys = async () =>
+    (await cp.client.apiKeys.list()).api_keys.filter(({ scope }) => scope === 'worker').length
+  const install = (token: string) => machine.run(`${script(cp)} | sh -s -- --join ${token} --worker-id build-6`)
+  /** Up to where the control plane is asked for the key and does not answer; `meanwhile` ends with what the program is to be told. */
+  const cutShort = async (token: string, signal: string, meanwhile = async () => {}) => {
+    const client = new pg.Client({ connectionString: cp.database.url })
+    await client.connect()
+    try {
+      await client.query('begin')
+      await client.query('select id from join_tokens for update')
+      const installing = install(token)
+      await until(
+        () =>
+          client.query(
+            `select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+          ),
+        ({ rows }) => rows.length > 0,
+        { timeoutMs: 20_000 },
+      )
+      await meanwhile()
+      await machine.run(`pkill -${signal} -f 'oz-agent-worker.mjs [s]et-up'`)
+      await client.query('commit')
+      return await installing
+    } finally {
+      await client.end()
+    }
+  }
+
+  const other = await newToken(cp)
+  const stopped = await cutShort(await newToken(cp), 'INT', async () => {
+    const refused = await install(other)
+    expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringMatching(/Process \d+ is setting up/)])
+  })
+  expect(stopped.stderr).toContain('what was begun is undone. The join token is used up')
+  expect(await machine.additions()).toEqual(before)
+  expect(await workerKeys()).toBe(0)
+
+  await cutShort(other, 'KILL')
+  await until(workerKeys, (count) => count === 1)
+  const again = await install(other)
+  expect([again.exitCode, again.stderr]).toEqual([0, ''])
+  expect(await connected(cp)).toEqual([{ worker_id: 'build-6', backend: 'direct' }])
+  expect(await workerKeys()).toBe(1)
+  expect((await machine.run('ls -A /etc/openoz')).stdout).toBe('installation.json\noz-agent-worker.json\n')
+  expect((await machine.run(`${script(cp)} | sh -s -- --uninstall`)).exitCode).toBe(0)
+  expect(await machine.additions()).toEqual(before)
+
+  await cutShort(await newToken(cp), 'KILL')
+  // As if it had been killed while the programs were put into place.
+  await machine.run('rm /opt/openoz/current')
+  const removed = await machine.run(`${script(cp)} | sh -s -- --uninstall`)
+  expect([removed.exitCode, removed.stderr]).toEqual([0, ''])
+  expect(removed.stdout).toContain('A join as build-6 was cut short.')
+  expect(await machine.additions()).toEqual(before)
+})
+
 test('the token is in no program’s arguments, and nothing of it stays on the machine', async (context) => {
   await using cp = await startPlane()
   await using machine = await boot(context, cp)
@@ -173,31 +240,12 @@ test('the token is in no program’s arguments, and nothing of it stays on the m
   expect((await machine.run(`cat /proc/[0-9]*/environ | grep -c ${token}`)).stdout).toBe('0\n')
 })
 
-/** The same programs, and another hash. */
-async function otherBundle(bundle: AgentBundle): Promise<AgentBundle> {
-  const into = join(folder, 'other')
-  await execute('cp', ['-al', bundle.folder, into])
-  const path = 'app/LICENSE'
-  const text = `${readFileSync(join(into, path), 'utf8')}\n`
-  rmSync(join(into, path))
-  writeFileSync(join(into, path), text)
-  const sha256 = createHash('sha256').update(text).digest('hex')
-  const change = { size: Buffer.byteLength(text), sha256 }
-  const files = bundle.manifest.files.map((file) =>
-    file.path === path && 'mode' in file ? { ...file, ...change } : file,
-  )
-  const manifest = { ...bundle.manifest, files, hash: bundleHash(files) }
-  rmSync(join(into, 'manifest.json'))
-  writeFileSync(join(into, 'manifest.json'), JSON.stringify(manifest))
-  return { folder: into, manifest }
-}
-
 test('the line without a token updates what is there: the worker goes on with the new programs, and its run with it', {
   timeout: 240_000,
 }, async (context) => {
   const first = await readBundle(join(dist, 'agent'))
   if (!first) throw new Error('no bundle was built')
-  const second = await otherBundle(first)
+  const second = await otherBundle(first, join(folder, 'other'))
   let served = first
   const find = async () => ({ hash: served.manifest.hash, pack: () => packBundle(served) })
   await using model = await startScriptedModel({
@@ -225,7 +273,8 @@ test('the line without a token updates what is there: the worker goes on with th
   )
 
   served = second
-  await must(`${script(cp)} | sh`)
+  const older = `/opt/openoz/${'0'.repeat(64)}`
+  await must(`mkdir ${older}; ${script(cp)} | sh`)
   expect(await must('readlink /opt/openoz/current')).toBe(`${second.manifest.hash}\n`)
   expect(await pid()).not.toBe(before)
   expect((await must('ls /opt/openoz')).split('\n')).toContain(first.manifest.hash)
@@ -234,8 +283,9 @@ test('the line without a token updates what is there: the worker goes on with th
   const { executions } = await cp.client.runs.executions(runId)
   expect(executions).toHaveLength(1)
 
-  await must(`${script(cp)} | sh`)
-  expect((await must('ls /opt/openoz')).split('\n')).not.toContain(first.manifest.hash)
+  // The one before goes with the update after that, and the same programs once more are none.
+  await must(`! test -e ${older}; ${script(cp)} | sh`)
+  expect((await must('ls /opt/openoz')).split('\n')).toContain(first.manifest.hash)
   // A machine that was started again has no process any more.
   await must('oz-agent-worker leave --stop')
   await until(
@@ -245,19 +295,23 @@ test('the line without a token updates what is there: the worker goes on with th
   expect(await must('oz-agent-worker join')).toMatch(/^Worker build-3 runs: process \d+\.\n$/)
   expect(await must('oz-agent-worker join')).toMatch(/^Worker build-3 runs already: process \d+\.\n$/)
 
-  // With another token it becomes another worker, and the one that it was has no key any more.
-  const again = `OZ_JOIN_TOKEN=${await newToken(cp)} oz-agent-worker join --worker-id build-4 --server-url ${cp.url}`
-  expect(await must(again)).toContain('as worker build-4.')
+  // With another token it gets another key, also for the name that is its own, and what it had elsewhere goes.
+  await must(`printf 'backend:\\n  direct:\\n    state_dir: /var/lib/oz-b\\n' >/etc/worker.yaml`)
+  const oldKeys = (await cp.client.apiKeys.list()).api_keys.map(({ uid }) => uid)
+  const words = `join --worker-id build-3 --server-url ${cp.url} --config-file /etc/worker.yaml`
+  expect(await must(`OZ_JOIN_TOKEN=${await newToken(cp)} oz-agent-worker ${words}`)).toContain('as worker build-3.')
   await until(
     () => connected(cp),
-    (workers) => workers.length === 1 && workers[0]?.worker_id === 'build-4',
+    (workers) => workers.length === 1 && workers[0]?.worker_id === 'build-3',
   )
   const { api_keys } = await cp.client.apiKeys.list()
-  expect(api_keys.map(({ worker_id }) => worker_id)).toEqual([null, 'build-4'])
+  expect(api_keys.map(({ worker_id }) => worker_id)).toEqual([null, 'build-3'])
+  expect(oldKeys).not.toContain(api_keys[1]?.uid)
+  expect((await machine.run('ls /var/lib/oz')).exitCode).not.toBe(0)
 
-  await must('mkdir -p /var/lib/oz/saved-workspaces/1')
-  expect(await must('oz-agent-worker leave')).toContain('/var/lib/oz/saved-workspaces stays: it holds work')
-  expect(await must('ls /var/lib/oz')).toBe('saved-workspaces\n')
+  await must('mkdir -p /var/lib/oz-b/saved-workspaces/1')
+  expect(await must('oz-agent-worker leave')).toContain('/var/lib/oz-b/saved-workspaces stays: it holds work')
+  expect(await must('ls /var/lib/oz-b')).toBe('saved-workspaces\n')
   expect((await machine.run('ls /opt/openoz /etc/openoz')).exitCode).not.toBe(0)
 })
 
@@ -295,7 +349,7 @@ test('where a machine has wget or BusyBox alone, the script does the same', { ti
 
 test('under systemd the worker is a service, and goes with it', { timeout: 240_000 }, async (context) => {
   await using cp = await startPlane()
-  await using machine = await bootMachine(context)
+  await using machine = await made(context, bootSystemd())
   const inside = (command: string) =>
     machine.run(['sh', '-c', command], { PATH: '/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' })
   const joined = await inside(`rm -rf /var/lib/oz; ${script(cp)} | sh -s -- --join ${await newToken(cp, 'build-5')}`)
@@ -313,11 +367,36 @@ test('under systemd the worker is a service, and goes with it', { timeout: 240_0
   const left =
     'ls -d /opt/openoz /etc/openoz /var/lib/oz /usr/local/bin/oz* /etc/systemd/system/oz-agent-worker* 2>/dev/null'
   expect((await inside(left)).stdout).toBe('')
-})
 
-async function bootMachine(context: TestContext): Promise<SystemdMachine> {
-  const machine = await bootSystemd()
-  if (!('problem' in machine)) return machine
-  console.error(`NOT TESTED: ${machine.problem}`)
-  return context.skip(machine.problem)
-}
+  // A user's systemd is found without the variable that sessions have, and one that does not answer is not taken for a worker that has stopped.
+  await inside('useradd --create-home --uid 64123 ada; loginctl enable-linger ada')
+  await until(
+    () => inside('systemctl is-active user@64123.service'),
+    ({ exitCode }) => exitCode === 0,
+  )
+  const ada = (command: string, variables = '') =>
+    inside(`setpriv --reuid 64123 --regid 64123 --clear-groups env HOME=/home/ada ${variables} sh -c '${command}'`)
+  const join = async () => `${script(cp)} | sh -s -- --join ${await newToken(cp, 'build-6')}`
+  const own = await ada(await join())
+  expect([own.exitCode, own.stderr]).toEqual([0, ''])
+  expect(own.stdout).toContain('journalctl --user -u oz-agent-worker')
+  await inside('chmod 0 /run/user/64123')
+  const refused = await ada('~/.local/bin/oz-agent-worker leave')
+  expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringContaining('Nothing was removed')])
+  expect(await connected(cp)).toEqual([{ worker_id: 'build-6', backend: 'direct' }])
+  await inside('chmod 700 /run/user/64123')
+  const systemctl = 'XDG_RUNTIME_DIR=/run/user/64123 systemctl --user'
+  // Gone by hand, and the worker with it.
+  await ada(`${systemctl} stop oz-agent-worker; rm ~/.config/systemd/user/*.service; ${systemctl} daemon-reload`)
+  const gone = await ada(`${script(cp)} | sh -s -- --uninstall`)
+  expect([gone.exitCode, gone.stderr]).toEqual([0, ''])
+  expect(gone.stdout).toContain('Worker build-6 does not run.')
+  expect((await ada('cd; find .local .config')).stdout).toBe('')
+
+  // Its systemd does not answer from the beginning.
+  await inside('chmod 0 /run/user/64123')
+  const alone = await ada(await join(), 'XDG_RUNTIME_DIR=/run/user/64123')
+  expect([alone.exitCode, alone.stderr]).toEqual([0, ''])
+  expect(alone.stdout).toContain('in the background, process')
+  expect((await ada('~/.local/bin/oz-agent-worker leave')).exitCode).toBe(0)
+})

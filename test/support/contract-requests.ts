@@ -71,7 +71,8 @@ export async function contractRequests(scene: SdkScene): Promise<ContractRequest
   const joinToken = async (workerId?: string) =>
     (await cp.client.workers.createJoinToken({ worker_id: workerId })).token
   const joining = () => ({
-    worker_id: 'build-1',
+    // Each a worker of its own: a token for any worker takes no name that has a key.
+    worker_id: `build-${randomUUID()}`,
     host: 'build',
     platform: 'linux/x64',
     nonce: randomUUID().replaceAll('-', ''),

@@ -1,6 +1,7 @@
 import { restoreImageVariables } from '@openoz/machine'
 import { readWorkerConfig, runWorker, type WorkerFlagValues } from '@openoz/worker'
 import { isSameServer } from './connection.ts'
+import { stayMessage } from './join/background-worker.ts'
 import { createLogger } from './log.ts'
 import { reportError } from './output.ts'
 import { readSavedLogin, type SavedLogin } from './saved-login.ts'
@@ -12,7 +13,11 @@ import { createWorkerCommand, messageOf } from './worker-command.ts'
 export async function main(args: string[]): Promise<void> {
   const { env } = process
   restoreImageVariables(env)
-  const say = (line: string) => void process.stdout.write(`${line}\n`)
+  const say = (line: string) => {
+    // Who reads along may go before the end, and what is half done is done all the same.
+    if (process.stdout.listenerCount('error') === 0) process.stdout.on('error', () => {})
+    process.stdout.write(`${line}\n`)
+  }
   const command = createWorkerCommand({
     work: (flags) => work(flags, env),
     async install({ user, print, ...flags }) {
@@ -78,7 +83,7 @@ function loginFor(flags: WorkerFlagValues, env: NodeJS.ProcessEnv, saved: SavedL
 
 /**
  * A worker that `oz up` started stops with it, however that ended; it is told what that means for its tasks (`--drain stop`). Aborted never when nobody
- * holds a channel to us.
+ * holds a channel to us, or whoever does has said that the worker stays.
  */
 function parentGone(): AbortSignal {
   const gone = new AbortController()
@@ -86,5 +91,10 @@ function parentGone(): AbortSignal {
   // `send` is there when there was a channel: it may have ended while our modules were loaded.
   if (process.send && !process.connected) onDisconnect()
   else process.once('disconnect', onDisconnect)
+  // Who made this machine a worker has only waited for it to connect.
+  if (process.connected)
+    process.on('message', (message) => {
+      if (message === stayMessage) process.off('disconnect', onDisconnect)
+    })
   return gone.signal
 }

@@ -67,7 +67,7 @@ function workerOption({ flag, type, choices, default: fallback, env, description
   return option
 }
 
-/** What `oz up` wants to know of its worker. */
+/** What whoever started it wants to know of a worker. */
 export function messageOf(event: WorkerEvent): WorkerMessage | undefined {
   if (event.type === 'listening') return { type: 'connected' }
   return event.type === 'disconnected' ? event : undefined

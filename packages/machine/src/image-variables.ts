@@ -5,10 +5,22 @@
  */
 const prefix = 'OZ_IMAGE_'
 
+/** Those that are renamed: the list in `bin/oz` of the bundle. A variable of another name is somebody's own. */
+const renamed = [
+  'LD_PRELOAD',
+  'LD_AUDIT',
+  'NODE_OPTIONS',
+  'NODE_PATH',
+  'NODE_V8_COVERAGE',
+  'NODE_DEBUG',
+  'OPENSSL_CONF',
+]
+
 export function restoreImageVariables(env: NodeJS.ProcessEnv): void {
-  for (const [name, value] of Object.entries(env)) {
-    if (!name.startsWith(prefix)) continue
-    env[name.slice(prefix.length)] = value
-    delete env[name]
+  for (const name of renamed) {
+    const value = env[prefix + name]
+    if (value === undefined) continue
+    env[name] = value
+    delete env[prefix + name]
   }
 }

@@ -46,6 +46,8 @@ export const joinWorkerRequest = z
     platform: z.string().max(64),
     /** 16 random bytes or more, as hex. Who lost the answer asks again with the same one, for 10 minutes. */
     nonce: z.string().regex(/^[0-9a-f]{32,128}$/, 'must be 32 to 128 hexadecimal digits'),
+    /** A key of that worker id which the machine has: with it the id is the machine's own, and a token for any worker will do. Stays as it is. */
+    worker_key: z.string().max(255).optional(),
   })
   .meta({ id: 'JoinWorkerRequest' })
 export type JoinWorkerRequest = z.infer<typeof joinWorkerRequest>
@@ -54,8 +56,9 @@ export const joinWorkerResponse = z
   .object({
     /** Connects as this worker id, and can do nothing else. Shown this once. */
     api_key: z.string(),
+    /** Of the key, by which `oz api-key expire` knows it. */
+    key_id: z.string(),
     worker_id: z.string(),
-    server_url: z.string(),
   })
   .meta({ id: 'JoinWorkerResponse' })
 export type JoinWorkerResponse = z.infer<typeof joinWorkerResponse>

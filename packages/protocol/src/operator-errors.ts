@@ -348,7 +348,7 @@ export const operatorErrors = {
     retryable: false,
     title: 'Service not installed',
     message: 'The service could not be set up. {path}: {problem}.',
-    remedy: 'Run it as root, or with `--user` for a service of your own.',
+    remedy: 'A service of the machine takes root; one of your own takes `--user` and a session that systemd knows.',
   },
   program_in_the_way: {
     status: 409,

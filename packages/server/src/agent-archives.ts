@@ -28,6 +28,9 @@ export interface AgentBundles {
   find(platform: AgentPlatform): Promise<{ hash: string; pack(): Readable }>
 }
 
+/** Writing one takes seconds. */
+const abandonedAfterMs = 60 * 60 * 1000
+
 export function createAgentArchives({ bundles, folder }: { bundles: AgentBundles; folder: string }): AgentArchives {
   const making = new Map<string, Promise<void>>()
   return {
@@ -44,7 +47,8 @@ export function createAgentArchives({ bundles, folder }: { bundles: AgentBundles
         }
         await made
       }
-      return { hash, sizeBytes: (await sizeOf(file)) ?? 0, open: () => createReadStream(file) }
+      const { size } = await stat(file)
+      return { hash, sizeBytes: size, open: () => createReadStream(file) }
     },
   }
 }
@@ -64,10 +68,22 @@ async function make(pack: () => Readable, file: string, { prefix }: { prefix: st
   try {
     // The least compression: over a network that a machine is set up by, more would take longer than it saves.
     await pipeline(pack(), createGzip({ level: 1 }), createWriteStream(draft, { mode: 0o600 }))
-    const old = (await readdir(folder)).filter((name) => name.startsWith(prefix) && !name.endsWith('.tmp'))
+    const old = await oldNames(folder, prefix)
     await rename(draft, file)
     for (const name of old) if (join(folder, name) !== file) await rm(join(folder, name), { force: true })
   } finally {
     await rm(draft, { force: true })
   }
+}
+
+/** Archives, and drafts of servers that ended while they made one. */
+async function oldNames(folder: string, prefix: string): Promise<string[]> {
+  const names = (await readdir(folder)).filter((name) => name.startsWith(prefix))
+  const isOld = names.map(async (name) => {
+    if (!name.endsWith('.tmp')) return true
+    const { mtimeMs } = await stat(join(folder, name)).catch(() => ({ mtimeMs: Date.now() }))
+    return Date.now() - mtimeMs > abandonedAfterMs
+  })
+  const olds = await Promise.all(isOld)
+  return names.filter((_, index) => olds[index])
 }

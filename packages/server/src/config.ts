@@ -1,7 +1,7 @@
 import { homedir } from 'node:os'
 import { join, resolve, win32 } from 'node:path'
 import { AppError, parseDuration } from '@openoz/protocol'
-import { type ClientAddress, readClientAddress } from './http/client-address.ts'
+import { type Proxies, readProxies } from './http/client-address.ts'
 import { type LeaseTimes, leaseFlags, readLeaseTimes } from './lease-times.ts'
 
 /**
@@ -60,7 +60,7 @@ export const serverFlags = {
     env: 'OZ_TRUSTED_PROXY',
     value: 'CIDR',
     default: 'none',
-    description: 'Believe X-Forwarded-For from these networks (comma-separated).',
+    description: 'Believe X-Forwarded-For and X-Forwarded-Proto from these networks (comma-separated).',
   },
   metricsListen: {
     flag: '--metrics-listen',
@@ -214,7 +214,7 @@ export interface ServerOptions {
   databaseUrl: string | null
   publicUrl: string | null
   tls: { certFile: string; keyFile: string } | null
-  clientAddress: ClientAddress
+  proxies: Proxies
   logLevel: 'debug' | 'info' | 'warn' | 'error'
   masterKeyFile: string | null
   bootstrapApiKey: string | null
@@ -286,7 +286,7 @@ export function readServerOptions(
     databaseUrl: text('databaseUrl'),
     publicUrl: text('publicUrl') === null ? null : read('publicUrl', parsePublicUrl),
     tls: certFile === null || keyFile === null ? null : { certFile, keyFile },
-    clientAddress: read('trustedProxy', (value) => readClientAddress(text('trustedProxy') === null ? null : value)),
+    proxies: read('trustedProxy', (value) => readProxies(text('trustedProxy') === null ? null : value)),
     logLevel: read('logLevel', (value) => {
       if (value !== 'debug' && value !== 'info' && value !== 'warn' && value !== 'error')
         throw new Error('must be debug, info, warn or error')

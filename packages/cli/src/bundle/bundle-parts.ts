@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { accessSync, constants, existsSync } from 'node:fs'
-import { realpath } from 'node:fs/promises'
+import { readFile, realpath } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { delimiter, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -28,6 +28,9 @@ const platforms: Record<string, AgentPlatform> = { x64: 'linux/amd64', arm64: 'l
 /** Those that clone and push over HTTPS, and serve a repository of the same disk; git starts them by name. */
 const gitLinks = ['git-upload-pack', 'git-receive-pack', 'git-upload-archive']
 const gitScripts = ['git-submodule', 'git-sh-setup', 'git-sh-i18n']
+
+/** Where a bundle has the terms of Node and of what it contains. */
+export const nodeLicence = 'licences/node.txt'
 
 interface PartsWish {
   node?: string
@@ -74,6 +77,7 @@ export async function findParts({ node = process.execPath, path, from }: PartsWi
     notes: [],
   }
   addPseudoTerminals(parts, require)
+  await addNodeLicence(parts, node)
   const authorities = ['/etc/ssl/certs/ca-certificates.crt', '/etc/pki/tls/certs/ca-bundle.crt'].find(existsSync)
   if (authorities !== undefined) parts.files.set('etc/ca-certificates.crt', authorities)
   if (parts.patchelf !== undefined) await addGit(parts, find('git'))
@@ -81,6 +85,20 @@ export async function findParts({ node = process.execPath, path, from }: PartsWi
     parts.notes.push('patchelf is not installed: no git in the bundle, and its programs are started through its loader')
   if (parts.strip === undefined) parts.notes.push('strip (binutils) is not installed: the bundle is 18 MB larger')
   return parts
+}
+
+/** Node passes on the work of many: its own text names them all. It lies with the programs of its archive, or where npm or a distribution puts it. */
+async function addNodeLicence(parts: BundleParts, node: string): Promise<void> {
+  const prefix = dirname(dirname(await realpath(node)))
+  const ofNpm = `node_modules/node-linux-${process.arch}/LICENSE`
+  const places = ['LICENSE', ofNpm, 'share/doc/node/LICENSE', 'share/doc/nodejs/LICENSE', 'share/doc/nodejs/copyright']
+  for (const file of places.map((place) => join(prefix, place))) {
+    const text = await readFile(file, 'utf8').catch(() => '')
+    if (text.includes('Node.js')) return void parts.files.set(nodeLicence, file)
+  }
+  parts.notes.push(
+    `the licence of Node is not in ${prefix}, and so not in the bundle: whoever passes the bundle on has to add it`,
+  )
 }
 
 async function addGit(parts: BundleParts, git: string | undefined): Promise<void> {

@@ -59,9 +59,9 @@ async function owners(files: readonly string[]): Promise<[string, string][]> {
 function sourcesText(packages: [string, string][]): string {
   return `This folder holds programs and libraries of others, unchanged but for which loader and which libraries they name, and without symbols.
 
-Their terms are beside this text, and in app/THIRD-PARTY-NOTICES.txt for the libraries of oz. Node.js comes from the npm package "node"; its licence
-and those of what it contains are the file LICENSE of its source, which is published under its version. ripgrep comes from the npm package
-"@vscode/ripgrep" and may be used under the MIT licence or the Unlicense.
+Their terms are beside this text, and in app/THIRD-PARTY-NOTICES.txt for the libraries of oz. node.txt is the licence of Node.js with those of what it
+contains; where it is missing, it is the file LICENSE of Node's source of that version. ripgrep comes from the npm package "@vscode/ripgrep" and may be
+used under the MIT licence or the Unlicense.
 
 The packages of the distribution are the following. Their source is what the distribution publishes for exactly these versions
 (on Debian: apt-get source NAME=VERSION).

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import type { AgentManifest, BundleFile } from '@openoz/protocol'
 import { bundleLoader, interpreterBytes } from '@openoz/worker'
-import { type BundleParts, sourceOf } from './bundle-parts.ts'
+import { type BundleParts, nodeLicence, sourceOf } from './bundle-parts.ts'
 import { findInterpreter } from './elf.ts'
 import { collectLibraries, type Libraries } from './libraries.ts'
 import { collectLicences } from './licences.ts'
@@ -22,7 +22,7 @@ export interface BundleBase {
 }
 
 /** Raised with every change of what is made from the same parts. */
-const recipe = 1
+const recipe = 2
 /** Room for the path of a bundle that is relocated. */
 const interpreterRoom = 256
 const unusedAfterMs = 24 * 60 * 60 * 1000
@@ -92,7 +92,10 @@ async function fill(folder: string, { parts, libraries, scripts }: Ingredients):
   const system = [...parts.programs.values(), ...libraries.files.values(), libraries.loader]
   const sources = await Promise.all(system.map(sourceOf))
   const own = [...parts.files.keys()].includes('etc/ca-certificates.crt') ? ['/usr/sbin/update-ca-certificates'] : []
-  return collectLicences([...sources, ...system, ...own], join(folder, 'licences'))
+  const ofNode = parts.files.has(nodeLicence)
+    ? [{ component: 'node', version: parts.versions.node, file: nodeLicence }]
+    : []
+  return [...ofNode, ...(await collectLicences([...sources, ...system, ...own], join(folder, 'licences')))]
 }
 
 /** Programs name the loader and, as libraries do, where their libraries are: as seen from themselves, so that a bundle can lie anywhere. */

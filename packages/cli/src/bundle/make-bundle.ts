@@ -50,10 +50,18 @@ export async function makeBundle(wish: MakeBundle): Promise<{ manifest: AgentMan
     await writeFile(join(draft, 'manifest.json'), `${JSON.stringify(manifest, null, 1)}\n`)
     await rm(into, { recursive: true, force: true })
     await rename(draft, into)
-    return { manifest, notes }
+    return { manifest, notes: [...notes, ...missingTerms(base.licences)] }
   } finally {
     await rm(draft, { recursive: true, force: true })
   }
+}
+
+/** Only where dpkg knows whose they are. */
+function missingTerms(licences: AgentManifest['licences']): string[] {
+  if (licences.some(({ component }) => component !== 'node')) return []
+  return [
+    'the terms of what was taken from this system are not in the bundle: whoever passes the bundle on has to add them',
+  ]
 }
 
 /** The same files by other names, as far as the file system can: they take neither time nor room. */

@@ -1,7 +1,7 @@
-import type { ApiClient, ListModelsResponse, Worker } from '@openoz/protocol'
+import { type ApiClient, type ListModelsResponse, messageOf, type Worker } from '@openoz/protocol'
 import { findLogin, openConnection, type ServerLogin } from '../connection.ts'
 import type { GlobalOptions } from '../global-options.ts'
-import { type Finding, messageOf } from './finding.ts'
+import type { Finding } from './finding.ts'
 import { checkKey } from './key.ts'
 import { checkAddress, checkClock, checkDatabase, checkWebSocket } from './network.ts'
 

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
-import { type AgentPlatform, AppError } from '@openoz/protocol'
+import { type AgentPlatform, AppError, messageOf } from '@openoz/protocol'
 import { checkEngine, findBundle, findEngine, openEngine } from '@openoz/worker'
 import { createLogger } from '../log.ts'
-import { type Finding, messageOf } from './finding.ts'
+import type { Finding } from './finding.ts'
 
 /**
  * What a worker of the docker backend here would find: an engine, and the bundle that containers run their agent from. Neither is missed by a machine

@@ -7,7 +7,3 @@ export interface Finding {
   /** What to do, where something is to be done. */
   remedy?: string
 }
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
-}

@@ -1,6 +1,6 @@
-import { type ApiClient, ApiError, AppError, type ErrorCode, type Whoami } from '@openoz/protocol'
+import { type ApiClient, ApiError, AppError, type ErrorCode, messageOf, type Whoami } from '@openoz/protocol'
 import type { ServerLogin } from '../connection.ts'
-import { type Finding, messageOf } from './finding.ts'
+import type { Finding } from './finding.ts'
 
 const check = 'key'
 

@@ -1,5 +1,5 @@
 import { type Dialer, type DialFailureReason, dialFailureReason, proxyFor } from '@openoz/machine'
-import { ApiError, AppError } from '@openoz/protocol'
+import { ApiError, AppError, messageOf } from '@openoz/protocol'
 import {
   workerChannelPath,
   workerProtocolHeader,
@@ -7,7 +7,7 @@ import {
   workerSocketPath,
 } from '@openoz/protocol/schemas'
 import type { ServerLogin } from '../connection.ts'
-import { type Finding, messageOf } from './finding.ts'
+import type { Finding } from './finding.ts'
 
 /** What to do about each way in which nothing answers. */
 const remedies: Record<DialFailureReason, string> = {

@@ -22,8 +22,8 @@ export function installPlaces(env: NodeJS.ProcessEnv): InstallPlaces {
 }
 
 /**
- * `installation.json` in the config folder: what there is to update and, in the end, to remove. It is written before what it names is made, so that
- * nothing is left of an installation that was cut short.
+ * `installation.json` in the config folder: what there is to update and, in the end, to remove. It is written before the programs are put into place and
+ * before a worker is started, so that what was cut short can be removed, too.
  */
 export interface Installation {
   /** Those that were not there before, outermost first. */
@@ -42,12 +42,16 @@ export interface JoinedWorker {
   stateDir: string
   /** Holds the key. */
   keyFile: string
+  /** By which `oz api-key expire` knows the key. */
+  keyId?: string
+  /** `DOCKER_…` as the worker has them: whoever removes it may mean another engine. */
+  engine?: Record<string, string>
 }
 
-const fileOf = ({ config }: InstallPlaces) => join(config, 'installation.json')
+export const installationFile = ({ config }: InstallPlaces) => join(config, 'installation.json')
 
 export async function readInstallation(places: InstallPlaces): Promise<Installation | undefined> {
-  const file = fileOf(places)
+  const file = installationFile(places)
   try {
     return JSON.parse(await readFile(file, 'utf8')) as Installation
   } catch (error) {
@@ -57,15 +61,15 @@ export async function readInstallation(places: InstallPlaces): Promise<Installat
 }
 
 export async function saveInstallation(places: InstallPlaces, installation: Installation): Promise<void> {
-  await writePrivateFile(fileOf(places), `${JSON.stringify(installation, null, 2)}\n`)
-}
-
-export function installationFile(places: InstallPlaces): string {
-  return fileOf(places)
+  await writePrivateFile(installationFile(places), `${JSON.stringify(installation, null, 2)}\n`)
 }
 
 /** Makes it with its parents, and notes which of them were missing. */
-export async function makeFolder(folder: string, installation: Installation, mode = 0o755): Promise<void> {
+export async function makeFolder(
+  folder: string,
+  installation: Pick<Installation, 'folders'>,
+  mode = 0o755,
+): Promise<void> {
   const missing: string[] = []
   for (let at = folder; !existsSync(at); at = dirname(at)) missing.unshift(at)
   installation.folders.push(...missing.filter((path) => !installation.folders.includes(path)))
@@ -74,7 +78,7 @@ export async function makeFolder(folder: string, installation: Installation, mod
 }
 
 /** Those that are empty. Answers those that are not: something else has been put there. */
-export async function removeFolders({ folders }: Installation): Promise<string[]> {
+export async function removeFolders({ folders }: Pick<Installation, 'folders'>): Promise<string[]> {
   const kept: string[] = []
   for (const folder of folders.toReversed()) {
     await rmdir(folder).catch(({ code }: NodeJS.ErrnoException) => {

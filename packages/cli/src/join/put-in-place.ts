@@ -14,7 +14,7 @@ import {
 } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { type AgentManifest, AppError } from '@openoz/protocol'
-import { verifyBundle } from '@openoz/worker'
+import { shellWord, verifyBundle } from '@openoz/worker'
 import { relocateBundle } from '../bundle/relocate.ts'
 import { type Installation, type InstallPlaces, makeFolder } from './installation.ts'
 
@@ -28,9 +28,9 @@ const names = ['oz', 'oz-agent-worker'] as const
 /** First line of the names on the PATH, by which they are known to be ours. */
 const mark = '# Installed by install.sh of an openoz control plane.'
 
-/** Puts a verified bundle beside those that are there; nothing leads to it yet. */
+/** Puts a verified bundle beside those that are there; nothing leads to it yet. Rejects when `signal` is aborted meanwhile. */
 export async function placeBundle(
-  { from, manifest }: { from: string; manifest: AgentManifest },
+  { from, manifest, signal }: { from: string; manifest: AgentManifest; signal: AbortSignal },
   { places, installation }: { places: InstallPlaces; installation: Installation },
 ): Promise<string> {
   const folder = bundleFolderOf(places, manifest.hash)
@@ -40,7 +40,10 @@ export async function placeBundle(
   const paths = ['manifest.json', ...manifest.files.map(({ path }) => path)]
   const folders = new Set(paths.map((path) => dirname(join(folder, path))))
   for (const name of [...folders].sort()) await mkdir(name, { recursive: true })
-  for (const file of manifest.files) await take(join(from, file.path), join(folder, file.path), file)
+  for (const file of manifest.files) {
+    signal.throwIfAborted()
+    await take(join(from, file.path), join(folder, file.path), file)
+  }
   await take(join(from, 'manifest.json'), join(folder, 'manifest.json'), { mode: 0o644 })
   // One that its programs' loader has to be named for is started by `bin/oz` so.
   if (manifest.is_patched) await relocateBundle(folder)
@@ -88,7 +91,7 @@ export async function leadTo(
   await makeFolder(places.bin, installation)
   for (const name of names) {
     const file = join(places.bin, name)
-    const text = `#!/bin/sh\n${mark}\nexec /bin/sh ${shellQuoted(join(current, 'bin', name))} "$@"\n`
+    const text = `#!/bin/sh\n${mark}\nexec /bin/sh ${shellWord(join(current, 'bin', name))} "$@"\n`
     await writeFile(`${file}.new`, text, { mode: 0o755 })
     await rename(`${file}.new`, file)
   }
@@ -102,24 +105,22 @@ export async function removeOldBundles({ bundles }: InstallPlaces, keep: (string
   }
 }
 
-/** The names and all bundles. */
-export async function removePrograms({ bundles, bin }: InstallPlaces): Promise<void> {
-  for (const name of names) {
+/** The names and all bundles, and what an installation that was killed has begun of them. False when there was nothing. */
+export async function removePrograms({ bundles, bin }: InstallPlaces): Promise<boolean> {
+  const ours: string[] = []
+  for (const name of names.flatMap((program) => [program, `${program}.new`])) {
     const file = join(bin, name)
     const text = await readFile(file, 'utf8').catch(() => '')
-    if (text.includes(mark)) await rm(file, { force: true })
+    if (text.includes(mark)) ours.push(file)
   }
-  const found = await readdir(bundles).catch((): string[] => [])
-  for (const name of found) {
-    if (/^(current|[0-9a-f]{64})$/.test(name)) await rm(join(bundles, name), { recursive: true, force: true })
+  for (const name of await readdir(bundles).catch((): string[] => [])) {
+    if (/^(current(\.new)?|[0-9a-f]{64})$/.test(name)) ours.push(join(bundles, name))
   }
+  for (const path of ours) await rm(path, { recursive: true, force: true })
+  return ours.length > 0
 }
 
 /** The words that start the worker of the bundle that is current then. */
 export function workerCommand({ bundles }: InstallPlaces): string[] {
   return ['/bin/sh', join(bundles, 'current', 'bin', 'oz-agent-worker')]
-}
-
-function shellQuoted(text: string): string {
-  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
 }

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { fullJitterMs, sleep } from '@openoz/machine'
 import { ApiError, AppError, type JoinWorkerResponse } from '@openoz/protocol'
@@ -25,21 +24,39 @@ export async function checkToken({ serverUrl, token, env }: JoinToken): Promise<
   return { workerId: worker_id ?? undefined }
 }
 
-/** Spends the token. An answer that got lost is asked for again, with the same number. */
-export async function redeemToken({ serverUrl, token, env }: JoinToken, workerId: string): Promise<JoinWorkerResponse> {
-  const nonce = randomBytes(16).toString('hex')
-  const request = { worker_id: workerId, host: hostname().slice(0, 255), platform: platform(), nonce }
+interface Redemption {
+  workerId: string
+  /** Who asks again with the same number is answered again. */
+  nonce: string
+  /** That this machine has as this worker. */
+  workerKey?: string
+  /** Ends the asking again, not a request. */
+  signal?: AbortSignal
+}
+
+/** Spends the token. An answer that got lost is asked for again. */
+export async function redeemToken(
+  { serverUrl, token, env }: JoinToken,
+  { workerId, nonce, workerKey, signal }: Redemption,
+): Promise<JoinWorkerResponse> {
+  const request = {
+    worker_id: workerId,
+    host: hostname().slice(0, 255),
+    platform: platform(),
+    nonce,
+    worker_key: workerKey,
+  }
   return again(async () => {
     await using connection = openConnection({ serverUrl, apiKey: token, env, timeoutMs: limitMs })
     return await connection.client.workers.join(request)
-  })
+  }, signal)
 }
 
 function platform(): string {
   return `${process.platform}/${process.arch}`
 }
 
-async function again<T>(ask: () => Promise<T>): Promise<T> {
+async function again<T>(ask: () => Promise<T>, signal?: AbortSignal): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await ask()
@@ -47,7 +64,8 @@ async function again<T>(ask: () => Promise<T>): Promise<T> {
       // Whatever is no answer of the control plane may have been one that was cut.
       const isFinal = error instanceof ApiError && !error.problem.retryable
       if (attempt === tries || isFinal) throw error
-      await sleep(200 + fullJitterMs(attempt))
+      await sleep(200 + fullJitterMs(attempt), signal)
+      signal?.throwIfAborted()
     }
   }
 }

@@ -42,7 +42,7 @@ TasksMax=infinity
 SyslogIdentifier=oz-agent-worker
 
 [Install]
-WantedBy=${isUsers ? 'default.target' : 'multi-user.target'}
+WantedBy=${wantedBy(isUsers)}
 `
 }
 
@@ -64,4 +64,9 @@ function quote(text: string): string {
 
 function escapeSpecifiers(text: string): string {
   return text.replaceAll('%', '%%')
+}
+
+/** By whose start the service is started. */
+export function wantedBy(isUsers: boolean): string {
+  return isUsers ? 'default.target' : 'multi-user.target'
 }

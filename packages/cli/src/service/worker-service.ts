@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, rm, rmdir, writeFile } from 'node:fs/promises'
 import { userInfo } from 'node:os'
 import { delimiter, dirname, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
@@ -8,7 +8,7 @@ import { nodeCommand, userFolders, writePrivateFile } from '@openoz/machine'
 import { AppError } from '@openoz/protocol'
 import { type WorkerFlagValues, type WorkerOptions, workerFlags } from '@openoz/worker'
 import { workerProgram } from '../program-files.ts'
-import { environmentFileText, unitText } from './service-unit.ts'
+import { environmentFileText, unitText, wantedBy } from './service-unit.ts'
 
 /**
  * `oz-agent-worker install` and `uninstall`: a systemd service that keeps one worker of this machine (or, with `--user`, of this user)
@@ -32,6 +32,7 @@ interface ServiceContext {
 
 const run = promisify(execFile)
 const serviceName = 'oz-agent-worker.service'
+const answerMs = 10_000
 
 export async function installService(
   worker: { flags: WorkerFlagValues; config: WorkerOptions },
@@ -151,6 +152,39 @@ export async function changeService(verb: 'start' | 'stop' | 'restart', context:
 
 export function systemdRuns({ user }: ServiceFlags, env: NodeJS.ProcessEnv): boolean {
   return existsSync('/run/systemd/system') && (!user || Boolean(env.XDG_RUNTIME_DIR))
+}
+
+/**
+ * The variables with which systemd answers, the user's own or the machine's; undefined where it does not. A folder and a variable alone say little: who
+ * became another user (`su`, `sudo -u`, cron) has no variable, or somebody else's, and a container may have the folder and no systemd.
+ */
+export async function reachSystemd(
+  { user }: ServiceFlags,
+  env: NodeJS.ProcessEnv,
+): Promise<NodeJS.ProcessEnv | undefined> {
+  if (!existsSync('/run/systemd/system')) return undefined
+  const runtimeFolders = user ? [env.XDG_RUNTIME_DIR, `/run/user/${process.getuid?.()}`] : [env.XDG_RUNTIME_DIR]
+  for (const folder of new Set(runtimeFolders)) {
+    if (user && (!folder || !existsSync(folder))) continue
+    const candidate = { ...env, XDG_RUNTIME_DIR: folder }
+    const scope = user ? ['--user'] : []
+    const answers = run('systemctl', [...scope, 'show-environment'], { env: candidate, timeout: answerMs })
+    const isThere = await answers.then(
+      () => true,
+      () => false,
+    )
+    if (isThere) return candidate
+  }
+  return undefined
+}
+
+/** Without systemd, which is away or has been asked in vain: both files, and the link by which it would start the service. */
+export async function removeServiceFiles(flags: ServiceFlags, env: NodeJS.ProcessEnv): Promise<void> {
+  const { unit, environment } = serviceFiles(flags, env)
+  const wants = join(dirname(unit), `${wantedBy(flags.user === true)}.wants`, serviceName)
+  for (const file of [wants, unit, environment]) await place(file, () => rm(file, { force: true }))
+  // As systemd does, which would have removed the link.
+  await rmdir(dirname(wants)).catch(() => {})
 }
 
 async function tellSystemd(commands: string[][], { flags, env, say }: ServiceContext): Promise<void> {

@@ -1,9 +1,14 @@
 import { randomBytes } from 'node:crypto'
-import { AppError, type CheckJoinTokenResponse, type CreateJoinTokenResponse } from '@openoz/protocol'
+import {
+  AppError,
+  type CheckJoinTokenResponse,
+  type CreateJoinTokenResponse,
+  type JoinWorkerResponse,
+} from '@openoz/protocol'
 import type { createJoinTokenRequest, joinWorkerRequest } from '@openoz/protocol/schemas'
 import { v7 as uuidv7 } from 'uuid'
 import type { z } from 'zod'
-import { insertApiKey, updateApiKeyEnded } from '../store/api-keys.ts'
+import { insertApiKey, listWorkerKeyHashes, updateApiKeyEnded } from '../store/api-keys.ts'
 import { insertAuditEvent } from '../store/audit-events.ts'
 import type { Tx } from '../store/database.ts'
 import {
@@ -72,12 +77,15 @@ export async function checkJoinToken(ctx: Ctx, token: string): Promise<CheckJoin
   return { worker_id: found.workerId, expires_at: found.expiresAt.toISOString() }
 }
 
-/** Throws the same, and `join_token_other_worker`. */
+/**
+ * Throws the same, `join_token_other_worker`, and `worker_id_taken`: whoever has a token for any worker is not to get the runs of one that is there, by its
+ * name, and machines that were copied have one name. A token for that worker says that it is meant; a key of it, that it is the same machine.
+ */
 export async function redeemJoinToken(
   ctx: Ctx,
   token: string,
   request: z.output<typeof joinWorkerRequest>,
-): Promise<{ api_key: string; worker_id: string }> {
+): Promise<JoinWorkerResponse> {
   const workerId = requireWorkerId(request.worker_id)
   const nonce = Buffer.from(request.nonce, 'hex')
   return change(ctx, async (tx) => {
@@ -87,6 +95,10 @@ export async function redeemJoinToken(
     if (found.workerId !== null && found.workerId !== workerId)
       throw new AppError('join_token_other_worker', { allowed: found.workerId, workerId })
     if (found.apiKeyId !== null) await updateApiKeyEnded(tx, found.apiKeyId)
+    const own = request.worker_key === undefined ? undefined : hashSecret(request.worker_key)
+    const others = await listWorkerKeyHashes(tx, { teamId: found.teamId, workerId })
+    if (found.workerId === null && others.length > 0 && !others.some((hash) => own?.equals(hash)))
+      throw new AppError('worker_id_taken', { workerId })
     const { id, secret } = await insertWorkerKey(tx, found, { workerId, host: storableText(request.host) })
     await updateJoinTokenUsed(tx, found.id, { nonce, apiKeyId: id })
     await insertAuditEvent(tx, {
@@ -96,7 +108,7 @@ export async function redeemJoinToken(
       target: `api-key:${id}`,
       data: { worker_id: workerId, host: storableText(request.host), platform: storableText(request.platform) },
     })
-    return { api_key: secret, worker_id: workerId }
+    return { api_key: secret, key_id: id, worker_id: workerId }
   })
 }
 

@@ -80,7 +80,7 @@ export async function listen(
   log: Logger,
 ): Promise<{ server: Server; url: string }> {
   frontDoor.hidesMetrics = options.metricsListen !== null
-  const listener = withRequestLog(frontDoor.listener, options.clientAddress, log)
+  const listener = withRequestLog(frontDoor.listener, options.proxies.clientAddress, log)
   const server = options.tls
     ? createHttpsServer(
         { cert: await readFile(options.tls.certFile), key: await readFile(options.tls.keyFile) },

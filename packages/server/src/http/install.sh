@@ -10,10 +10,13 @@
 #
 # As root it is installed for the machine, in /opt/openoz; as anybody else for that user, below the home folder.
 #
-# Until the token is found good and the download is whole and verified, nothing is written but a temporary folder. Everything is in functions, and the
-# last line begins it: of a download that was cut, nothing runs.
+# Until the token is found good and the download is whole and verified, nothing is written but a temporary folder. What is stopped after that, by Ctrl-C or
+# another signal, is undone; what is killed is finished by the same line within ten minutes, and removed by --uninstall. Everything is in functions, and
+# the last line begins it: of a download that was cut, nothing runs.
 set -eu
 umask 077
+# Who reads what is said may go before the end.
+trap 'exit 141' PIPE
 
 server='@SERVER@'
 
@@ -32,7 +35,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 # What a problem document says to people.
 sentence() { printf '%s' "$1" | sed -n 's/.*"detail":"\(\([^"\\]\|\\.\)*\)".*/\1/p' | sed 's/\\\(.\)/\1/g'; }
 
-# Starts a program that dials the server. A proxy's loopback is another machine.
+# Starts a program that dials the server. (`curl -q`: what somebody has set for their own use is not to change ours.) A proxy's loopback is another machine.
 dial() (
   case $server in
     *://localhost | *://localhost[:/]* | *://127.* | *'://[::1]'*)
@@ -53,10 +56,12 @@ check_token() {
   case $token in
     *[!A-Za-z0-9_-]*) fail 'This is no join token: it has a character that none has.' ;;
   esac
+  # Who was killed after the token was spent is answered again, by its number.
+  [ ! -e "$config/joining.json" ] || return 0
   has curl || return 0
   answer=$(
     printf 'header = "Authorization: Bearer %s"\n' "$token" |
-      dial curl -sS --config - -w '\n%{http_code}' "$server/api/v1/worker-join"
+      dial curl -q -sS --config - -w '\n%{http_code}' "$server/api/v1/worker-join"
   ) || fail "$server does not answer."
   status=$(printf '%s\n' "$answer" | sed -n '$p')
   [ "$status" = 200 ] || fail "$(sentence "$answer") (HTTP $status of $server)"
@@ -65,7 +70,7 @@ check_token() {
 # $1: address, $2: file.
 download() {
   if has curl; then
-    status=$(dial curl -sS -o "$2" -w '%{http_code}' "$1" </dev/null) || fail "$1 could not be downloaded."
+    status=$(dial curl -q -sS -o "$2" -w '%{http_code}' "$1" </dev/null) || fail "$1 could not be downloaded."
     [ "$status" = 200 ] || fail "$(sentence "$(head -c 4000 "$2")") (HTTP $status of $1)"
   elif [ -n "${OZ_CA_FILE-}" ]; then
     dial wget -q --ca-certificate "$OZ_CA_FILE" -O "$2" "$1" </dev/null || fail "$1 could not be downloaded."
@@ -97,13 +102,47 @@ run_staged() (
   exec "$lib/ld.so" --library-path "$lib" "$stage/agent/bin/node" "$stage/agent/app/oz-agent-worker.mjs" "$@" </dev/null
 )
 
+# Sets `base` and `config`, as the programs have them.
+find_places() {
+  if [ "$(id -u)" = 0 ]; then
+    base=/opt/openoz config=/etc/openoz
+  else
+    : "${HOME:?is not set. It says where this user has programs and settings.}"
+    base=$HOME/.local/lib/openoz config=${XDG_CONFIG_HOME:-$HOME/.config}/openoz
+  fi
+}
+
 uninstall() {
-  if [ "$(id -u)" = 0 ]; then base=/opt/openoz; else base=$HOME/.local/lib/openoz; fi
-  if [ ! -e "$base/current/bin/oz-agent-worker" ]; then
+  if [ -e "$base/current/bin/oz-agent-worker" ]; then exec sh "$base/current/bin/oz-agent-worker" leave </dev/null; fi
+  if [ ! -e "$base" ] && [ ! -e "$config/installation.json" ]; then
     printf 'There is no openoz in %s.\n' "$base"
     exit 0
   fi
-  exec sh "$base/current/bin/oz-agent-worker" leave </dev/null
+  # An installation that was killed, or programs that somebody has removed: what knows the way back has to be fetched.
+  stage_bundle
+  run_staged leave
+  exit
+}
+
+# Sets `cpu`, or says why there is nothing for this machine.
+check_machine() {
+  [ "$(uname -s)" = Linux ] || fail "This installs on Linux, and this is $(uname -s)."
+  case $(uname -m) in
+    x86_64 | amd64) cpu=amd64 ;;
+    aarch64 | arm64) cpu=arm64 ;;
+    *) fail "There is no agent for the CPU $(uname -m): x86_64 and aarch64 have one." ;;
+  esac
+  for tool in tar gzip mktemp sed; do has "$tool" || fail "$tool is needed and not installed."; done
+  has curl || has wget || fail 'curl or wget is needed and neither is installed.'
+}
+
+stage_bundle() {
+  check_machine
+  make_stage
+  download "$server/install/agent-linux-$cpu.tar.gz" "$stage/agent.tar.gz"
+  (umask 022 && mkdir "$stage/agent" && gzip -dc "$stage/agent.tar.gz" | tar -xf - -C "$stage/agent") ||
+    fail 'The download could not be unpacked.'
+  rm "$stage/agent.tar.gz"
 }
 
 main() {
@@ -136,24 +175,13 @@ main() {
     esac
     shift
   done
+  find_places
   [ "$action" != uninstall ] || uninstall
   if [ -n "$worker_id" ]; then set -- --worker-id "$worker_id" "$@"; fi
 
-  [ "$(uname -s)" = Linux ] || fail "This installs on Linux, and this is $(uname -s)."
-  case $(uname -m) in
-    x86_64 | amd64) cpu=amd64 ;;
-    aarch64 | arm64) cpu=arm64 ;;
-    *) fail "There is no agent for the CPU $(uname -m): x86_64 and aarch64 have one." ;;
-  esac
-  for tool in tar gzip mktemp sed; do has "$tool" || fail "$tool is needed and not installed."; done
-  has curl || has wget || fail 'curl or wget is needed and neither is installed.'
+  check_machine
   if [ -n "$joins" ]; then check_token; fi
-
-  make_stage
-  download "$server/install/agent-linux-$cpu.tar.gz" "$stage/agent.tar.gz"
-  (umask 022 && mkdir "$stage/agent" && gzip -dc "$stage/agent.tar.gz" | tar -xf - -C "$stage/agent") ||
-    fail 'The download could not be unpacked.'
-  rm "$stage/agent.tar.gz"
+  stage_bundle
   export OZ_SERVER_URL="$server"
   if [ -n "$joins" ]; then OZ_JOIN_TOKEN=$token run_staged set-up --backend "$backend" "$@"; else run_staged set-up; fi
 }

@@ -9,7 +9,6 @@ import type { Context } from 'hono'
 import type { Ctx } from '../domain/context.ts'
 import { checkJoinToken, createJoinToken, leaveAsWorker, redeemJoinToken } from '../domain/join-tokens.ts'
 import { bearerToken } from '../sockets/worker-socket.ts'
-import { addressFor } from './install.ts'
 import { createRouter, describe } from './router.ts'
 
 export function workerJoinRoutes(ctx: Ctx) {
@@ -59,7 +58,7 @@ export function workerJoinRoutes(ctx: Ctx) {
     async (c) => {
       const joined = await redeemJoinToken(ctx, tokenOf(c), c.req.valid('json'))
       c.header('cache-control', 'no-store')
-      return c.json({ ...joined, server_url: addressFor(ctx, c) }, 200)
+      return c.json(joined, 200)
     },
   )
 

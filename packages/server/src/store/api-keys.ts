@@ -98,6 +98,21 @@ export async function findApiKeyByHash(
   )
 }
 
+/** Hashes of the keys that connect as this worker id and are good now. Whoever asks in the same moment for the same id waits. */
+export async function listWorkerKeyHashes(
+  tx: Tx,
+  { teamId, workerId }: { teamId: string; workerId: string },
+): Promise<Buffer[]> {
+  await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`worker-keys ${teamId} ${workerId}`])
+  const { rows } = await tx.query<{ key_hash: Buffer }>(
+    `select key_hash from api_keys
+      where team_id = $1 and scope = 'worker' and worker_id = $2
+        and revoked_at is null and (expires_at is null or expires_at > db_now())`,
+    [teamId, workerId],
+  )
+  return rows.map((row) => row.key_hash)
+}
+
 /** Which of these keys are revoked or expired. */
 export async function listUnusableKeys(db: Queryable, keyIds: string[]): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>(
