@@ -1,5 +1,5 @@
 import { execFile, execFileSync } from 'node:child_process'
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -14,7 +14,8 @@ import { programs, startWorkerProgram, type WorkerProgram } from './support/work
 /**
  * README and docs, tried as a new user would: every block of commands (```sh, ```bash) runs, in bash, against one control plane with one worker.
  * What is changed are names that stand for something of the reader's: addresses, keys, ids, repositories, files. Programs that serve
- * (`oz up`, `oz server`, `oz-agent-worker`) are stopped when they are ready. What cannot run here says why: ```sh no-run: reason.
+ * (`oz up`, `oz server`, `oz-agent-worker`) are stopped when they are ready. What cannot run here says why, and which test does it instead where there is one:
+ * ```sh no-run: reason; tested by FILE.
  */
 const run = promisify(execFile)
 
@@ -47,7 +48,10 @@ test('blocks of commands are marked as such, and those that do not run say why',
   expect(inOtherLanguages.map(({ page, line }) => `${page}:${line}`)).toEqual([])
   const excused = commands.filter((block) => !runnable.includes(block))
   for (const { page, line, info } of excused) expect(info, `${page}:${line}`).toMatch(/^sh no-run: \w.+/)
-  expect(excused.length).toBeLessThan(runnable.length)
+  const tested = excused.filter(({ info }) => /tested by \S+/.test(info))
+  for (const { page, line, info } of tested)
+    expect(existsSync(/tested by (\S+)/.exec(info)?.[1] ?? ''), `${page}:${line}`).toBe(true)
+  expect(excused.length - tested.length).toBeLessThan(runnable.length)
 })
 
 const folder = mkdtempSync(join(tmpdir(), 'oz-documents-'))

@@ -86,21 +86,6 @@ test.each([
   else expect(said).toContain('Read-only file system')
 })
 
-test('in an image without a shell files can be written, and a command says why it cannot be run', async () => {
-  const { run, said } = await runIn({
-    image: imageName('static'),
-    steps: [
-      { toolCalls: [{ name: 'write_file', arguments: { path: 'a.txt', content: 'hello' } }] },
-      { toolCalls: [{ name: 'read_file', arguments: { path: 'a.txt' } }] },
-      { toolCalls: [{ name: 'run_command', arguments: { command: 'true' } }] },
-      { text: 'Done.' },
-    ],
-  })
-  expect(run.status_message?.message).toContain('Done.')
-  expect(said).toContain('hello')
-  expect(said).toMatch(/no shell/i)
-})
-
 test('the token of an execution stands nowhere in what the engine tells of its container', async () => {
   await using model = await startScriptedModel({ apiKey: 'sk-test', steps: [{ text: 'Done.', delayMs: 5_000 }] })
   await using cp = await startControlPlane({ env: openai(model.url) })
