@@ -82,11 +82,11 @@ async function untilAtWork(folder: RoundFolder): Promise<void> {
 }
 
 test('a round in which workers, agents and the engine itself are killed loses nothing, does nothing twice, and leaves nothing', async () => {
-  const chaos = startChaos(['--runs', '10', '--seed', '5', '--kill', 'worker,agent,engine'])
+  const chaos = startChaos(['--runs', '8', '--seed', '5', '--kill', 'worker,agent,engine'])
   const folder = await chaos.folder
   const report = JSON.parse((await chaos.stdout) || '{}') as { findings?: unknown[]; faults?: object }
   expect(report.findings, chaos.stderr().slice(-4_000)).toEqual([])
-  expect(report).toMatchObject({ runs: 10, backend: 'docker', lost: 0, double: 0, stuck: 0, holes: 0, left_over: 0 })
+  expect(report).toMatchObject({ runs: 8, backend: 'docker', lost: 0, double: 0, stuck: 0, holes: 0, left_over: 0 })
   const hit = Object.keys(report.faults ?? {}).map((name) => name.split(' ')[0])
   expect(hit).toEqual(expect.arrayContaining(['worker', 'agent', 'engine']))
   await untilNothingIsLeft(folder)
