@@ -9,7 +9,7 @@ import { openInstances } from '../instances.ts'
 import { chooseIsolation } from '../isolation.ts'
 import type { Link } from '../link.ts'
 import { findOnPath, isExecutable, taskPath } from '../task-environment.ts'
-import { backendOf, lockTask, readRecord, taskFolder, tasksFolder } from '../task-folder.ts'
+import { tasksFolder } from '../task-folder.ts'
 import { readTaskNetwork } from '../task-network.ts'
 import type { WorkerOptions } from '../worker-options.ts'
 import { makeWritable } from '../writable-folder.ts'
@@ -34,9 +34,11 @@ import { directRemoval } from './direct-removal.ts'
 import { describeSetup, launchTask, prepareTask, setUpTask } from './direct-start.ts'
 import { sweepMachine } from './direct-sweep.ts'
 import { isFolder, layFoldersApart, makeWorkspace, workspaceFailure } from './direct-workspace.ts'
+import { endStrayTask } from './end-stray.ts'
 import { noteFailure } from './ended-task.ts'
 import { HeldTasks } from './held-tasks.ts'
 import { adoptTasks } from './take-over.ts'
+import { WorkQueue } from './work-queue.ts'
 
 /**
  * Tasks as processes of this machine: a process tree and a folder each. It owns `<state>/tasks` and the workspaces; `task-folder.ts` says
@@ -65,7 +67,7 @@ class DirectBackend implements Backend {
   readonly #options: Required<DirectBackendOptions>
   readonly #leaving = new AbortController()
   readonly #held: DirectHost['held']
-  #queue: Promise<unknown> = Promise.resolve()
+  readonly #queue = new WorkQueue()
   #checked: DirectHost | undefined
 
   constructor(options: Required<DirectBackendOptions>) {
@@ -118,7 +120,7 @@ class DirectBackend implements Backend {
       held: this.#held,
       toldElsewhere: this.#checked?.toldElsewhere ?? new Set(),
       leaving: this.#leaving.signal,
-      alone: (work) => this.#alone(work),
+      alone: (work) => this.#queue.run(work),
     }
   }
 
@@ -167,7 +169,7 @@ class DirectBackend implements Backend {
   async #makePlace(context: DirectTaskContext): Promise<void> {
     const { task_id: taskId, execution_id: executionId } = context.record
     const { worker } = this.#options
-    await this.#alone(async () => {
+    await this.#queue.run(async () => {
       await fenceFormerExecutions(this.#host, taskId, executionId)
       if (worker.direct.targetDir === undefined) await makeWorkspace(context, context.user)
     })
@@ -190,25 +192,14 @@ class DirectBackend implements Backend {
   }
 
   async endStray({ execution_id: executionId }: TaskRefs): Promise<boolean> {
-    const { held, stateDir, installationId, log } = this.#host
-    const paths = taskFolder(stateDir, executionId)
-    try {
-      const record = await readRecord(paths)
-      if (record && backendOf(record) !== this.name) return false
-      if (record && !held.has(executionId)) {
-        const lock = lockTask(paths)
-        if (!lock) return false
-        lock.release()
-      }
-      const signal = this.#leaving.signal
+    const { stateDir, installationId, log } = this.#host
+    const { signal } = this.#leaving
+    return await endStrayTask(this.#host, executionId, async (record) => {
       if (record)
         return await endPersistently({ record, log, installationId }, await shimOf(stateDir, record), { signal })
       const { survivors } = await endProcessTree({ marker: marksOf(installationId, executionId) }, 0)
       return survivors.length === 0
-    } catch (error) {
-      log.error({ error, executionId }, 'A task could not be ended')
-      return false
-    }
+    })
   }
 
   remove(executionId: string): Promise<void> {
@@ -223,7 +214,7 @@ class DirectBackend implements Backend {
     this.stopSweeping()
     const host = this.#checked
     if (!host) return
-    await this.#queue
+    await this.#queue.idle()
     const { isAllOver } = await this.#held.leave()
     // What only waits for its spool was told. A claim may have been all that was told of what has no folder.
     host.instances.close({ isDone: isAllTold && isAllOver })
@@ -232,12 +223,6 @@ class DirectBackend implements Backend {
   get #host(): DirectHost {
     if (!this.#checked) throw new Error('check() comes first')
     return this.#checked
-  }
-
-  async #alone<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#queue.then(work)
-    this.#queue = result.catch(() => {})
-    return result
   }
 }
 

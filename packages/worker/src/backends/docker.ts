@@ -16,7 +16,7 @@ import { createImagePuller } from '../engine/image-pull.ts'
 import { readInstallationId } from '../installation.ts'
 import { openInstances } from '../instances.ts'
 import type { Link } from '../link.ts'
-import { lockTask, readRecord, taskFolder, tasksFolder } from '../task-folder.ts'
+import { tasksFolder } from '../task-folder.ts'
 import { readTaskNetwork } from '../task-network.ts'
 import type { WorkerOptions } from '../worker-options.ts'
 import { makeWritable } from '../writable-folder.ts'
@@ -43,9 +43,11 @@ import { createRelay, isOnlyHere } from './docker-relay.ts'
 import { endContainers, removeFromEngine } from './docker-removal.ts'
 import { launchTask, prepareTask } from './docker-start.ts'
 import { sweepEngine } from './docker-sweep.ts'
+import { endStrayTask } from './end-stray.ts'
 import { noteFailure } from './ended-task.ts'
 import { HeldTasks } from './held-tasks.ts'
 import { adoptTasks } from './take-over.ts'
+import { WorkQueue } from './work-queue.ts'
 
 /**
  * Tasks as containers of an engine, one each, with a network and volumes of its own. Everything goes through the engine's API: what the engine is, and
@@ -75,7 +77,7 @@ class DockerBackend implements Backend {
   readonly #options: Required<DockerBackendOptions>
   readonly #leaving = new AbortController()
   readonly #held: HeldTasks<DockerTaskContext>
-  #queue: Promise<unknown> = Promise.resolve()
+  readonly #queue = new WorkQueue()
   #engine: Engine | undefined
   #observer: Observer | undefined
   /** To the control plane as agents know it, where that is not ours. */
@@ -158,7 +160,7 @@ class DockerBackend implements Backend {
       held: this.#held,
       toldElsewhere: this.#checked?.toldElsewhere ?? new Set(),
       leaving: this.#leaving.signal,
-      alone: (work) => this.#alone(work),
+      alone: (work) => this.#queue.run(work),
     }
     this.#describe(this.#checked, proxies)
   }
@@ -243,27 +245,15 @@ class DockerBackend implements Backend {
   }
 
   async endStray(refs: TaskRefs): Promise<boolean> {
-    const { execution_id: executionId } = refs
-    const { held, stateDir, engine, owner, log } = this.#host
-    const paths = taskFolder(stateDir, executionId)
-    try {
-      const record = await readRecord(paths)
-      if (record && record.backend !== this.name) return false
-      if (record && !held.has(executionId)) {
-        const lock = lockTask(paths)
-        if (!lock) return false
-        lock.release()
-      }
+    const { engine, owner } = this.#host
+    return await endStrayTask(this.#host, refs.execution_id, async () => {
       const names = namesOf(refs)
       const found = await inspectContainer(engine, names.container)
       if (!found) return true
       // Another worker's on the same engine, with a state folder of its own.
       if (whoseIs(owner, found.Config.Labels ?? undefined) !== 'ours') return false
       return await endContainers({ engine, names })
-    } catch (error) {
-      log.error({ error, executionId }, 'A task could not be ended')
-      return false
-    }
+    })
   }
 
   remove(executionId: string): Promise<void> {
@@ -286,13 +276,6 @@ class DockerBackend implements Backend {
     }
     await this.#agentsDialer?.close()
     await this.#engine?.[Symbol.asyncDispose]()
-  }
-
-  /** One after the other, whatever becomes of those before. */
-  async #alone<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#queue.then(work)
-    this.#queue = done.catch(() => {})
-    return await done
   }
 
   get #host(): DockerHost {

@@ -5,6 +5,7 @@ import { readEnd } from '../task-end.ts'
 import { removeTaskFolder, type TaskFolder, type TaskRecord, writeRecord } from '../task-folder.ts'
 import type { Task } from './backend.ts'
 import { noteReported } from './ended-task.ts'
+import { WorkQueue } from './work-queue.ts'
 
 /**
  * The tasks that this process answers for, by execution: from the first file to the last.
@@ -58,7 +59,7 @@ interface Entry<C extends HeldContext> {
   held: HeldTask<C>
   over?: 'spool' | 'all'
   /** Of what is done to it. */
-  queue: Promise<unknown>
+  queue: WorkQueue
 }
 
 /** Nobody looks for it after that, and the control plane refuses it long before. */
@@ -90,12 +91,12 @@ export class HeldTasks<C extends HeldContext> {
   }
 
   hold(executionId: string, held: HeldTask<C>): void {
-    this.#entries.set(executionId, { held, queue: Promise.resolve() })
+    this.#entries.set(executionId, { held, queue: new WorkQueue() })
   }
 
   /** Whose end an earlier process has told: what is left of it is for sweeps. */
   holdTold(executionId: string, held: HeldTask<C>): void {
-    this.#entries.set(executionId, { held, over: 'spool', queue: Promise.resolve() })
+    this.#entries.set(executionId, { held, over: 'spool', queue: new WorkQueue() })
   }
 
   /** It is another process's again, or nobody's. */
@@ -114,7 +115,7 @@ export class HeldTasks<C extends HeldContext> {
     const entry = this.#entries.get(executionId)
     if (!entry) return
     entry.over ??= entry.held.task?.isSpoolKept ? 'spool' : 'all'
-    await this.#inTurn(entry, () => this.#removeNow(executionId, entry))
+    await entry.queue.run(() => this.#removeNow(executionId, entry))
   }
 
   /**
@@ -125,7 +126,7 @@ export class HeldTasks<C extends HeldContext> {
     const entry = this.#entries.get(executionId)
     if (!entry) return
     try {
-      await this.#inTurn(entry, work)
+      await entry.queue.run(work)
     } finally {
       entry.over ??= 'spool'
       await this.remove(executionId)
@@ -141,9 +142,11 @@ export class HeldTasks<C extends HeldContext> {
   async deliverKept(signal: AbortSignal): Promise<void> {
     for (const [executionId, entry] of [...this.#entries]) {
       if (entry.over !== 'spool' || !entry.held.context || signal.aborted) continue
-      await this.#inTurn(entry, () => this.#deliver(executionId, entry, signal)).catch((error: unknown) =>
-        this.#parts.log.warn({ error, executionId }, 'What an ended task left could not be swept; tried again later'),
-      )
+      await entry.queue
+        .run(() => this.#deliver(executionId, entry, signal))
+        .catch((error: unknown) =>
+          this.#parts.log.warn({ error, executionId }, 'What an ended task left could not be swept; tried again later'),
+        )
     }
   }
 
@@ -205,11 +208,5 @@ export class HeldTasks<C extends HeldContext> {
     entry.over = 'all'
     await this.#removeNow(executionId, entry)
     this.#parts.log.info({ delivery }, 'Swept what an ended task had left')
-  }
-
-  #inTurn(entry: Entry<C>, work: () => Promise<void>): Promise<void> {
-    const done = entry.queue.then(work)
-    entry.queue = done.catch(() => {})
-    return done
   }
 }
